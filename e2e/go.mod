@@ -1,0 +1,3 @@
+module tollgate.internal/e2e
+
+go 1.26.0

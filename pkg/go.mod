@@ -1,0 +1,3 @@
+module tollgate.internal/pkg
+
+go 1.26.0

@@ -1,0 +1,271 @@
+package resource
+
+import "time"
+
+// APIVersion is the only apiVersion understood.
+const APIVersion = "tollgate/v1"
+
+// Metadata names an object. Tenant is set for VirtualCluster and TopicGrant;
+// VirtualCluster for AliasTopic, ServiceAccount and ACL.
+type Metadata struct {
+	Name           string            `yaml:"name" json:"name"`
+	Tenant         string            `yaml:"tenant,omitempty" json:"tenant,omitempty"`
+	VirtualCluster string            `yaml:"virtualCluster,omitempty" json:"virtualCluster,omitempty"`
+	Labels         map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
+	Revision       int64             `yaml:"revision,omitempty" json:"revision,omitempty"`
+}
+
+// Tenant is a partner.
+type Tenant struct {
+	Metadata Metadata   `yaml:"metadata" json:"metadata"`
+	Spec     TenantSpec `yaml:"spec" json:"spec"`
+}
+
+// TenantState says whether a tenant's clients are served.
+type TenantState string
+
+// The states of a tenant. Suspending or closing ends its sessions.
+const (
+	TenantActive    TenantState = "active"
+	TenantSuspended TenantState = "suspended"
+	TenantClosing   TenantState = "closing"
+)
+
+// TenantSpec is what ops say of a tenant. State defaults to active.
+type TenantSpec struct {
+	DisplayName string      `yaml:"displayName,omitempty" json:"displayName,omitempty"`
+	Contacts    []string    `yaml:"contacts,omitempty" json:"contacts,omitempty"`
+	Plan        string      `yaml:"plan,omitempty" json:"plan,omitempty"`
+	State       TenantState `yaml:"state,omitempty" json:"state,omitempty"`
+}
+
+// UpstreamCluster is a physical Kafka cluster.
+type UpstreamCluster struct {
+	Metadata Metadata            `yaml:"metadata" json:"metadata"`
+	Spec     UpstreamClusterSpec `yaml:"spec" json:"spec"`
+}
+
+// UpstreamClusterSpec says how to reach a cluster: without TLS it is plaintext.
+type UpstreamClusterSpec struct {
+	Bootstrap []string      `yaml:"bootstrap" json:"bootstrap"`
+	TLS       *UpstreamTLS  `yaml:"tls,omitempty" json:"tls,omitempty"`
+	SASL      *UpstreamSASL `yaml:"sasl,omitempty" json:"sasl,omitempty"`
+}
+
+// UpstreamTLS names PEM files; an empty CAFile means the system's roots.
+type UpstreamTLS struct {
+	CAFile     string    `yaml:"caFile,omitempty" json:"caFile,omitempty"`
+	CertFile   string    `yaml:"certFile,omitempty" json:"certFile,omitempty"`
+	KeyFile    Reference `yaml:"keyFile,omitempty" json:"keyFile,omitempty"`
+	ServerName string    `yaml:"serverName,omitempty" json:"serverName,omitempty"`
+}
+
+// UpstreamSASL is the gateway's own login on a cluster.
+type UpstreamSASL struct {
+	Mechanism string    `yaml:"mechanism" json:"mechanism"`
+	Username  string    `yaml:"username,omitempty" json:"username,omitempty"`
+	Password  Reference `yaml:"password,omitempty" json:"password,omitempty"`
+}
+
+// Reference points at a secret: "env:NAME" or "file:PATH" (relative to the
+// file it stands in). It is never the value itself.
+type Reference string
+
+// VirtualCluster is a tenant's Kafka.
+type VirtualCluster struct {
+	Metadata Metadata           `yaml:"metadata" json:"metadata"`
+	Spec     VirtualClusterSpec `yaml:"spec" json:"spec"`
+}
+
+// VirtualClusterType is standard or partner.
+type VirtualClusterType string
+
+// A standard virtual cluster owns topics under the prefix "<name>." on home;
+// a partner one has alias topics only and ACLs that cannot be switched off.
+const (
+	Standard VirtualClusterType = "standard"
+	Partner  VirtualClusterType = "partner"
+)
+
+// VirtualClusterSpec is everything a tenant's Kafka is made of.
+type VirtualClusterSpec struct {
+	Type             VirtualClusterType `yaml:"type" json:"type"`
+	Host             string             `yaml:"host" json:"host"`
+	CustomHosts      []string           `yaml:"customHosts,omitempty" json:"customHosts,omitempty"`
+	Home             string             `yaml:"home" json:"home"`
+	Clusters         []string           `yaml:"clusters,omitempty" json:"clusters,omitempty"` // defaults to [home]
+	Authentication   Authentication     `yaml:"authentication" json:"authentication"`
+	ACLs             ACLSettings        `yaml:"acls,omitempty" json:"acls,omitempty"`
+	Quotas           Quotas             `yaml:"quotas,omitempty" json:"quotas,omitempty"`
+	Topics           TopicPolicy        `yaml:"topics,omitempty" json:"topics,omitempty"`
+	AutoCreateTopics bool               `yaml:"autoCreateTopics,omitempty" json:"autoCreateTopics,omitempty"`
+}
+
+// Authentication is any subset of the mechanisms; anonymous stands alone.
+type Authentication struct {
+	Plain               *struct{}     `yaml:"plain,omitempty" json:"plain,omitempty"`
+	SCRAM               *struct{}     `yaml:"scram,omitempty" json:"scram,omitempty"`
+	OAuthBearer         []OAuthIssuer `yaml:"oauthbearer,omitempty" json:"oauthbearer,omitempty"` // in files: one mapping or a list
+	MTLS                *MTLS         `yaml:"mtls,omitempty" json:"mtls,omitempty"`
+	Anonymous           *struct{}     `yaml:"anonymous,omitempty" json:"anonymous,omitempty"`
+	MaxReauthentication time.Duration `yaml:"maxReauthentication,omitempty" json:"maxReauthentication,omitempty"` // KIP-368 connections.max.reauth.ms; 0 = none
+}
+
+// OAuthIssuer is one issuer of tokens. JWKSURL may be http(s): or file:;
+// empty means the issuer's discovery document.
+type OAuthIssuer struct {
+	Issuer         string   `yaml:"issuer" json:"issuer"`
+	Audience       []string `yaml:"audience" json:"audience"`
+	JWKSURL        string   `yaml:"jwksURL,omitempty" json:"jwksURL,omitempty"`
+	PrincipalClaim string   `yaml:"principalClaim,omitempty" json:"principalClaim,omitempty"` // defaults to sub
+}
+
+// MTLS accepts client certificates of a CA. PrincipalRules are Kafka's
+// ssl.principal.mapping.rules (KIP-371); empty means DEFAULT.
+type MTLS struct {
+	CAFile         string `yaml:"caFile" json:"caFile"`
+	PrincipalRules string `yaml:"principalRules,omitempty" json:"principalRules,omitempty"`
+}
+
+// ACLSettings switch authorisation on. Enabled is ignored for type partner,
+// where it is always on.
+type ACLSettings struct {
+	Enabled              bool     `yaml:"enabled,omitempty" json:"enabled,omitempty"`
+	SuperUsers           []string `yaml:"superUsers,omitempty" json:"superUsers,omitempty"`
+	AllowEveryoneIfNoACL bool     `yaml:"allowEveryoneIfNoAclFound,omitempty" json:"allowEveryoneIfNoAclFound,omitempty"`
+}
+
+// Quotas bound a virtual cluster on one node; 0 means unlimited.
+type Quotas struct {
+	ProduceBytesPerSecond int64 `yaml:"produceBytesPerSecond,omitempty" json:"produceBytesPerSecond,omitempty"`
+	FetchBytesPerSecond   int64 `yaml:"fetchBytesPerSecond,omitempty" json:"fetchBytesPerSecond,omitempty"`
+	RequestsPerSecond     int64 `yaml:"requestsPerSecond,omitempty" json:"requestsPerSecond,omitempty"`
+	Connections           int   `yaml:"connections,omitempty" json:"connections,omitempty"`
+}
+
+// TopicPolicy bounds the topics that tenants create; zero values mean the
+// defaults beside each field.
+type TopicPolicy struct {
+	MaxTopics                int      `yaml:"maxTopics,omitempty" json:"maxTopics,omitempty"`                               // unlimited
+	MaxPartitions            int32    `yaml:"maxPartitions,omitempty" json:"maxPartitions,omitempty"`                       // per topic; 100
+	DefaultPartitions        int32    `yaml:"defaultPartitions,omitempty" json:"defaultPartitions,omitempty"`               // upstream's num.partitions
+	MinReplicationFactor     int16    `yaml:"minReplicationFactor,omitempty" json:"minReplicationFactor,omitempty"`         // 1
+	MaxReplicationFactor     int16    `yaml:"maxReplicationFactor,omitempty" json:"maxReplicationFactor,omitempty"`         // 3
+	DefaultReplicationFactor int16    `yaml:"defaultReplicationFactor,omitempty" json:"defaultReplicationFactor,omitempty"` // upstream's default.replication.factor
+	ConfigKeys               []string `yaml:"configKeys,omitempty" json:"configKeys,omitempty"`                             // resource.DefaultConfigKeys
+}
+
+// TopicGrant lends a tenant a physical topic, or all topics of a prefix.
+type TopicGrant struct {
+	Metadata Metadata       `yaml:"metadata" json:"metadata"`
+	Spec     TopicGrantSpec `yaml:"spec" json:"spec"`
+}
+
+// Access is what a grant allows.
+type Access string
+
+// The two kinds of access.
+const (
+	ReadOnly  Access = "read"
+	ReadWrite Access = "read-write"
+)
+
+// TopicGrantSpec is the outer wall: no alias works without a covering grant.
+type TopicGrantSpec struct {
+	Cluster string        `yaml:"cluster" json:"cluster"`
+	Topic   TopicSelector `yaml:"topic" json:"topic"`
+	Access  Access        `yaml:"access" json:"access"`
+	Until   time.Time     `yaml:"until,omitempty" json:"until,omitzero"` // zero: no end
+}
+
+// Pattern is how a name selects.
+type Pattern string
+
+// The two patterns.
+const (
+	Literal  Pattern = "literal"
+	Prefixed Pattern = "prefixed"
+)
+
+// TopicSelector selects physical topics. Pattern defaults to literal.
+type TopicSelector struct {
+	Name    string  `yaml:"name" json:"name"`
+	Pattern Pattern `yaml:"pattern,omitempty" json:"pattern,omitempty"`
+}
+
+// AliasTopic is the name (metadata.name) under which a virtual cluster sees a
+// physical topic.
+type AliasTopic struct {
+	Metadata Metadata       `yaml:"metadata" json:"metadata"`
+	Spec     AliasTopicSpec `yaml:"spec" json:"spec"`
+}
+
+// AliasTopicSpec says what an alias stands for.
+type AliasTopicSpec struct {
+	Cluster string `yaml:"cluster" json:"cluster"`
+	Topic   string `yaml:"topic" json:"topic"`
+}
+
+// ServiceAccount is who a client is.
+type ServiceAccount struct {
+	Metadata Metadata           `yaml:"metadata" json:"metadata"`
+	Spec     ServiceAccountSpec `yaml:"spec" json:"spec"`
+}
+
+// AccountType is local or external.
+type AccountType string
+
+// A local account proves itself by a password (PLAIN, SCRAM); an external one
+// by a token's subject or a certificate's name.
+const (
+	Local    AccountType = "local"
+	External AccountType = "external"
+)
+
+// ServiceAccountSpec holds a password by reference, verifiers, or external
+// names. The principal is "User:" + metadata.name.
+type ServiceAccountSpec struct {
+	Type          AccountType `yaml:"type" json:"type"`
+	Password      Reference   `yaml:"password,omitempty" json:"password,omitempty"`
+	Verifiers     []Verifier  `yaml:"verifiers,omitempty" json:"verifiers,omitempty"`
+	ExternalNames []string    `yaml:"externalNames,omitempty" json:"externalNames,omitempty"`
+	Expires       time.Time   `yaml:"expires,omitempty" json:"expires,omitzero"`
+}
+
+// Verifier proves knowledge of a secret without holding it. SCRAM: Mechanism
+// SCRAM-SHA-256 or SCRAM-SHA-512 with Salt, StoredKey, ServerKey in base64.
+// Argon2id: a PHC string, good for PLAIN only. At most two secrets may live.
+type Verifier struct {
+	ID         string    `yaml:"id,omitempty" json:"id,omitempty"`
+	Mechanism  string    `yaml:"mechanism" json:"mechanism"` // SCRAM-SHA-256, SCRAM-SHA-512, argon2id
+	Iterations int       `yaml:"iterations,omitempty" json:"iterations,omitempty"`
+	Salt       string    `yaml:"salt,omitempty" json:"salt,omitempty"`
+	StoredKey  string    `yaml:"storedKey,omitempty" json:"storedKey,omitempty"`
+	ServerKey  string    `yaml:"serverKey,omitempty" json:"serverKey,omitempty"`
+	Hash       string    `yaml:"hash,omitempty" json:"hash,omitempty"`
+	Expires    time.Time `yaml:"expires,omitempty" json:"expires,omitzero"`
+}
+
+// ACL is one binding of Kafka's ACL model (kind Acl), on virtual names.
+type ACL struct {
+	Metadata Metadata `yaml:"metadata" json:"metadata"`
+	Spec     ACLSpec  `yaml:"spec" json:"spec"`
+}
+
+// ACLSpec uses Kafka's own words: operations READ, WRITE, …; permissions
+// ALLOW, DENY; resource types topic, group, cluster, transactionalId,
+// delegationToken, user; patterns literal, prefixed. Host defaults to "*".
+type ACLSpec struct {
+	Principal  string      `yaml:"principal" json:"principal"`
+	Host       string      `yaml:"host,omitempty" json:"host,omitempty"`
+	Resource   ACLResource `yaml:"resource" json:"resource"`
+	Operation  string      `yaml:"operation" json:"operation"`
+	Permission string      `yaml:"permission" json:"permission"`
+}
+
+// ACLResource is what an ACL is about.
+type ACLResource struct {
+	Type    string  `yaml:"type" json:"type"`
+	Name    string  `yaml:"name" json:"name"`
+	Pattern Pattern `yaml:"pattern,omitempty" json:"pattern,omitempty"`
+}
