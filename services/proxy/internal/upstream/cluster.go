@@ -1,0 +1,467 @@
+// Package upstream speaks to physical clusters: it leases broker connections,
+// delivers answers, and keeps each cluster's metadata and versions.
+//
+// Connections are leased, not owned: a client that has requests in flight holds
+// one, an idle client holds none (DESIGN.md §6). What was not sent fails with an
+// [UnavailableError] and may be tried again; what was sent and not answered fails
+// with [ErrLost].
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
+)
+
+// Config says how to reach a cluster. Zero values get the defaults beside them.
+type Config struct {
+	Name      string
+	Bootstrap []string
+	TLS       *tls.Config    // nil: plaintext
+	SASL      sasl.Mechanism // nil: none
+	Log       *slog.Logger
+	Dial      func(ctx context.Context, network, addr string) (net.Conn, error) // net.Dialer
+
+	DialTimeout     time.Duration // to a usable connection, login included; 5 s
+	ConcurrentDials int           // per broker; 8
+	LeaseTimeout    time.Duration // waiting for a connection of a class; 10 s
+	RequestTimeout  time.Duration // a short call; 30 s
+	IdleTimeout     time.Duration // of pooled connections; 60 s
+	Warm            int           // idle connections kept per broker; 2
+	Limits          [classes]int  // connections per broker and class; 256, 4096, 16384, 1024, 1024
+	MetadataAge     time.Duration // background refresh; 5 s
+}
+
+func (c *Config) defaults() {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&c.DialTimeout, 5*time.Second)
+	set(&c.LeaseTimeout, 10*time.Second)
+	set(&c.RequestTimeout, 30*time.Second)
+	set(&c.IdleTimeout, time.Minute)
+	set(&c.MetadataAge, 5*time.Second)
+	if c.ConcurrentDials == 0 {
+		c.ConcurrentDials = 8
+	}
+	if c.Warm == 0 {
+		c.Warm = 2
+	}
+	for class, n := range [classes]int{256, 4096, 16384, 1024, 1024} {
+		if c.Limits[class] == 0 {
+			c.Limits[class] = n
+		}
+	}
+	if c.Dial == nil {
+		c.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Cluster is one physical cluster.
+type Cluster struct {
+	cfg       Config
+	log       *slog.Logger
+	formatter *kmsg.RequestFormatter
+	ctx       context.Context // ends with Close; bounds background work only
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+
+	correlation atomic.Int32
+	current     atomic.Pointer[snapshot]
+	stale       atomic.Bool
+	versions    atomic.Pointer[Versions]
+
+	mu      sync.Mutex
+	brokers map[int32]*Broker
+	seeds   []*Broker // bootstrap addresses, ids from -1 down
+	refresh *refresh
+}
+
+type refresh struct {
+	done chan struct{}
+	err  error
+}
+
+// New starts keeping a cluster. Close it.
+func New(cfg Config) *Cluster {
+	cfg.defaults()
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Cluster{
+		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
+		formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID("tollgate")),
+		brokers:   make(map[int32]*Broker),
+	}
+	for i, addr := range cfg.Bootstrap {
+		c.seeds = append(c.seeds, newBroker(c, int32(-1-i), addr))
+	}
+	c.wg.Go(c.keep)
+	return c
+}
+
+// Name is the resource's name.
+func (c *Cluster) Name() string { return c.cfg.Name }
+
+// Close ends every connection and waits for what it started.
+func (c *Cluster) Close() {
+	c.cancel()
+	c.mu.Lock()
+	all := append([]*Broker(nil), c.seeds...)
+	for _, b := range c.brokers {
+		all = append(all, b)
+	}
+	c.mu.Unlock()
+	for _, b := range all {
+		b.close()
+	}
+	c.wg.Wait()
+}
+
+func (c *Cluster) nextCorrelationID() int32 { return c.correlation.Add(1) & 0x7fffffff }
+
+func (c *Cluster) markStale() { c.stale.Store(true) }
+
+// MarkStale says that an answer contradicts the cached metadata: whoever asks
+// next waits for a new one.
+func (c *Cluster) MarkStale() { c.markStale() }
+
+// keep refreshes metadata and sweeps connections.
+func (c *Cluster) keep() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	c.backgroundRefresh()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, b := range c.allBrokers() {
+				b.sweep(now)
+			}
+			if s := c.current.Load(); s == nil || now.Sub(s.at) >= c.cfg.MetadataAge {
+				c.backgroundRefresh()
+			}
+		}
+	}
+}
+
+func (c *Cluster) backgroundRefresh() {
+	if err := c.Refresh(c.ctx); err != nil && c.ctx.Err() == nil {
+		c.log.Warn("metadata refresh failed", "cluster", c.cfg.Name, "err", err)
+	}
+	// Learn the versions of every broker, also of those nobody has used yet.
+	for _, b := range c.allBrokers() {
+		b.mu.Lock()
+		known := b.versions != nil
+		b.mu.Unlock()
+		if !known && b.ID >= 0 {
+			if conn, err := b.Lease(c.ctx, Control); err == nil {
+				conn.Release()
+			}
+		}
+	}
+}
+
+func (c *Cluster) allBrokers() []*Broker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := append([]*Broker(nil), c.seeds...)
+	for _, b := range c.brokers {
+		all = append(all, b)
+	}
+	return all
+}
+
+// Metadata returns the last snapshot, nil before the first.
+func (c *Cluster) Metadata() *Metadata {
+	if s := c.current.Load(); s != nil {
+		return s.Metadata
+	}
+	return nil
+}
+
+// Fresh returns a snapshot not older than age, or, when the cluster does not
+// answer, the last one there was. The error says that there is none at all.
+func (c *Cluster) Fresh(ctx context.Context, age time.Duration) (*Metadata, error) {
+	s := c.current.Load()
+	if s != nil && time.Since(s.at) <= age && !c.stale.Load() {
+		return s.Metadata, nil
+	}
+	rctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err := c.Refresh(rctx)
+	if m := c.Metadata(); m != nil {
+		return m, nil
+	}
+	return nil, err
+}
+
+// Refresh asks the cluster now. Callers at the same time share one request.
+func (c *Cluster) Refresh(ctx context.Context) error {
+	c.mu.Lock()
+	r := c.refresh
+	if r == nil {
+		r = &refresh{done: make(chan struct{})}
+		c.refresh = r
+		c.wg.Go(func() {
+			r.err = c.load()
+			c.mu.Lock()
+			c.refresh = nil
+			c.mu.Unlock()
+			close(r.done)
+		})
+	}
+	c.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *Cluster) load() error {
+	c.stale.Store(false)
+	var errs []error
+	for _, b := range c.askOrder() {
+		if c.ctx.Err() != nil {
+			return c.ctx.Err()
+		}
+		err := c.loadFrom(b)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	c.stale.Store(true)
+	return errors.Join(errs...)
+}
+
+// askOrder puts the broker asked last first: brokers learn of changes at
+// different moments, and one broker never goes back in time.
+func (c *Cluster) askOrder() []*Broker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var order []*Broker
+	for _, b := range c.brokers {
+		order = append(order, b)
+	}
+	for i := range order {
+		for j := i + 1; j < len(order); j++ {
+			if order[j].ID < order[i].ID {
+				order[i], order[j] = order[j], order[i]
+			}
+		}
+	}
+	return append(order, c.seeds...)
+}
+
+func (c *Cluster) loadFrom(b *Broker) error {
+	ctx, cancel := context.WithTimeout(c.ctx, 3*time.Second)
+	defer cancel()
+	conn, err := b.Lease(ctx, Control)
+	if err != nil {
+		return err
+	}
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = c.clampVersions(b, 3, 12)
+	resp, err := conn.RoundTrip(ctx, req, 3*time.Second)
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	conn.Release()
+	md := resp.(*kmsg.MetadataResponse)
+	if len(md.Brokers) == 0 {
+		return fmt.Errorf("node %d lists no brokers", b.ID)
+	}
+	c.apply(md)
+	return nil
+}
+
+func (c *Cluster) clampVersions(b *Broker, key, want int16) int16 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.versions != nil {
+		for _, k := range b.versions.ApiKeys {
+			if k.ApiKey == key {
+				return min(want, k.MaxVersion)
+			}
+		}
+	}
+	return want
+}
+
+func (c *Cluster) apply(resp *kmsg.MetadataResponse) {
+	old := c.Metadata()
+	next := newMetadata(resp, old)
+	if old != nil && next.equal(old) {
+		next = old
+	}
+	c.current.Store(&snapshot{Metadata: next, at: time.Now()})
+
+	c.mu.Lock()
+	var gone []*Broker
+	live := make(map[int32]bool, len(next.Brokers))
+	for _, info := range next.Brokers {
+		live[info.ID] = true
+		addr := net.JoinHostPort(info.Host, strconv.Itoa(int(info.Port)))
+		if b := c.brokers[info.ID]; b != nil {
+			b.setAddr(addr)
+		} else {
+			c.brokers[info.ID] = newBroker(c, info.ID, addr)
+		}
+	}
+	for id, b := range c.brokers {
+		if !live[id] {
+			if open, _ := b.connections(); open == 0 {
+				delete(c.brokers, id)
+				gone = append(gone, b)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, b := range gone {
+		b.close()
+	}
+}
+
+// Lease returns a connection to a node. Node -1 is any: the lowest live broker
+// that can be reached. The error is an *UnavailableError.
+func (c *Cluster) Lease(ctx context.Context, node int32, class Class) (*Conn, error) {
+	if node >= 0 {
+		c.mu.Lock()
+		b := c.brokers[node]
+		c.mu.Unlock()
+		if b == nil {
+			return nil, &UnavailableError{Cluster: c.cfg.Name, Node: node, Err: errors.New("no such broker")}
+		}
+		return b.Lease(ctx, class)
+	}
+	var last error = &UnavailableError{Cluster: c.cfg.Name, Node: -1, Err: errors.New("no broker known")}
+	order := c.askOrder()
+	if n := len(order) - len(c.seeds); n > 1 {
+		k := rand.IntN(n)
+		order[0], order[k] = order[k], order[0]
+	}
+	for _, b := range order {
+		conn, err := b.Lease(ctx, class)
+		if err == nil {
+			return conn, nil
+		}
+		last = err
+	}
+	return nil, last
+}
+
+// Request leases a connection, sends req, and returns the answer.
+func (c *Cluster) Request(ctx context.Context, node int32, class Class, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+	if limit == 0 {
+		limit = c.cfg.RequestTimeout
+	}
+	conn, err := c.Lease(ctx, node, class)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := conn.RoundTrip(ctx, req, limit)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	conn.Release()
+	return resp, nil
+}
+
+// Connections counts the open connections of the cluster and the leases by class.
+func (c *Cluster) Connections() (open int, leased map[string]int) {
+	leased = make(map[string]int)
+	for _, b := range c.allBrokers() {
+		n, out := b.connections()
+		open += n
+		for class, k := range out {
+			leased[Class(class).String()] += k
+		}
+	}
+	return open, leased
+}
+
+// Versions is what every broker of a cluster can do.
+type Versions struct {
+	Ranges    map[int16]Range
+	Finalized map[string]int16 // finalized feature levels
+	Supported map[string]Range // supported feature ranges
+}
+
+// Range is inclusive.
+type Range struct{ Min, Max int16 }
+
+// Versions returns the intersection over the brokers seen, nil before the first.
+func (c *Cluster) Versions() *Versions { return c.versions.Load() }
+
+func (c *Cluster) updateVersions() {
+	var v *Versions
+	for _, b := range c.allBrokers() {
+		b.mu.Lock()
+		r := b.versions
+		b.mu.Unlock()
+		if r == nil {
+			continue
+		}
+		one := &Versions{Ranges: make(map[int16]Range), Finalized: make(map[string]int16), Supported: make(map[string]Range)}
+		for _, k := range r.ApiKeys {
+			one.Ranges[k.ApiKey] = Range{k.MinVersion, k.MaxVersion}
+		}
+		for _, f := range r.FinalizedFeatures {
+			one.Finalized[f.Name] = f.MaxVersionLevel
+		}
+		for _, f := range r.SupportedFeatures {
+			one.Supported[f.Name] = Range{f.MinVersion, f.MaxVersion}
+		}
+		v = v.intersect(one)
+	}
+	if v != nil {
+		c.versions.Store(v)
+	}
+}
+
+func (v *Versions) intersect(o *Versions) *Versions {
+	if v == nil {
+		return o
+	}
+	out := &Versions{Ranges: make(map[int16]Range), Finalized: make(map[string]int16), Supported: make(map[string]Range)}
+	for key, r := range v.Ranges {
+		if s, ok := o.Ranges[key]; ok && max(r.Min, s.Min) <= min(r.Max, s.Max) {
+			out.Ranges[key] = Range{max(r.Min, s.Min), min(r.Max, s.Max)}
+		}
+	}
+	for name, level := range v.Finalized {
+		if l, ok := o.Finalized[name]; ok {
+			out.Finalized[name] = min(level, l)
+		}
+	}
+	for name, r := range v.Supported {
+		if s, ok := o.Supported[name]; ok {
+			out.Supported[name] = Range{max(r.Min, s.Min), min(r.Max, s.Max)}
+		}
+	}
+	return out
+}
+
+// Error is the Kafka error of code, nil for 0.
+func Error(code int16) error { return kerr.ErrorForCode(code) }

@@ -1,0 +1,412 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/netio"
+)
+
+// maxResponse bounds an answer of a broker; fetch.max.bytes is 55 MiB by default
+// and one batch may exceed it (KIP-74).
+const maxResponse = 256 << 20
+
+// A Sink takes the answers to the requests a lease holder has sent. Its methods
+// are called by the goroutine that reads the connection, one at a time and in
+// the order of the requests.
+type Sink interface {
+	// Answer consumes exactly the size bytes of one frame, prefix included,
+	// from r. An error ends the broker connection.
+	Answer(r *netio.Reader, size int, p *Pending) error
+	// Flush is called when no further answer can be read without waiting. From
+	// within it the lease may be released.
+	Flush()
+	// Lost tells that the connection ended with p unanswered: whether the
+	// broker acted on the request is unknown.
+	Lost(p *Pending, err error)
+}
+
+// Pending is a request that was sent and not been answered.
+type Pending struct {
+	Sink          Sink
+	CorrelationID int32
+	Key, Version  int16
+	Request       any       // the sink's own
+	Deadline      time.Time // when the connection counts as stalled; zero: never
+}
+
+// Conn is one connection to a broker. Whoever leases it alone sends on it.
+type Conn struct {
+	broker *Broker
+	net    net.Conn    // what is written to: TLS, or the socket
+	sock   *netio.Conn // the socket
+	r      *netio.Reader
+	class  Class
+	expire time.Time // do not lease after this (KIP-368 session lifetime)
+
+	mu    sync.Mutex
+	queue []Pending // queue[head:] are unanswered
+	head  int
+	err   error // why the connection ended
+
+	idleSince time.Time // guarded by broker.mu
+}
+
+// Expect announces a request that is about to be written.
+func (c *Conn) Expect(p Pending) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	if c.head > 0 && len(c.queue) == cap(c.queue) {
+		n := copy(c.queue, c.queue[c.head:])
+		clear(c.queue[n:])
+		c.queue, c.head = c.queue[:n], 0
+	}
+	c.queue = append(c.queue, p)
+	return nil
+}
+
+// Write sends announced requests. An error has ended the connection.
+func (c *Conn) Write(b []byte) error {
+	if _, err := c.net.Write(b); err != nil {
+		c.fail(err)
+		return err
+	}
+	return nil
+}
+
+// WriteBuffers is Write of several pieces, in one system call where the
+// connection is plaintext.
+func (c *Conn) WriteBuffers(bufs *net.Buffers) error {
+	var err error
+	if c.net == net.Conn(c.sock) {
+		_, err = bufs.WriteTo(c.sock.Conn)
+	} else {
+		c.sock.Cork()
+		_, err = bufs.WriteTo(c.net)
+		if ferr := c.sock.Flush(); err == nil {
+			err = ferr
+		}
+	}
+	if err != nil {
+		c.fail(err)
+	}
+	return err
+}
+
+// NodeID is the broker's physical node id.
+func (c *Conn) NodeID() int32 { return c.broker.ID }
+
+// Release gives the lease back. Nothing may be unanswered.
+func (c *Conn) Release() { c.broker.release(c) }
+
+// Close ends the connection and the lease, answered or not.
+func (c *Conn) Close() {
+	c.fail(net.ErrClosed)
+	c.broker.release(c)
+}
+
+func (c *Conn) fail(err error) {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = err
+	}
+	c.mu.Unlock()
+	c.net.Close()
+}
+
+func (c *Conn) dead() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *Conn) stalled(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.head == len(c.queue) {
+		return false
+	}
+	d := c.queue[c.head].Deadline
+	return !d.IsZero() && now.After(d)
+}
+
+// read delivers answers until the connection ends. It owns c.r.
+func (c *Conn) read() {
+	err := c.deliver()
+	c.fail(err)
+	err = c.dead()
+	c.broker.lost(c)
+	c.mu.Lock()
+	rest := append([]Pending(nil), c.queue[c.head:]...)
+	c.queue, c.head = nil, 0
+	c.mu.Unlock()
+	for i := range rest {
+		rest[i].Sink.Lost(&rest[i], err)
+	}
+	c.r.Close()
+}
+
+func (c *Conn) deliver() error {
+	for {
+		if c.r.Buffered() == 0 {
+			if err := c.r.Wait(); err != nil {
+				return err
+			}
+		}
+		size, err := c.r.FrameSize(maxResponse)
+		if err != nil {
+			return err
+		}
+		if size == 0 || c.r.Buffered() < 8 {
+			if err := c.r.Fill(8); err != nil {
+				return err
+			}
+			continue
+		}
+		if size < 8 {
+			return fmt.Errorf("answer of %d bytes", size)
+		}
+		corr := int32(binary.BigEndian.Uint32(c.r.Bytes()[4:]))
+		c.mu.Lock()
+		if c.head == len(c.queue) {
+			c.mu.Unlock()
+			return errors.New("answer to no request")
+		}
+		p := c.queue[c.head]
+		c.mu.Unlock()
+		if p.CorrelationID != corr {
+			return fmt.Errorf("answer %d to request %d", corr, p.CorrelationID)
+		}
+		if err := p.Sink.Answer(c.r, size, &p); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.queue[c.head] = Pending{}
+		c.head++
+		if c.head == len(c.queue) {
+			c.queue, c.head = c.queue[:0], 0
+		}
+		c.mu.Unlock()
+		if !c.answerBuffered() {
+			p.Sink.Flush()
+		}
+	}
+}
+
+// answerBuffered reports whether the next answer is here in full, so that both
+// can leave together.
+func (c *Conn) answerBuffered() bool {
+	for {
+		size, err := c.r.FrameSize(maxResponse)
+		if err != nil {
+			return false
+		}
+		if size > 0 && c.r.Buffered() >= size {
+			return true
+		}
+		if size > netio.BaseSize || !c.r.Ready() || c.r.Fill(size) != nil {
+			return false
+		}
+	}
+}
+
+// call is a Sink for one request whose sender waits.
+type call struct {
+	frame []byte
+	err   error
+	done  chan struct{}
+}
+
+func (w *call) Answer(r *netio.Reader, size int, _ *Pending) error {
+	frame, err := r.Frame(maxResponse)
+	if err != nil {
+		return err
+	}
+	w.frame = append([]byte(nil), frame...)
+	r.Discard(size)
+	close(w.done)
+	return nil
+}
+
+func (w *call) Flush() {}
+
+func (w *call) Lost(_ *Pending, err error) {
+	w.err = err
+	close(w.done)
+}
+
+// ErrLost is a request that was sent and whose answer never came: whether the
+// broker acted on it is unknown.
+var ErrLost = errors.New("connection lost before the answer")
+
+// RoundTrip sends req, whose version is set, and waits for the answer. It fails
+// with ErrLost when the outcome is unknown; the connection is then closed.
+func (c *Conn) RoundTrip(ctx context.Context, req kmsg.Request, limit time.Duration) (kmsg.Response, error) {
+	corr := c.broker.cluster.nextCorrelationID()
+	frame := c.broker.cluster.formatter.AppendRequest(nil, req, corr)
+	w := &call{done: make(chan struct{})}
+	p := Pending{Sink: w, CorrelationID: corr, Key: req.Key(), Version: req.GetVersion()}
+	if limit > 0 {
+		p.Deadline = time.Now().Add(limit)
+	}
+	if err := c.Expect(p); err != nil {
+		return nil, &UnavailableError{Cluster: c.broker.cluster.cfg.Name, Node: c.broker.ID, Err: err}
+	}
+	if err := c.Write(frame); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		c.fail(context.Cause(ctx))
+		return nil, fmt.Errorf("%w: %w", ErrLost, context.Cause(ctx))
+	}
+	if w.err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLost, w.err)
+	}
+	return decode(req, w.frame)
+}
+
+// decode reads an answer: size, correlation id, tags of a flexible header
+// (ApiVersions never has them, KIP-511), body.
+func decode(req kmsg.Request, frame []byte) (kmsg.Response, error) {
+	body := frame[8:]
+	if req.IsFlexible() && req.Key() != int16(kmsg.ApiVersions) {
+		if len(body) == 0 || body[0] != 0 {
+			return nil, fmt.Errorf("%s answer with header tags", kmsg.NameForKey(req.Key()))
+		}
+		body = body[1:]
+	}
+	resp := req.ResponseKind()
+	if err := resp.ReadFrom(body); err != nil {
+		return nil, fmt.Errorf("%s v%d answer: %w", kmsg.NameForKey(req.Key()), req.GetVersion(), err)
+	}
+	return resp, nil
+}
+
+// dial connects, learns the broker's versions and logs in.
+func (b *Broker) dial(ctx context.Context, addr string) (*Conn, error) {
+	cfg := &b.cluster.cfg
+	ctx, cancel := context.WithTimeout(ctx, cfg.DialTimeout)
+	defer cancel()
+	nc, err := cfg.Dial(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	sock := netio.New(nc)
+	c := &Conn{broker: b, sock: sock, net: sock}
+	if cfg.TLS != nil {
+		tc := cfg.TLS
+		if tc.ServerName == "" {
+			host, _, _ := net.SplitHostPort(addr)
+			tc = tc.Clone()
+			tc.ServerName = host
+		}
+		t := tls.Client(sock, tc)
+		if err := t.HandshakeContext(ctx); err != nil {
+			nc.Close()
+			return nil, err
+		}
+		c.net, c.r = t, netio.NewReader(sock, t)
+	} else {
+		c.r = netio.NewReader(sock, nil)
+	}
+	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	defer stop()
+	if err := c.hello(ctx); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	if !stop() {
+		return nil, context.Cause(ctx)
+	}
+	return c, nil
+}
+
+// serial is one request and its answer, before anything reads the connection.
+func (c *Conn) serial(req kmsg.Request) (kmsg.Response, error) {
+	corr := c.broker.cluster.nextCorrelationID()
+	if _, err := c.net.Write(c.broker.cluster.formatter.AppendRequest(nil, req, corr)); err != nil {
+		return nil, err
+	}
+	frame, err := c.r.Frame(1 << 20)
+	if err != nil {
+		return nil, err
+	}
+	defer c.r.Discard(len(frame))
+	if len(frame) < 8 || int32(binary.BigEndian.Uint32(frame[4:])) != corr {
+		return nil, errors.New("answer to another request")
+	}
+	return decode(req, append([]byte(nil), frame...))
+}
+
+func (c *Conn) hello(ctx context.Context) error {
+	req := kmsg.NewPtrApiVersionsRequest()
+	req.Version = 3
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "tollgate", "1"
+	resp, err := c.serial(req)
+	if err != nil {
+		return fmt.Errorf("ApiVersions: %w", err)
+	}
+	versions := resp.(*kmsg.ApiVersionsResponse)
+	if err := kerr.ErrorForCode(versions.ErrorCode); err != nil {
+		return fmt.Errorf("ApiVersions: %w", err)
+	}
+	c.broker.setVersions(versions)
+	return c.login(ctx)
+}
+
+func (c *Conn) login(ctx context.Context) error {
+	mech := c.broker.cluster.cfg.SASL
+	if mech == nil {
+		return nil
+	}
+	handshake := kmsg.NewPtrSASLHandshakeRequest()
+	handshake.Version = 1
+	handshake.Mechanism = mech.Name()
+	resp, err := c.serial(handshake)
+	if err != nil {
+		return fmt.Errorf("SaslHandshake: %w", err)
+	}
+	if err := kerr.ErrorForCode(resp.(*kmsg.SASLHandshakeResponse).ErrorCode); err != nil {
+		return fmt.Errorf("SaslHandshake %s: %w", mech.Name(), err)
+	}
+	host := c.net.RemoteAddr().String()
+	session, msg, err := mech.Authenticate(ctx, host)
+	if err != nil {
+		return fmt.Errorf("authenticate: %w", err)
+	}
+	for done := false; !done; {
+		auth := kmsg.NewPtrSASLAuthenticateRequest()
+		auth.Version = 1
+		auth.SASLAuthBytes = msg
+		resp, err := c.serial(auth)
+		if err != nil {
+			return fmt.Errorf("SaslAuthenticate: %w", err)
+		}
+		answer := resp.(*kmsg.SASLAuthenticateResponse)
+		if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
+			return fmt.Errorf("SaslAuthenticate: %w", err)
+		}
+		if done, msg, err = session.Challenge(answer.SASLAuthBytes); err != nil {
+			return fmt.Errorf("authenticate: %w", err)
+		}
+		if answer.SessionLifetimeMillis > 0 {
+			// Replaced in good time rather than re-authenticated.
+			c.expire = time.Now().Add(time.Duration(answer.SessionLifetimeMillis) * time.Millisecond * 8 / 10)
+		}
+	}
+	return nil
+}
