@@ -1,0 +1,874 @@
+package refusal
+
+import "github.com/twmb/franz-go/pkg/kerr"
+
+// The catalogue, sorted by id. A new refusal takes the next number of its area
+// and goes into [All]; then run "make generate".
+var (
+	ClusterNotAuthorized = &Refusal{
+		ID:    "TG-ACL-001",
+		Kafka: kerr.ClusterAuthorizationFailed,
+		When:  "an operation on the cluster that the principal may not perform",
+		Cause: "No ACL on resource type cluster, name kafka-cluster, allows the operation to the principal, or a DENY covers it; creating, altering and describing ACLs, quotas and cluster-wide settings all ask for one.",
+		Cure:  "Add an Acl for the principal with resource {type: cluster, name: kafka-cluster} and the operation in the log line, or a super user under spec.acls.superUsers.",
+	}
+	ACLsReadOnly = &Refusal{
+		ID:    "TG-ACL-002",
+		Kafka: kerr.PolicyViolation,
+		When:  "a change of ACLs through the Kafka protocol",
+		Cause: "The gateway runs from resource files (--resources), which are the only place where ACLs are written.",
+		Cure:  "Change the Acl resources in the directory; they apply within a second.",
+	}
+	ACLsDisabled = &Refusal{
+		ID:    "TG-ACL-003",
+		Kafka: kerr.SecurityDisabled,
+		When:  "a request about ACLs in a virtual cluster without ACLs",
+		Cause: "spec.acls.enabled is false, so there is no ACL store, as on a broker without an authorizer.",
+		Cure:  "Set spec.acls.enabled: true (type partner has it always).",
+	}
+	ACLInvalid = &Refusal{
+		ID:    "TG-ACL-004",
+		Kafka: kerr.InvalidRequest,
+		When:  "an ACL or ACL filter that Kafka does not allow",
+		Cause: "Unknown or ANY type, operation or permission in a binding, a pattern other than LITERAL or PREFIXED, an empty name, a cluster resource not named kafka-cluster, or a principal without a colon.",
+		Cure:  "Correct the request; principals are written User:name.",
+	}
+	QuotasReadOnly = &Refusal{
+		ID:    "TG-ACL-005",
+		Kafka: kerr.PolicyViolation,
+		When:  "a change of client quotas through the Kafka protocol",
+		Cause: "Quotas belong to the VirtualCluster resource; tenants cannot raise their own.",
+		Cure:  "Change spec.quotas of the VirtualCluster.",
+	}
+	CredentialsReadOnly = &Refusal{
+		ID:    "TG-ACL-006",
+		Kafka: kerr.PolicyViolation,
+		When:  "a change of SCRAM credentials through the Kafka protocol",
+		Cause: "The gateway runs from resource files (--resources), which are the only place where credentials are written.",
+		Cure:  "Change the ServiceAccount resource.",
+	}
+	OperatorOnly = &Refusal{
+		ID:    "TG-ACL-007",
+		Kafka: kerr.ClusterAuthorizationFailed,
+		When:  "an operation on brokers, loggers or client metrics",
+		Cause: "Brokers are shared by all tenants; their settings, log directories, leaders and reassignments are never open to one of them, whatever its ACLs say.",
+		Cure:  "Use an operator's connection straight to the upstream cluster.",
+	}
+	DelegationTokensOff = &Refusal{
+		ID:    "TG-ACL-008",
+		Kafka: kerr.DelegationTokenAuthDisabled,
+		When:  "a request about delegation tokens",
+		Cause: "Tokens are secrets of the whole upstream cluster and belong to the gateway's principal there; virtual clusters do not offer them.",
+		Cure:  "Use a ServiceAccount per client.",
+	}
+	MechanismNotOffered = &Refusal{
+		ID:    "TG-AUTH-001",
+		Kafka: kerr.UnsupportedSaslMechanism,
+		When:  "a SASL mechanism that the virtual cluster does not offer",
+		Cause: "The client's sasl.mechanism is not under spec.authentication of the VirtualCluster, or the listener's protocol has no SASL.",
+		Cure:  "Use one of the mechanisms in the log line, or add the one wanted to spec.authentication.",
+	}
+	BadCredentials = &Refusal{
+		ID:    "TG-AUTH-002",
+		Kafka: kerr.SaslAuthenticationFailed,
+		When:  "a login with wrong credentials",
+		Cause: "No such account, a wrong password, or a secret that has expired. The client is told the same in every case, after the same time; the log line tells them apart.",
+		Cure:  "Check user name and password, and that the account belongs to this virtual cluster: the host name the client connects to selects it.",
+	}
+	SASLMalformed = &Refusal{
+		ID:    "TG-AUTH-003",
+		Kafka: kerr.SaslAuthenticationFailed,
+		When:  "a SASL message that does not follow its mechanism's grammar",
+		Cause: "A client bug, or a client that speaks another mechanism than the one it announced.",
+		Cure:  "Check the client's SASL settings; the log line names what was expected.",
+	}
+	AuthorizationID = &Refusal{
+		ID:    "TG-AUTH-004",
+		Kafka: kerr.SaslAuthenticationFailed,
+		When:  "a login on behalf of somebody else",
+		Cause: "The SASL authorization id is neither empty nor equal to the user name.",
+		Cure:  "Leave the authorization id empty.",
+	}
+	DelegationTokenLogin = &Refusal{
+		ID:    "TG-AUTH-005",
+		Kafka: kerr.SaslAuthenticationFailed,
+		When:  "a login with a delegation token",
+		Cause: "SCRAM was begun with tokenauth=true.",
+		Cure:  "Use a ServiceAccount's password.",
+	}
+	TokenRefused = &Refusal{
+		ID:    "TG-AUTH-006",
+		Kafka: kerr.SaslAuthenticationFailed,
+		When:  "an OAuth bearer token",
+		Cause: "Expired or not yet valid, wrong issuer or audience, an unknown signing key, a signature that does not verify, an algorithm that is not allowed, or no principal claim. The log line says which.",
+		Cure:  "Compare the token's claims with spec.authentication.oauthbearer and check both clocks (30 s of skew are allowed).",
+	}
+	TokenKeysUnavailable = &Refusal{
+		ID:    "TG-AUTH-007",
+		Kafka: kerr.SaslAuthenticationFailed,
+		When:  "an OAuth bearer token whose issuer's keys could not be had",
+		Cause: "The JWKS of the issuer has not been fetched yet, or its server does not answer.",
+		Cure:  "Make jwksURL reachable from the gateway; the log line has the last error. Keys fetched before stay in use.",
+	}
+	AccountUnknown = &Refusal{
+		ID:    "TG-AUTH-008",
+		Kafka: kerr.SaslAuthenticationFailed,
+		When:  "a valid token or certificate of nobody we know",
+		Cause: "No ServiceAccount of type external lists the name among spec.externalNames.",
+		Cure:  "Add the name in the log line to a ServiceAccount.",
+	}
+	CertificateNotMapped = &Refusal{
+		ID:    "TG-AUTH-009",
+		When:  "a client certificate that no principal rule maps",
+		Cause: "None of the rules of spec.authentication.mtls.principalRules matches the subject's distinguished name.",
+		Cure:  "Add a rule, or DEFAULT as the last one; the log line has the name as Kafka prints it.",
+	}
+	CertificateMissing = &Refusal{
+		ID:    "TG-AUTH-010",
+		When:  "a client that shows no certificate where nothing else would authenticate it",
+		Cause: "The virtual cluster authenticates by certificate alone, or by SASL which the client did not begin.",
+		Cure:  "Give the client a key store (ssl.keystore.location), or use security.protocol=SASL_SSL.",
+	}
+	NotAuthenticated = &Refusal{
+		ID:    "TG-AUTH-011",
+		When:  "a request before authentication",
+		Cause: "The client's security.protocol has no SASL (SSL or PLAINTEXT) while the virtual cluster asks for it, or the client is not a Kafka client.",
+		Cure:  "Set security.protocol=SASL_SSL and sasl.mechanism.",
+	}
+	OutOfOrder = &Refusal{
+		ID:    "TG-AUTH-012",
+		Kafka: kerr.IllegalSaslState,
+		When:  "a SASL request out of order",
+		Cause: "SaslAuthenticate without SaslHandshake, a second ApiVersions, or SASL after authentication without re-authentication.",
+		Cure:  "A client bug; report it with the client's name and version in the log line.",
+	}
+	ReauthenticationTooSoon = &Refusal{
+		ID:    "TG-AUTH-013",
+		Kafka: kerr.IllegalSaslState,
+		When:  "a re-authentication less than a second after the last",
+		Cause: "A client that re-authenticates in a loop.",
+		Cure:  "Check the client's version; Java re-authenticates at 85-95 % of the lifetime.",
+	}
+	ReauthenticationMismatch = &Refusal{
+		ID:    "TG-AUTH-014",
+		Kafka: kerr.SaslAuthenticationFailed,
+		When:  "a re-authentication as somebody else",
+		Cause: "Principal or mechanism differ from those the connection began with.",
+		Cure:  "Open a new connection to change the principal.",
+	}
+	SessionExpired = &Refusal{
+		ID:    "TG-AUTH-015",
+		When:  "a request after the session's lifetime",
+		Cause: "The credential expired, or maxReauthentication passed, and the client did not re-authenticate (KIP-368).",
+		Cure:  "Use a client that re-authenticates (Java 2.2, librdkafka 1.x and later), or let it reconnect: nothing else is wrong.",
+	}
+	CredentialRevoked = &Refusal{
+		ID:    "TG-AUTH-016",
+		When:  "a session whose account was removed, changed or has expired",
+		Cause: "The ServiceAccount, the secret it logged in with, or the certificate authority is gone since the last reload.",
+		Cure:  "None, when it was intended; else restore the account. The client reconnects and is judged anew.",
+	}
+	AuthenticationTimeout = &Refusal{
+		ID:    "TG-AUTH-017",
+		When:  "a connection that did not authenticate in time",
+		Cause: "The client waits for something, is very slow, or is not a Kafka client and keeps connections open.",
+		Cure:  "Check what is at the address in the log line; limits.authenticationTimeout sets the time.",
+	}
+	BackedOff = &Refusal{
+		ID:    "TG-AUTH-018",
+		Kafka: kerr.SaslAuthenticationFailed,
+		When:  "a login after too many failures",
+		Cause: "The address, or the principal, failed so often lately that further attempts are refused unseen for a while.",
+		Cure:  "Stop the client with the wrong password; the block ends by itself.",
+	}
+	TenantInactive = &Refusal{
+		ID:    "TG-AUTH-019",
+		When:  "a client of a tenant that is suspended or closing",
+		Cause: "spec.state of the Tenant is not active.",
+		Cure:  "Set it to active.",
+	}
+	SizeInvalid = &Refusal{
+		ID:    "TG-FRAME-001",
+		When:  "a frame with a negative size or one too small for a header",
+		Cause: "Not a Kafka client, or one that lost count after an error.",
+		Cure:  "Check what is at the address in the log line.",
+	}
+	TooLarge = &Refusal{
+		ID:    "TG-FRAME-002",
+		When:  "a frame above the size limit",
+		Cause: "A request larger than limits.requestBytes (Kafka's socket.request.max.bytes), or bytes that are not Kafka: a size of 0x47455420 is \"GET \", 0x16030100 a TLS hello, 0x0d0a0d0a a PROXY header.",
+		Cure:  "Make the client's batches smaller, raise the limit, or correct the client's security.protocol.",
+	}
+	TooLargeUnauthenticated = &Refusal{
+		ID:    "TG-FRAME-003",
+		When:  "a frame above 512 KiB before authentication",
+		Cause: "Before authentication only ApiVersions and SASL are legal, and those are small.",
+		Cure:  "Check what is at the address in the log line.",
+	}
+	Truncated = &Refusal{
+		ID:    "TG-FRAME-004",
+		When:  "a request whose body does not follow its schema",
+		Cause: "A truncated or garbled body, a length that points outside the frame, bytes left over, or a client bug.",
+		Cure:  "Check the client's version; the log line names request and version.",
+	}
+	KeyUnknown = &Refusal{
+		ID:    "TG-FRAME-005",
+		When:  "a request key that no Kafka has, or a newer Kafka than this gateway knows",
+		Cause: "A client that ignores ApiVersions, or garbage.",
+		Cure:  "Check the client; a gateway that knows the request may be needed.",
+	}
+	KeyNotOffered = &Refusal{
+		ID:    "TG-FRAME-006",
+		When:  "a request that virtual clusters do not offer",
+		Cause: "Requests between brokers, of operators, or of features that are left out; ApiVersions does not list them, and a broker closes the connection for a disabled request too.",
+		Cure:  "See docs/compatibility.md for what is offered; use a client that heeds ApiVersions.",
+	}
+	VersionNotOffered = &Refusal{
+		ID:    "TG-FRAME-007",
+		When:  "a version of a request that was not offered",
+		Cause: "A client that ignores ApiVersions, or one that kept an older answer across a change.",
+		Cure:  "Let it reconnect; if it repeats, use a client that heeds ApiVersions.",
+	}
+	APIVersionsVersion = &Refusal{
+		ID:    "TG-FRAME-008",
+		Kafka: kerr.UnsupportedVersion,
+		When:  "a version of ApiVersions that the gateway does not know",
+		Cause: "A newer client; it tries again with the version named in the answer (KIP-511).",
+		Cure:  "None.",
+	}
+	ClientSoftware = &Refusal{
+		ID:    "TG-FRAME-009",
+		Kafka: kerr.InvalidRequest,
+		When:  "a client software name or version with characters that are not allowed",
+		Cause: "ApiVersions v3 and later allow letters, digits, '.' and '-' (KIP-511).",
+		Cure:  "Correct the client library's software name.",
+	}
+	GroupNotAuthorized = &Refusal{
+		ID:    "TG-GROUP-001",
+		Kafka: kerr.GroupAuthorizationFailed,
+		When:  "a consumer group that the principal may not use",
+		Cause: "No ACL allows the operation on the group, or a DENY covers it.",
+		Cure:  "Add an Acl with resource {type: group, name: …}: READ to consume and commit, DESCRIBE to look, DELETE to delete.",
+	}
+	GroupInvalid = &Refusal{
+		ID:    "TG-GROUP-002",
+		Kafka: kerr.InvalidGroupID,
+		When:  "an empty or illegal group id",
+		Cause: "The client has no group.id, or one that is too long with the virtual cluster's prefix.",
+		Cure:  "Set group.id.",
+	}
+	CoordinatorKeyType = &Refusal{
+		ID:    "TG-GROUP-003",
+		Kafka: kerr.InvalidRequest,
+		When:  "a coordinator of a kind that is not offered",
+		Cause: "FindCoordinator for share state, which is between brokers, or an unknown key type.",
+		Cure:  "A client bug, unless it is an inter-broker tool.",
+	}
+	SubscriptionInvalid = &Refusal{
+		ID:    "TG-GROUP-004",
+		Kafka: kerr.InvalidRequest,
+		When:  "a subscription or assignment that cannot be read",
+		Cause: "The metadata of a group of protocol type consumer does not follow Kafka's schema, so its topics cannot be mapped.",
+		Cure:  "Check the client library and its assignor.",
+	}
+	RegexInvalid = &Refusal{
+		ID:    "TG-GROUP-005",
+		Kafka: kerr.InvalidRegularExpression,
+		When:  "a subscription pattern that is not RE2",
+		Cause: "Look-around, back-references or a syntax error in SubscriptionPattern.",
+		Cure:  "Correct the pattern; RE2 syntax applies, as on a broker.",
+	}
+	ForeignTopicInGroup = &Refusal{
+		ID:    "TG-GROUP-006",
+		Kafka: kerr.InvalidRequest,
+		When:  "a topic in a kind of group that cannot hold it",
+		Cause: "A share group, or a group of the new protocol, with an alias topic of another cluster than the virtual cluster's home.",
+		Cure:  "Use a classic consumer group for that topic.",
+	}
+	ServerNameMissing = &Refusal{
+		ID:    "TG-LISTEN-001",
+		When:  "a TLS connection without a server name",
+		Cause: "The client connects to an IP address, or to a name without a dot (Java sends no SNI for those), or its TLS library sends no SNI; without it the gateway cannot know whose Kafka is meant.",
+		Cure:  "Use one of the host names in the log line as bootstrap.servers.",
+	}
+	ServerNameUnknown = &Refusal{
+		ID:    "TG-LISTEN-002",
+		When:  "a TLS connection to a host name that belongs to no virtual cluster",
+		Cause: "A typing error, a virtual cluster that was removed or is not loaded, or a DNS record that is older than the configuration.",
+		Cure:  "Use one of the host names in the log line, or add a VirtualCluster with that spec.host or spec.customHosts.",
+	}
+	NoCertificate = &Refusal{
+		ID:    "TG-LISTEN-003",
+		When:  "a TLS connection to a known host name that no certificate covers",
+		Cause: "None of the listener's certificates names the host; *.gw.example.com covers acme.gw.example.com and b1-acme.gw.example.com, but a custom host needs a certificate for itself and for its broker names (b0-kafka.acme.com, …: a wildcard *.acme.com covers both).",
+		Cure:  "Add a certificate for the name in the log line.",
+	}
+	NotTLS = &Refusal{
+		ID:    "TG-LISTEN-004",
+		When:  "a connection that does not begin with a TLS handshake",
+		Cause: "The client's security.protocol is PLAINTEXT or SASL_PLAINTEXT, or it is a port scan or a health check that sends bytes.",
+		Cure:  "Set security.protocol=SASL_SSL (or SSL).",
+	}
+	HandshakeFailed = &Refusal{
+		ID:    "TG-LISTEN-005",
+		When:  "a TLS handshake that failed",
+		Cause: "The client does not trust the gateway's certificate, expects another name, offers only TLS 1.1 or older, or offers no common cipher suite.",
+		Cure:  "Check the client's trust store (ssl.truststore.location, ssl.ca.location); the log line has the alert.",
+	}
+	ClientCertificateRefused = &Refusal{
+		ID:    "TG-LISTEN-006",
+		When:  "a client certificate that does not verify, or none where one is needed",
+		Cause: "The certificate is not issued by the authority of spec.authentication.mtls.caFile, has expired, is not for client authentication, or the client has no key store and the virtual cluster offers nothing else.",
+		Cure:  "Give the client a certificate of that authority; the log line has the reason.",
+	}
+	HandshakeTimeout = &Refusal{
+		ID:    "TG-LISTEN-007",
+		When:  "a connection whose handshake took too long",
+		Cause: "A client that connects and sends nothing or only little: a TCP health check that stays open, a very slow network, or an attack.",
+		Cure:  "Check the address in the log line; limits.handshakeTimeout sets the time.",
+	}
+	ClientGone = &Refusal{
+		ID:    "TG-LISTEN-008",
+		When:  "a connection that the client closed during the handshake",
+		Cause: "A TCP health check of a load balancer, a port scan, or a client that refused the gateway's certificate without an alert.",
+		Cure:  "None for health checks. Otherwise look at the client's log.",
+	}
+	ProxyHeaderInvalid = &Refusal{
+		ID:    "TG-LISTEN-009",
+		When:  "a connection from a listed proxy without a valid PROXY protocol v2 header",
+		Cause: "The address is under proxyProtocol.from, but sent no header, one of version 1, or a broken one.",
+		Cure:  "Switch PROXY protocol v2 on at the load balancer, also for its health checks, or take the address off the list.",
+	}
+	ProxyHeaderUnlisted = &Refusal{
+		ID:    "TG-LISTEN-010",
+		When:  "a PROXY protocol header from an address that may not send one",
+		Cause: "A load balancer that is not under proxyProtocol.from, or somebody who wants to appear under another address.",
+		Cure:  "Add the load balancer's address to proxyProtocol.from of the listener.",
+	}
+	TooManyConnections = &Refusal{
+		ID:    "TG-LISTEN-011",
+		When:  "a connection beyond the node's limit",
+		Cause: "limits.connections are open on this node.",
+		Cure:  "Add nodes, or raise the limit together with the process's limit of open files.",
+	}
+	TooManyUnauthenticated = &Refusal{
+		ID:    "TG-LISTEN-012",
+		When:  "a connection while too many others have not authenticated yet",
+		Cause: "Many clients connect at once (they come back by themselves), or an attack.",
+		Cure:  "Raise limits.unauthenticatedConnections if it is normal load.",
+	}
+	TooManyUnauthenticatedFromAddress = &Refusal{
+		ID:    "TG-LISTEN-013",
+		When:  "a connection of an address with too many others that have not authenticated yet",
+		Cause: "Many clients behind one address, or an attack from it. IPv6 addresses count by /64.",
+		Cure:  "Raise limits.unauthenticatedConnectionsPerAddress; behind a load balancer use PROXY protocol v2.",
+	}
+	TooManyFromAddress = &Refusal{
+		ID:    "TG-LISTEN-014",
+		When:  "a connection of an address beyond its limit",
+		Cause: "limits.connectionsPerAddress are open from it: many clients behind one address, or a client that leaks connections. IPv6 addresses count by /64.",
+		Cure:  "Raise the limit; behind a load balancer use PROXY protocol v2.",
+	}
+	TooManyOfVirtualCluster = &Refusal{
+		ID:    "TG-LISTEN-015",
+		When:  "a connection beyond the virtual cluster's limit",
+		Cause: "spec.quotas.connections of the VirtualCluster are open on this node. Every client opens one connection per broker and one more per group.",
+		Cure:  "Raise the quota, or find the client that opens so many.",
+	}
+	ProtocolNotOffered = &Refusal{
+		ID:    "TG-LISTEN-016",
+		When:  "a virtual cluster on a listener whose protocol cannot authenticate its clients",
+		Cause: "The listener's protocol (SSL, SASL_SSL, PLAINTEXT, SASL_PLAINTEXT) and spec.authentication have nothing in common: PLAINTEXT takes anonymous clients alone, SSL certificates or anonymous, SASL_* a SASL mechanism.",
+		Cure:  "Use a listener with protocol TLS, or change spec.authentication.",
+	}
+	VirtualClusterUnknown = &Refusal{
+		ID:    "TG-LISTEN-017",
+		When:  "a connection to the port of a virtual cluster that is not there",
+		Cause: "The listener's ports name a virtual cluster that no resource defines, or that was removed.",
+		Cure:  "Add the VirtualCluster, or take its ports off the listener.",
+	}
+	BrokerWithoutPort = &Refusal{
+		ID:    "TG-LISTEN-018",
+		Kafka: kerr.BrokerNotAvailable,
+		When:  "a broker for which a port-routed listener has no port",
+		Cause: "The broker's virtual node id is outside the listener's brokers range and not in its nodes table.",
+		Cure:  "Widen brokers, or list the id in the log line under nodes.",
+	}
+	Internal = &Refusal{
+		ID:    "TG-NODE-001",
+		Kafka: kerr.UnknownServerError,
+		When:  "a request that met an error nobody foresaw",
+		Cause: "A bug of the gateway. The client is told nothing of it.",
+		Cure:  "Report the log line.",
+	}
+	Draining = &Refusal{
+		ID:    "TG-NODE-002",
+		When:  "a connection to a node that is being stopped",
+		Cause: "The node received SIGTERM and moves its clients off.",
+		Cure:  "None: clients reconnect to another node.",
+	}
+	QuotaExceeded = &Refusal{
+		ID:    "TG-NODE-003",
+		Kafka: kerr.ThrottlingQuotaExceeded,
+		When:  "a change of topics above the rate of the virtual cluster",
+		Cause: "The quota of topic mutations is spent; the client is told how long to wait.",
+		Cure:  "Create topics more slowly, or raise the quota.",
+	}
+	Misrouted = &Refusal{
+		ID:    "TG-NODE-004",
+		Kafka: kerr.RebootstrapRequired,
+		When:  "a client that meant another cluster or broker than it reached",
+		Cause: "ApiVersions v5 names cluster and node (KIP-1242), and they are not those of the host name: a stale DNS record or a load balancer that mixes hosts.",
+		Cure:  "None: the client starts over from bootstrap.servers.",
+	}
+	SocketsExhausted = &Refusal{
+		ID:    "TG-NODE-005",
+		When:  "to accept connections for a while",
+		Cause: "The process, or the machine, has no file descriptors left; clients wait in the listen queue.",
+		Cure:  "Raise the limit of open files (LimitNOFILE, ulimit -n) or lower limits.connections below it.",
+	}
+	TopicCreationOff = &Refusal{
+		ID:    "TG-POLICY-001",
+		Kafka: kerr.PolicyViolation,
+		When:  "the creation of a topic where tenants create none",
+		Cause: "The virtual cluster is of type partner: its topics are alias topics, lent by the operators.",
+		Cure:  "Ask for a TopicGrant and an AliasTopic.",
+	}
+	TooManyTopics = &Refusal{
+		ID:    "TG-POLICY-002",
+		Kafka: kerr.PolicyViolation,
+		When:  "a topic beyond the virtual cluster's limit",
+		Cause: "spec.topics.maxTopics is reached.",
+		Cure:  "Delete topics, or raise the limit.",
+	}
+	PartitionsOverLimit = &Refusal{
+		ID:    "TG-POLICY-003",
+		Kafka: kerr.PolicyViolation,
+		When:  "more partitions than a topic may have",
+		Cause: "The count asked for is above spec.topics.maxPartitions.",
+		Cure:  "Ask for fewer, or raise the limit.",
+	}
+	ReplicationFactor = &Refusal{
+		ID:    "TG-POLICY-004",
+		Kafka: kerr.PolicyViolation,
+		When:  "a replication factor outside the allowed range",
+		Cause: "It is below spec.topics.minReplicationFactor or above maxReplicationFactor.",
+		Cure:  "Leave it out (-1) for the default.",
+	}
+	ReplicaAssignment = &Refusal{
+		ID:    "TG-POLICY-005",
+		Kafka: kerr.InvalidReplicaAssignment,
+		When:  "an assignment of replicas by hand",
+		Cause: "Placement on the shared brokers is the operators' affair.",
+		Cure:  "Give a number of partitions and a replication factor instead.",
+	}
+	ConfigKey = &Refusal{
+		ID:    "TG-POLICY-006",
+		Kafka: kerr.PolicyViolation,
+		When:  "a topic setting that tenants may not change",
+		Cause: "The key is not in spec.topics.configKeys.",
+		Cure:  "Leave the key out, or add it to the list.",
+	}
+	NameTooLong = &Refusal{
+		ID:    "TG-POLICY-007",
+		Kafka: kerr.InvalidTopicException,
+		When:  "a topic name that is too long with the virtual cluster's prefix",
+		Cause: "Kafka allows 249 characters, the prefix \"<virtual cluster>.\" included.",
+		Cure:  "Choose a shorter name.",
+	}
+	Invalid = &Refusal{
+		ID:    "TG-REQUEST-001",
+		Kafka: kerr.InvalidRequest,
+		When:  "a request whose fields contradict each other or Kafka's rules",
+		Cause: "Both a topic's name and its id, the same topic twice, a version's new field used wrongly: the text in the answer says which.",
+		Cure:  "Check the client's version.",
+	}
+	ReplicaFetch = &Refusal{
+		ID:    "TG-REQUEST-002",
+		Kafka: kerr.TopicAuthorizationFailed,
+		When:  "a request that claims to come from a broker",
+		Cause: "A replica id of 0 or more, a replica state, or a debugging consumer's id: reading as a replica bypasses the high watermark and needs CLUSTER_ACTION, which no tenant has.",
+		Cure:  "Use an ordinary consumer; MirrorMaker is one.",
+	}
+	FetchSessionUnknown = &Refusal{
+		ID:    "TG-REQUEST-003",
+		Kafka: kerr.FetchSessionIDNotFound,
+		When:  "a fetch session that this connection does not hold",
+		Cause: "The client moved to another node, the session was dropped to make room, or somebody guesses ids: a session is valid only on the connection and for the principal that began it.",
+		Cure:  "None: the client begins a new session.",
+	}
+	FetchSessionEpoch = &Refusal{
+		ID:    "TG-REQUEST-004",
+		Kafka: kerr.InvalidFetchSessionEpoch,
+		When:  "a fetch whose session epoch is not the next",
+		Cause: "A request was lost or sent twice; a client bug otherwise.",
+		Cure:  "None: the client begins a new session.",
+	}
+	FetchSessionIDs = &Refusal{
+		ID:    "TG-REQUEST-005",
+		Kafka: kerr.FetchSessionTopicIDError,
+		When:  "a fetch session that changes between topic names and topic ids",
+		Cause: "The client learnt, or lost, topic ids in mid-session.",
+		Cure:  "None: the client begins a new session.",
+	}
+	NotLeader = &Refusal{
+		ID:    "TG-REQUEST-006",
+		Kafka: kerr.NotLeaderForPartition,
+		When:  "a partition that the addressed broker does not lead",
+		Cause: "The leader moved; the client's metadata is older.",
+		Cure:  "None: the client refreshes its metadata.",
+	}
+	RequiredAcks = &Refusal{
+		ID:    "TG-REQUEST-007",
+		Kafka: kerr.InvalidRequiredAcks,
+		When:  "a Produce with acks other than 0, 1 and -1",
+		Cause: "A client bug or setting.",
+		Cure:  "Set acks to 0, 1 or all.",
+	}
+	RecordInvalid = &Refusal{
+		ID:    "TG-REQUEST-008",
+		Kafka: kerr.InvalidRecord,
+		When:  "records that a broker would not take",
+		Cause: "Not exactly one record batch of magic 2 for the partition, or a batch whose header is out of bounds.",
+		Cure:  "Use a client of Kafka 0.11 or later.",
+	}
+	RecordCorrupt = &Refusal{
+		ID:    "TG-REQUEST-009",
+		Kafka: kerr.CorruptMessage,
+		When:  "a record batch that is cut off or damaged",
+		Cause: "The batch is shorter than its own length says.",
+		Cure:  "Check the client and the network between.",
+	}
+	RecordsTooLarge = &Refusal{
+		ID:    "TG-REQUEST-010",
+		Kafka: kerr.MessageTooLarge,
+		When:  "a record batch above what the topic takes",
+		Cause: "The batch is above max.message.bytes.",
+		Cure:  "Make batches smaller (batch.size, max.request.size) or raise max.message.bytes.",
+	}
+	EndpointType = &Refusal{
+		ID:    "TG-REQUEST-011",
+		Kafka: kerr.MismatchedEndpointType,
+		When:  "DescribeCluster for controllers",
+		Cause: "Controllers of the shared cluster are not shown; the client used bootstrap.controllers.",
+		Cure:  "Use bootstrap.servers.",
+	}
+	TopicNotAuthorized = &Refusal{
+		ID:    "TG-TOPIC-001",
+		Kafka: kerr.TopicAuthorizationFailed,
+		When:  "a topic that the principal may not use",
+		Cause: "No ACL allows the operation on the topic, or a DENY covers it. A topic that does not exist gets the same answer.",
+		Cure:  "Add an Acl with resource {type: topic, name: …} and the operation in the log line.",
+	}
+	TopicUnknown = &Refusal{
+		ID:    "TG-TOPIC-002",
+		Kafka: kerr.UnknownTopicOrPartition,
+		When:  "a topic that does not exist in the virtual cluster",
+		Cause: "Never created, deleted, an alias without a covering grant, or a topic of somebody else: the client cannot tell these apart.",
+		Cure:  "Create the topic, or add AliasTopic and TopicGrant.",
+	}
+	TopicIDUnknown = &Refusal{
+		ID:    "TG-TOPIC-003",
+		Kafka: kerr.UnknownTopicID,
+		When:  "a topic id that does not exist in the virtual cluster",
+		Cause: "The topic was deleted or created anew, or its alias points elsewhere now; a zero id means the client asked before it had metadata.",
+		Cure:  "None: the client refreshes its metadata.",
+	}
+	TopicIDInconsistent = &Refusal{
+		ID:    "TG-TOPIC-004",
+		Kafka: kerr.InconsistentTopicID,
+		When:  "a topic id that is not the one of the topic's name",
+		Cause: "The topic was deleted and created anew while the client was at it.",
+		Cure:  "None: the client refreshes its metadata.",
+	}
+	TopicNameInvalid = &Refusal{
+		ID:    "TG-TOPIC-005",
+		Kafka: kerr.InvalidTopicException,
+		When:  "a topic name that Kafka does not allow",
+		Cause: "Empty, longer than 249 characters, \".\" or \"..\", or characters other than letters, digits, '.', '_' and '-'.",
+		Cure:  "Correct the name.",
+	}
+	TopicExists = &Refusal{
+		ID:    "TG-TOPIC-006",
+		Kafka: kerr.TopicAlreadyExists,
+		When:  "the creation of a topic that exists",
+		Cause: "A topic or an alias topic of that name is there.",
+		Cure:  "Choose another name, or delete the topic first.",
+	}
+	AliasReadOnly = &Refusal{
+		ID:    "TG-TOPIC-007",
+		Kafka: kerr.TopicAuthorizationFailed,
+		When:  "a change of an alias topic",
+		Cause: "Alias topics are lent: their records may be read and written, but the topic itself is not the tenant's to delete, extend, configure or truncate.",
+		Cure:  "Ask its owner.",
+	}
+	GrantMissing = &Refusal{
+		ID:    "TG-TOPIC-008",
+		Kafka: kerr.UnknownTopicOrPartition,
+		When:  "an alias topic without a grant",
+		Cause: "Its TopicGrant is missing, has expired or was withdrawn; the alias does not exist for clients until another covers it.",
+		Cure:  "Add or extend a TopicGrant of the tenant for the cluster and topic in the log line.",
+	}
+	GrantReadOnly = &Refusal{
+		ID:    "TG-TOPIC-009",
+		Kafka: kerr.TopicAuthorizationFailed,
+		When:  "a write to an alias topic that is lent for reading",
+		Cause: "The TopicGrant has access: read.",
+		Cure:  "Set access: read-write.",
+	}
+	PartitionUnknown = &Refusal{
+		ID:    "TG-TOPIC-010",
+		Kafka: kerr.UnknownTopicOrPartition,
+		When:  "a partition that the topic does not have",
+		Cause: "The client's metadata is older than the topic, or its partition number is wrong.",
+		Cure:  "None: the client refreshes its metadata.",
+	}
+	TransactionalIDNotAuthorized = &Refusal{
+		ID:    "TG-TXN-001",
+		Kafka: kerr.TransactionalIDAuthorizationFailed,
+		When:  "a transactional id that the principal may not use",
+		Cause: "No ACL allows the operation on the transactional id, or a DENY covers it.",
+		Cure:  "Add an Acl with resource {type: transactionalId, name: …}: WRITE to produce, DESCRIBE to look.",
+	}
+	IDMissing = &Refusal{
+		ID:    "TG-TXN-002",
+		Kafka: kerr.TransactionalIDAuthorizationFailed,
+		When:  "transactional records in a Produce without a transactional id",
+		Cause: "The batch's transactional bit is set and nothing says whose transaction it is, so no ACL could be checked.",
+		Cure:  "A client bug; report it.",
+	}
+	OutsideCluster = &Refusal{
+		ID:    "TG-TXN-003",
+		Kafka: kerr.TransactionAbortable,
+		When:  "a topic of another cluster in a transaction",
+		Cause: "A transaction lives on one upstream cluster, the virtual cluster's home; the topic is an alias of another one. The client aborts and goes on.",
+		Cure:  "Write that topic without a transaction, or by a producer of its own.",
+	}
+	OutsideClusterOldProduce = &Refusal{
+		ID:    "TG-TXN-004",
+		Kafka: kerr.InvalidTxnState,
+		When:  "a topic of another cluster in a transaction, by a client of Produce v10 or older",
+		Cause: "As TransactionAbortable, in the code that these clients take for abortable.",
+		Cure:  "Write that topic without a transaction, or by a producer of its own.",
+	}
+	OutsideClusterOldCommit = &Refusal{
+		ID:    "TG-TXN-005",
+		Kafka: kerr.GroupAuthorizationFailed,
+		When:  "offsets of a topic of another cluster in a transaction, by a client of TxnOffsetCommit v3 or older",
+		Cause: "As TransactionAbortable, in the code that these clients take for abortable.",
+		Cure:  "Commit those offsets outside the transaction.",
+	}
+	NotAttempted = &Refusal{
+		ID:    "TG-TXN-006",
+		Kafka: kerr.OperationNotAttempted,
+		When:  "a partition beside one that was refused",
+		Cause: "Partitions join a transaction all together or not at all; another partition of the same request was refused.",
+		Cure:  "See to the other partition.",
+	}
+	ProducerIDs = &Refusal{
+		ID:    "TG-TXN-007",
+		Kafka: kerr.CoordinatorNotAvailable,
+		When:  "a producer id, because the node may not issue any at present",
+		Cause: "The node holds no lease on a range of producer ids; it refuses rather than issue an id twice.",
+		Cure:  "Look for the lease in the node's log; clients try again by themselves.",
+	}
+	ProducerIDNotAuthorized = &Refusal{
+		ID:    "TG-TXN-008",
+		Kafka: kerr.ClusterAuthorizationFailed,
+		When:  "a producer id for a principal that may write nothing",
+		Cause: "Idempotent producers (the default since Kafka 3.0) need IDEMPOTENT_WRITE on the cluster or WRITE on any topic.",
+		Cure:  "Add an Acl that allows WRITE on a topic.",
+	}
+	TwoPhaseCommit = &Refusal{
+		ID:    "TG-TXN-009",
+		Kafka: kerr.TransactionalIDAuthorizationFailed,
+		When:  "a transaction under two-phase commit",
+		Cause: "KIP-939 is not offered: prepared transactions would outlive every limit of the shared cluster.",
+		Cure:  "Use ordinary transactions.",
+	}
+	BrokerUnavailable = &Refusal{
+		ID:    "TG-UPSTREAM-001",
+		Kafka: kerr.NotLeaderForPartition,
+		When:  "a request whose broker cannot be reached, before anything was sent to it",
+		Cause: "The broker is down, or the network to it. The client refreshes its metadata and tries again; nothing was written.",
+		Cure:  "See to the broker in the log line.",
+	}
+	LeaderUnavailable = &Refusal{
+		ID:    "TG-UPSTREAM-002",
+		Kafka: kerr.LeaderNotAvailable,
+		When:  "a partition without a leader",
+		Cause: "All its replicas are down, or an election is going on, or its cluster cannot be reached.",
+		Cure:  "See to the upstream cluster in the log line.",
+	}
+	CoordinatorUnavailable = &Refusal{
+		ID:    "TG-UPSTREAM-003",
+		Kafka: kerr.CoordinatorNotAvailable,
+		When:  "a coordinator that is not known at present",
+		Cause: "The upstream cluster loads or elects it, or cannot be reached.",
+		Cure:  "None for a moment; else see to the upstream cluster.",
+	}
+	CoordinatorLost = &Refusal{
+		ID:    "TG-UPSTREAM-004",
+		Kafka: kerr.NotCoordinator,
+		When:  "a request to a coordinator that moved or went away",
+		Cause: "The broker that coordinates the group or transaction is down or gave it up.",
+		Cure:  "None: the client looks for the new one.",
+	}
+	TimedOut = &Refusal{
+		ID:    "TG-UPSTREAM-005",
+		Kafka: kerr.RequestTimedOut,
+		When:  "a request that the upstream cluster did not answer in time",
+		Cause: "A slow or overloaded broker, or an admin request that waits for one.",
+		Cure:  "See to the upstream cluster in the log line.",
+	}
+	OutcomeUnknown = &Refusal{
+		ID:    "TG-UPSTREAM-006",
+		When:  "a request whose connection to the broker broke after it was sent",
+		Cause: "Nobody knows whether the records were written; a code would say more than is known. The client reconnects, and an idempotent producer sends again without duplicates.",
+		Cure:  "See to the broker in the log line.",
+	}
+	AnswerInvalid = &Refusal{
+		ID:    "TG-UPSTREAM-007",
+		When:  "an answer of a broker that cannot be read",
+		Cause: "A broker that speaks another schema than it announced, or a bug of the gateway.",
+		Cure:  "Report the log line with the broker's version.",
+	}
+	GatewayRefused = &Refusal{
+		ID:    "TG-UPSTREAM-008",
+		Kafka: kerr.ClusterAuthorizationFailed,
+		When:  "an operation for which the gateway itself lacks a right on the upstream cluster",
+		Cause: "The gateway's principal there may not do what the tenant may do here.",
+		Cure:  "Give the principal in the log line the right on the upstream cluster.",
+	}
+	LoginFailed = &Refusal{
+		ID:    "TG-UPSTREAM-009",
+		Kafka: kerr.LeaderNotAvailable,
+		When:  "an upstream cluster that does not let the gateway in",
+		Cause: "The gateway's credential for the cluster is wrong or expired, or the cluster's certificate does not verify.",
+		Cure:  "Correct spec.sasl or spec.tls of the UpstreamCluster in the log line.",
+	}
+	Busy = &Refusal{
+		ID:    "TG-UPSTREAM-010",
+		When:  "a client while the connections to a broker are all in use",
+		Cause: "The limit of connections to one broker is reached and none came free in time.",
+		Cure:  "Raise the limit, or see why the broker is slow.",
+	}
+)
+
+// All is the catalogue, sorted by id.
+func All() []*Refusal {
+	return []*Refusal{
+		ClusterNotAuthorized,
+		ACLsReadOnly,
+		ACLsDisabled,
+		ACLInvalid,
+		QuotasReadOnly,
+		CredentialsReadOnly,
+		OperatorOnly,
+		DelegationTokensOff,
+		MechanismNotOffered,
+		BadCredentials,
+		SASLMalformed,
+		AuthorizationID,
+		DelegationTokenLogin,
+		TokenRefused,
+		TokenKeysUnavailable,
+		AccountUnknown,
+		CertificateNotMapped,
+		CertificateMissing,
+		NotAuthenticated,
+		OutOfOrder,
+		ReauthenticationTooSoon,
+		ReauthenticationMismatch,
+		SessionExpired,
+		CredentialRevoked,
+		AuthenticationTimeout,
+		BackedOff,
+		TenantInactive,
+		SizeInvalid,
+		TooLarge,
+		TooLargeUnauthenticated,
+		Truncated,
+		KeyUnknown,
+		KeyNotOffered,
+		VersionNotOffered,
+		APIVersionsVersion,
+		ClientSoftware,
+		GroupNotAuthorized,
+		GroupInvalid,
+		CoordinatorKeyType,
+		SubscriptionInvalid,
+		RegexInvalid,
+		ForeignTopicInGroup,
+		ServerNameMissing,
+		ServerNameUnknown,
+		NoCertificate,
+		NotTLS,
+		HandshakeFailed,
+		ClientCertificateRefused,
+		HandshakeTimeout,
+		ClientGone,
+		ProxyHeaderInvalid,
+		ProxyHeaderUnlisted,
+		TooManyConnections,
+		TooManyUnauthenticated,
+		TooManyUnauthenticatedFromAddress,
+		TooManyFromAddress,
+		TooManyOfVirtualCluster,
+		ProtocolNotOffered,
+		VirtualClusterUnknown,
+		BrokerWithoutPort,
+		Internal,
+		Draining,
+		QuotaExceeded,
+		Misrouted,
+		SocketsExhausted,
+		TopicCreationOff,
+		TooManyTopics,
+		PartitionsOverLimit,
+		ReplicationFactor,
+		ReplicaAssignment,
+		ConfigKey,
+		NameTooLong,
+		Invalid,
+		ReplicaFetch,
+		FetchSessionUnknown,
+		FetchSessionEpoch,
+		FetchSessionIDs,
+		NotLeader,
+		RequiredAcks,
+		RecordInvalid,
+		RecordCorrupt,
+		RecordsTooLarge,
+		EndpointType,
+		TopicNotAuthorized,
+		TopicUnknown,
+		TopicIDUnknown,
+		TopicIDInconsistent,
+		TopicNameInvalid,
+		TopicExists,
+		AliasReadOnly,
+		GrantMissing,
+		GrantReadOnly,
+		PartitionUnknown,
+		TransactionalIDNotAuthorized,
+		IDMissing,
+		OutsideCluster,
+		OutsideClusterOldProduce,
+		OutsideClusterOldCommit,
+		NotAttempted,
+		ProducerIDs,
+		ProducerIDNotAuthorized,
+		TwoPhaseCommit,
+		BrokerUnavailable,
+		LeaderUnavailable,
+		CoordinatorUnavailable,
+		CoordinatorLost,
+		TimedOut,
+		OutcomeUnknown,
+		AnswerInvalid,
+		GatewayRefused,
+		LoginFailed,
+		Busy,
+	}
+}
