@@ -423,7 +423,7 @@ var (
 	}
 	SocketsExhausted = &Refusal{
 		ID:    "TG-NODE-005",
-		When:  "to accept connections for a while",
+		When:  "new connections for a while",
 		Cause: "The process, or the machine, has no file descriptors left; clients wait in the listen queue.",
 		Cure:  "Raise the limit of open files (LimitNOFILE, ulimit -n) or lower limits.connections below it.",
 	}
@@ -648,14 +648,14 @@ var (
 		ID:    "TG-TXN-004",
 		Kafka: kerr.InvalidTxnState,
 		When:  "a topic of another cluster in a transaction, by a client of Produce v10 or older",
-		Cause: "As TransactionAbortable, in the code that these clients take for abortable.",
+		Cause: "As TG-TXN-003, in the code that these clients take for abortable.",
 		Cure:  "Write that topic without a transaction, or by a producer of its own.",
 	}
 	OutsideClusterOldCommit = &Refusal{
 		ID:    "TG-TXN-005",
 		Kafka: kerr.GroupAuthorizationFailed,
 		When:  "offsets of a topic of another cluster in a transaction, by a client of TxnOffsetCommit v3 or older",
-		Cause: "As TransactionAbortable, in the code that these clients take for abortable.",
+		Cause: "As TG-TXN-003, in the code that these clients take for abortable.",
 		Cure:  "Commit those offsets outside the transaction.",
 	}
 	NotAttempted = &Refusal{
