@@ -1,6 +1,10 @@
 package resource
 
-import "time"
+import (
+	"path/filepath"
+	"strconv"
+	"time"
+)
 
 // APIVersion is the only apiVersion understood.
 const APIVersion = "tollgate/v1"
@@ -13,6 +17,34 @@ type Metadata struct {
 	VirtualCluster string            `yaml:"virtualCluster,omitempty" json:"virtualCluster,omitempty"`
 	Labels         map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
 	Revision       int64             `yaml:"revision,omitempty" json:"revision,omitempty"`
+	Source         Source            `yaml:"-" json:"-"`
+}
+
+// Source is where an object was read, so that an error found later can name the
+// place. It is zero for an object that came from elsewhere than a file.
+type Source struct {
+	File string
+	Line int
+}
+
+// String is file:line.
+func (s Source) String() string { return s.File + ":" + strconv.Itoa(s.Line) }
+
+// BaseDir is the directory that relative paths in the object start from: that
+// of its file.
+func (m *Metadata) BaseDir() string {
+	if m.Source.File == "" {
+		return ""
+	}
+	return filepath.Dir(m.Source.File)
+}
+
+// Path resolves a path that the object names against [Metadata.BaseDir].
+func (m *Metadata) Path(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(m.BaseDir(), path)
 }
 
 // Tenant is a partner.
