@@ -1,0 +1,557 @@
+// Package listener accepts the clients: it knows which virtual cluster and
+// which virtual broker a connection is for before a byte of Kafka is read.
+//
+// A [Listener] serves several addresses, by SNI or by port ([Spec]). It speaks
+// the PROXY protocol with the balancers it was told about, does the TLS
+// handshake, applies the [Limits], and hands a [Conn] to Config.Handle on a fresh
+// goroutine, whose stack the handshake has not grown.
+//
+// Who may do what is not decided here: the session authenticates, and says so
+// with [Conn.Authenticated]. The listener closes what it accepted, after Handle
+// has returned or when Serve's context ends, whichever comes first.
+package listener
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Router knows the virtual clusters. It is asked for every connection, so a
+// reload takes effect with the next one.
+type Router interface {
+	// Host maps a host name, in lower case, to its route.
+	Host(name string) (Route, bool)
+	// Hosts are the bootstrap names, for the log line about an unknown one.
+	Hosts() []string
+	// ClientCAs is nil when a virtual cluster asks for no client certificate.
+	ClientCAs(vc string) *x509.CertPool
+	// ClientCertificateRequired makes the handshake fail without one. When it is
+	// false, a certificate is verified if the client has one.
+	ClientCertificateRequired(vc string) bool
+	// ConnectionLimit is 0 without a limit.
+	ConnectionLimit(vc string) int
+}
+
+// Config is what a Listener is made of.
+type Config struct {
+	Specs  []Spec
+	Router Router
+	Limits Limits
+	// Wrap goes around the socket, under TLS. Nil leaves the socket as it is.
+	Wrap func(net.Conn) net.Conn
+	// Handle serves one client. It blocks until the session is over.
+	Handle func(ctx context.Context, c *Conn)
+	// Refused counts connections that were closed before Handle; nil counts none.
+	Refused func(Reason)
+	Log     *slog.Logger
+	// Listen opens a socket; nil means TCP.
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+	// CertificatePoll is how often the certificate files are looked at; 5 s.
+	CertificatePoll time.Duration
+}
+
+// A Conn is a client that has come through the handshake.
+type Conn struct {
+	net.Conn                      // *tls.Conn, or Raw without TLS
+	Raw      net.Conn             // what Config.Wrap returned
+	TLS      *tls.ConnectionState // nil without TLS
+	Route    Route
+	Remote   netip.Addr // the client's own address, also behind a balancer
+	Spec     *Spec
+
+	listener *Listener
+	socket   net.Conn // what was accepted
+	host     string   // the bootstrap host of the family the client came in by
+	port     uint16   // SNI: the port that is advertised
+	guard    *time.Timer
+	proved   atomic.Bool
+
+	counted, address, cluster bool // what release has to take back
+}
+
+// Advertise returns the address of a virtual broker for this client: in the
+// family of host names it came in by, or on the listener's own ports. With port
+// routing a node outside the configured ranges has no address: "" and 0.
+func (c *Conn) Advertise(vNode int32) (host string, port int32) {
+	if c.Spec.Routing == BySNI {
+		return BrokerHost(c.host, vNode), int32(c.port)
+	}
+	if _, advertised, ok := c.Spec.brokerPort(vNode); ok {
+		return c.Spec.AdvertisedHost, int32(advertised)
+	}
+	return "", 0
+}
+
+// Authenticated says that the client has proved who it is: it leaves the number
+// of unauthenticated connections, and the time limit on authentication.
+func (c *Conn) Authenticated() {
+	if c.proved.CompareAndSwap(false, true) {
+		c.guard.Stop()
+		c.listener.limits.authenticated()
+	}
+}
+
+// A Listener accepts clients on several addresses.
+type Listener struct {
+	cfg    Config
+	limits *limiter
+	certs  []*certificates // by index of spec; nil without TLS
+
+	mu      sync.Mutex
+	sockets map[socketID]*socket
+	conns   map[net.Conn]struct{}
+	start   func(*socket) // set by Serve
+	stopped bool          // no more sockets
+	ended   bool          // no more connections either
+
+	stop  chan struct{}
+	wg    sync.WaitGroup // accept loops and connections
+	notes notes
+}
+
+type socketID struct {
+	spec int
+	node int32
+}
+
+type socket struct {
+	net.Listener
+	spec   *Spec
+	node   int32
+	config *tls.Config
+	port   uint16
+	closed chan struct{}
+}
+
+// New checks the configuration, reads the certificates and opens the sockets
+// of the specs. The caller then calls Serve, or Stop.
+func New(cfg Config) (*Listener, error) {
+	if cfg.Listen == nil {
+		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}}
+		cfg.Listen = lc.Listen
+	}
+	if cfg.Wrap == nil {
+		cfg.Wrap = func(c net.Conn) net.Conn { return c }
+	}
+	if cfg.Refused == nil {
+		cfg.Refused = func(Reason) {}
+	}
+	if cfg.CertificatePoll <= 0 {
+		cfg.CertificatePoll = 5 * time.Second
+	}
+	if cfg.Limits.Handshake <= 0 {
+		cfg.Limits.Handshake = 10 * time.Second
+	}
+	if cfg.Limits.Authentication <= 0 {
+		cfg.Limits.Authentication = 30 * time.Second
+	}
+	cfg.Specs = append([]Spec(nil), cfg.Specs...)
+	l := &Listener{
+		cfg:     cfg,
+		limits:  newLimiter(cfg.Limits),
+		certs:   make([]*certificates, len(cfg.Specs)),
+		sockets: make(map[socketID]*socket),
+		conns:   make(map[net.Conn]struct{}),
+		stop:    make(chan struct{}),
+		notes:   notes{log: cfg.Log},
+	}
+	var errs []error
+	names := make(map[string]bool)
+	for i := range cfg.Specs {
+		s := &cfg.Specs[i]
+		if names[s.Name] {
+			errs = append(errs, fmt.Errorf("listener %q: the name is used twice", s.Name))
+		}
+		names[s.Name] = true
+		err := s.normalise()
+		if err == nil && s.Protocol.Encrypted() {
+			l.certs[i], err = loadCertificates(s.Certificates)
+			if err != nil {
+				err = fmt.Errorf("listener %q: %w", s.Name, err)
+			}
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for i := range cfg.Specs {
+		if err := l.open(i, Bootstrap); err != nil {
+			l.Stop()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// open opens the socket of a spec for a node, unless it is open. The mutex is
+// held while binding, which does not wait for anything: so nobody else opens it.
+func (l *Listener) open(spec int, node int32) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := socketID{spec, node}
+	if l.stopped || l.sockets[id] != nil {
+		return nil
+	}
+	s := &l.cfg.Specs[spec]
+	address := s.Address
+	if node != Bootstrap {
+		host, _, err := net.SplitHostPort(s.Address)
+		if err != nil {
+			return err
+		}
+		port, _, ok := s.brokerPort(node)
+		if !ok {
+			return fmt.Errorf("listener %q: node %d has no port: widen the broker ports", s.Name, node)
+		}
+		address = net.JoinHostPort(host, strconv.Itoa(int(port)))
+	}
+	ln, err := l.cfg.Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return fmt.Errorf("listener %q: %w", s.Name, err)
+	}
+	sock := &socket{Listener: ln, spec: s, node: node, port: s.AdvertisedPort, closed: make(chan struct{})}
+	if sock.port == 0 {
+		if a, ok := ln.Addr().(*net.TCPAddr); ok {
+			sock.port = uint16(a.Port)
+		}
+	}
+	if s.Protocol.Encrypted() {
+		sock.config = l.serverConfig(s, l.certs[spec])
+	}
+	l.sockets[id] = sock
+	if l.start != nil {
+		l.start(sock)
+	}
+	return nil
+}
+
+// SetBrokers says which virtual brokers a virtual cluster has. With port routing
+// each of them gets its socket; those of brokers that are gone are closed, and
+// live connections stay. Nodes that no port range covers are in the error, and
+// the others are served all the same.
+func (l *Listener) SetBrokers(vc string, vNodes []int32) error {
+	var errs []error
+	for i := range l.cfg.Specs {
+		if s := &l.cfg.Specs[i]; s.Routing != ByPort || s.VirtualCluster != vc {
+			continue
+		}
+		keep := map[int32]bool{Bootstrap: true}
+		for _, node := range vNodes {
+			keep[node] = true
+		}
+		l.mu.Lock()
+		for id, sock := range l.sockets {
+			if id.spec == i && !keep[id.node] {
+				l.shut(id, sock)
+			}
+		}
+		l.mu.Unlock()
+		for _, node := range vNodes {
+			errs = append(errs, l.open(i, node))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Listener) shut(id socketID, sock *socket) {
+	delete(l.sockets, id)
+	close(sock.closed)
+	sock.Close()
+}
+
+// Addr returns the address of a spec's bootstrap socket, nil once it is closed.
+func (l *Listener) Addr(spec string) net.Addr {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, sock := range l.sockets {
+		if id.node == Bootstrap && sock.spec.Name == spec {
+			return sock.Addr()
+		}
+	}
+	return nil
+}
+
+// Stop closes the sockets: nobody comes in any more, and those who are in
+// stay. It is the first step of a drain.
+func (l *Listener) Stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		return
+	}
+	l.stopped = true
+	for id, sock := range l.sockets {
+		l.shut(id, sock)
+	}
+	close(l.stop)
+}
+
+// Serve accepts until ctx ends, and then closes every connection; or until Stop
+// was called and the last session is over. All that it started has returned by
+// the time it returns. It is called once.
+func (l *Listener) Serve(ctx context.Context) error {
+	l.mu.Lock()
+	l.start = func(s *socket) {
+		l.wg.Go(func() { l.accept(ctx, s) })
+	}
+	for _, s := range l.sockets {
+		l.start(s)
+	}
+	l.mu.Unlock()
+
+	var background sync.WaitGroup
+	bg, endBackground := context.WithCancel(ctx)
+	background.Go(func() { l.reloadCertificates(bg) })
+	defer background.Wait()
+	defer endBackground()
+
+	select {
+	case <-ctx.Done():
+		l.Stop()
+	case <-l.stop:
+	}
+	idle := make(chan struct{})
+	background.Go(func() { l.wg.Wait(); close(idle) })
+	select {
+	case <-ctx.Done():
+		l.closeAll()
+		<-idle
+	case <-idle:
+	}
+	return nil
+}
+
+// Run is New and Serve.
+func Run(ctx context.Context, cfg Config) error {
+	l, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	return l.Serve(ctx)
+}
+
+func (l *Listener) closeAll() {
+	l.mu.Lock()
+	l.ended = true
+	conns := make([]net.Conn, 0, len(l.conns))
+	for c := range l.conns {
+		conns = append(conns, c)
+	}
+	l.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// track makes closeAll reach c. It reports false when it is too late for that.
+func (l *Listener) track(c net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.conns[c] = struct{}{}
+	}
+	return !l.ended
+}
+
+func (l *Listener) untrack(c net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+}
+
+// accept hands out connections until the socket is closed. Every other error
+// passes: out of file descriptors means to wait until some are free, since a
+// gateway that stops listening is worse than one that is full.
+func (l *Listener) accept(ctx context.Context, s *socket) {
+	const shortest, longest = 5 * time.Millisecond, time.Second
+	delay := shortest
+	for {
+		nc, err := s.Accept()
+		switch {
+		case err == nil:
+			delay = shortest
+			l.wg.Go(func() { l.admit(ctx, s, nc) })
+			continue
+		case errors.Is(err, net.ErrClosed):
+			return
+		}
+		select {
+		case <-s.closed:
+			return
+		default:
+		}
+		l.cfg.Refused(ReasonAccept)
+		l.notes.warn(ctx, ReasonAccept, "accept failed", "listener", s.spec.Name, "err", err)
+		wait := time.NewTimer(delay)
+		select {
+		case <-wait.C:
+		case <-s.closed:
+			wait.Stop()
+			return
+		}
+		delay = min(2*delay, longest)
+	}
+}
+
+// admit takes a connection from accept to the start of its session, or closes it.
+func (l *Listener) admit(ctx context.Context, s *socket, nc net.Conn) {
+	c := &Conn{Spec: s.spec, Remote: addrOf(nc.RemoteAddr()), listener: l, socket: nc, port: s.port}
+	err := l.handshake(s, c)
+	if err != nil {
+		c.release()
+		l.refused(ctx, c, err)
+		return
+	}
+	// A goroutine of its own: the handshake has grown the stack of this one.
+	l.wg.Go(func() {
+		defer c.release()
+		l.cfg.Handle(ctx, c)
+	})
+}
+
+// errPeerLeft is a client that closed before it sent anything, as the health
+// checks of balancers do.
+var errPeerLeft = errors.New("peer left before the handshake")
+
+// errEnded is a connection that came in while Serve was ending.
+var errEnded = errors.New("the listener has ended")
+
+// handshake does everything that comes before the session. What has to be undone
+// when the connection is over is in c, for release.
+func (l *Listener) handshake(s *socket, c *Conn) error {
+	accepted := time.Now()
+	if !l.track(c.socket) {
+		return errEnded
+	}
+	if err := l.limits.enter(); err != nil {
+		return err
+	}
+	c.counted = true
+	if err := c.socket.SetDeadline(accepted.Add(l.cfg.Limits.Handshake)); err != nil {
+		return err
+	}
+	if s.spec.trusts(c.Remote) {
+		remote, err := readProxyHeader(c.socket)
+		if errors.Is(err, io.EOF) {
+			return errPeerLeft
+		}
+		if err != nil {
+			return &closed{reason: ReasonProxy, err: err}
+		}
+		if remote.IsValid() {
+			c.Remote = remote
+		}
+	}
+	if err := l.limits.enterAddress(c.Remote); err != nil {
+		return err
+	}
+	c.address = true
+
+	c.Raw = l.cfg.Wrap(c.socket)
+	c.Conn = c.Raw
+	c.Route = Route{s.spec.VirtualCluster, s.node}
+	if s.config != nil {
+		tc := tls.Server(c.Raw, s.config)
+		if err := tc.Handshake(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return errPeerLeft
+			}
+			if _, ok := errors.AsType[*closed](err); ok {
+				return err
+			}
+			return &closed{reason: ReasonHandshake, err: err}
+		}
+		state := tc.ConnectionState()
+		c.Conn, c.TLS = tc, &state
+		if s.spec.Routing == BySNI {
+			// Asked again: the virtual cluster may have gone since the hello.
+			var ok bool
+			c.host = normaliseHost(state.ServerName)
+			if c.Route, ok = l.cfg.Router.Host(c.host); !ok {
+				return l.unknownHost(c.host)
+			}
+			if c.Route.Node != Bootstrap {
+				_, c.host, _ = splitBroker(c.host)
+			}
+		}
+	}
+	if err := c.socket.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	vc := c.Route.VirtualCluster
+	if err := l.limits.enterCluster(vc, l.cfg.Router.ConnectionLimit(vc)); err != nil {
+		return err
+	}
+	c.cluster = true
+	c.guard = time.AfterFunc(l.cfg.Limits.Authentication-time.Since(accepted), c.expire)
+	return nil
+}
+
+// expire ends a connection that was not authenticated in time.
+func (c *Conn) expire() {
+	if !c.proved.Load() {
+		c.listener.refused(context.Background(), c, &closed{reason: ReasonUnauthenticated, err: errors.New("not authenticated in time")})
+		c.socket.Close()
+	}
+}
+
+// release undoes what handshake did, and closes the connection.
+func (c *Conn) release() {
+	l := c.listener
+	if c.guard != nil {
+		c.guard.Stop()
+	}
+	c.socket.Close()
+	l.untrack(c.socket)
+	if c.counted && c.proved.CompareAndSwap(false, true) {
+		l.limits.authenticated()
+	}
+	if c.address {
+		l.limits.leaveAddress(c.Remote)
+	}
+	if c.cluster {
+		l.limits.leaveCluster(c.Route.VirtualCluster)
+	}
+}
+
+func (l *Listener) refused(ctx context.Context, c *Conn, err error) {
+	if errors.Is(err, errPeerLeft) || errors.Is(err, errEnded) {
+		l.cfg.Log.DebugContext(ctx, "connection closed", "listener", c.Spec.Name, "client", c.Remote, "err", err)
+		return
+	}
+	reason := ReasonHandshake
+	args := []any{"listener", c.Spec.Name, "client", c.Remote, "err", err}
+	if c.Route.VirtualCluster != "" {
+		args = append(args, "virtual_cluster", c.Route.VirtualCluster)
+	}
+	if why, ok := errors.AsType[*closed](err); ok {
+		reason = why.reason
+		if why.hosts != nil {
+			args = append(args, "known_hosts", why.hosts, "hosts", why.of)
+		}
+	}
+	l.cfg.Refused(reason)
+	l.notes.warn(ctx, reason, "connection refused", append(args, "reason", string(reason))...)
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.AddrPort().Addr().Unmap().WithZone("")
+	}
+	if ap, err := netip.ParseAddrPort(a.String()); err == nil {
+		return ap.Addr().Unmap().WithZone("")
+	}
+	return netip.Addr{}
+}

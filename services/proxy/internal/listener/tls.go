@@ -1,0 +1,214 @@
+package listener
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// unrecognizedName is the fatal alert of RFC 6066 §3. crypto/tls would send
+// internal_error, which tells the people behind a client nothing.
+var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
+
+// knownHosts is how many names the log line about an unknown host lists.
+const knownHosts = 10
+
+func (l *Listener) unknownHost(name string) error {
+	hosts := l.cfg.Router.Hosts()
+	c := &closed{reason: ReasonUnknownHost, hosts: hosts[:min(len(hosts), knownHosts)], of: len(hosts)}
+	if name == "" {
+		c.reason = ReasonNoHost
+		c.err = errors.New("the client sent no host name (SNI): it has to connect to one of the known hosts by name, not by address")
+	} else {
+		c.err = fmt.Errorf("no virtual cluster has the host name %q", name)
+	}
+	if c.hosts == nil {
+		c.hosts = []string{}
+	}
+	return c
+}
+
+// serverConfig is the TLS side of a socket. It lives as long as the socket, so
+// that session tickets stay good while certificates change under it.
+func (l *Listener) serverConfig(s *Spec, certs *certificates) *tls.Config {
+	base := &tls.Config{
+		MinVersion:                  tls.VersionTLS12,
+		GetCertificate:              certs.forClient,
+		DynamicRecordSizingDisabled: true, // frames leave in full records from the first
+	}
+	var withCAs sync.Map // virtual cluster → *clientConfig
+	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		vc := s.VirtualCluster
+		if s.Routing == BySNI {
+			route, ok := Route{}, false
+			if name := normaliseHost(hello.ServerName); name != "" {
+				route, ok = l.cfg.Router.Host(name)
+			}
+			if !ok {
+				err := l.unknownHost(hello.ServerName)
+				if _, werr := hello.Conn.Write(unrecognizedName); werr == nil {
+					hello.Conn.Close()
+				}
+				return nil, err
+			}
+			vc = route.VirtualCluster
+		}
+		pool := l.cfg.Router.ClientCAs(vc)
+		if pool == nil {
+			return nil, nil
+		}
+		auth := tls.VerifyClientCertIfGiven
+		if l.cfg.Router.ClientCertificateRequired(vc) {
+			auth = tls.RequireAndVerifyClientCert
+		}
+		if v, ok := withCAs.Load(vc); ok {
+			if c := v.(*tls.Config); c.ClientCAs == pool && c.ClientAuth == auth {
+				return c, nil
+			}
+		}
+		c := base.Clone()
+		c.GetConfigForClient = nil
+		c.ClientCAs = pool
+		c.ClientAuth = auth
+		// A resumed session brings the certificate of the full handshake along,
+		// which other CAs may have vouched for: another virtual cluster's, or
+		// those before a reload.
+		c.SessionTicketsDisabled = true
+		withCAs.Store(vc, c)
+		return c, nil
+	}
+	return base
+}
+
+// certificates are the key pairs of a spec. A reload swaps them for handshakes
+// to come; connections keep what they were made with.
+type certificates struct {
+	files []KeyPair
+	now   atomic.Pointer[certificateSet]
+	bad   string // last problem that was logged, so that it is logged once
+}
+
+type certificateSet struct {
+	content [][]byte // of the files, in order: what the set was made from
+	all     []*tls.Certificate
+	byName  map[string][]*tls.Certificate // exact names, and wildcards as "*.rest"
+}
+
+func loadCertificates(files []KeyPair) (*certificates, error) {
+	c := &certificates{files: files}
+	_, err := c.load()
+	return c, err
+}
+
+// load reads the files and, if they changed and are good, swaps the set. The
+// content decides, not the time stamp: mounted secrets are swapped by symbolic
+// link, and a coarse clock hides a quick second write.
+func (c *certificates) load() (changed bool, err error) {
+	var content [][]byte
+	for _, pair := range c.files {
+		for _, name := range []string{pair.CertFile, pair.KeyFile} {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return false, fmt.Errorf("read certificate: %w", err)
+			}
+			content = append(content, b)
+		}
+	}
+	if old := c.now.Load(); old != nil && equal(old.content, content) {
+		return false, nil
+	}
+	set := &certificateSet{content: content, byName: make(map[string][]*tls.Certificate)}
+	for i, pair := range c.files {
+		cert, err := tls.X509KeyPair(content[2*i], content[2*i+1])
+		if err != nil {
+			return false, fmt.Errorf("certificate %s with key %s: %w", pair.CertFile, pair.KeyFile, err)
+		}
+		set.all = append(set.all, &cert)
+		for _, name := range namesOf(cert.Leaf) {
+			set.byName[name] = append(set.byName[name], &cert)
+		}
+	}
+	c.now.Store(set)
+	return true, nil
+}
+
+func equal(a, b [][]byte) bool {
+	for i := range a {
+		if !bytes.Equal(a[i], b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func namesOf(leaf *x509.Certificate) []string {
+	names := leaf.DNSNames
+	if len(names) == 0 && leaf.Subject.CommonName != "" {
+		names = []string{leaf.Subject.CommonName}
+	}
+	lower := make([]string, len(names))
+	for i, n := range names {
+		lower[i] = strings.ToLower(n)
+	}
+	return lower
+}
+
+// forClient prefers an exact name to a wildcard, and among equals a certificate
+// whose algorithm the client supports.
+func (c *certificates) forClient(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	set := c.now.Load()
+	name := normaliseHost(hello.ServerName)
+	candidates := set.byName[name]
+	if len(candidates) == 0 {
+		if _, rest, ok := strings.Cut(name, "."); ok {
+			candidates = set.byName["*."+rest]
+		}
+	}
+	for _, cert := range candidates {
+		if hello.SupportsCertificate(cert) == nil {
+			return cert, nil
+		}
+	}
+	if len(candidates) > 0 {
+		return candidates[0], nil
+	}
+	return set.all[0], nil
+}
+
+func (l *Listener) reloadCertificates(ctx context.Context) {
+	tick := time.NewTicker(l.cfg.CertificatePoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for i, c := range l.certs {
+			if c == nil {
+				continue
+			}
+			name := l.cfg.Specs[i].Name
+			switch changed, err := c.load(); {
+			case err != nil && err.Error() != c.bad:
+				// Possibly half-written: the old ones serve until it is whole.
+				c.bad = err.Error()
+				l.cfg.Log.ErrorContext(ctx, "certificates not reloaded", "listener", name, "err", err)
+			case err != nil:
+			case changed:
+				c.bad = ""
+				l.cfg.Log.InfoContext(ctx, "certificates reloaded", "listener", name)
+			default:
+				c.bad = ""
+			}
+		}
+	}
+}
