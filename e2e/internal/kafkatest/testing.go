@@ -1,0 +1,113 @@
+package kafkatest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// tailLines is how much of each broker's log a failed test prints.
+const tailLines = 40
+
+// Start starts a cluster for one test, which ends it. A test that fails prints
+// the end of the brokers' logs.
+func Start(t testing.TB, options Options) *Cluster {
+	t.Helper()
+	c, err := StartCluster(t.Context(), t.TempDir(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.logIfFailed(t)
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// A Shared is one cluster for all tests of a package that ask for it. It is
+// started by the first one and ended by [Main].
+type Shared struct {
+	options Options
+	start   func() (*Cluster, error)
+}
+
+var shared struct {
+	sync.Mutex
+	clusters []*Cluster
+}
+
+// Share describes a cluster for a package-level variable; the package's TestMain
+// must be [Main].
+func Share(options Options) *Shared {
+	return &Shared{options: options, start: sync.OnceValues(func() (*Cluster, error) {
+		c, err := StartCluster(context.Background(), "", options)
+		if err == nil {
+			shared.Lock()
+			defer shared.Unlock()
+			shared.clusters = append(shared.clusters, c)
+		}
+		return c, err
+	})}
+}
+
+// Get returns the cluster, and prints the end of the brokers' logs if t fails.
+func (s *Shared) Get(t testing.TB) *Cluster {
+	t.Helper()
+	c, err := s.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.logIfFailed(t) })
+	return c
+}
+
+// Main is a TestMain for packages that share clusters:
+//
+//	func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
+func Main(m *testing.M) int {
+	code := m.Run()
+	if err := CloseShared(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return max(code, 1)
+	}
+	return code
+}
+
+// CloseShared ends the shared clusters, for a TestMain with more to do than [Main].
+func CloseShared() error {
+	shared.Lock()
+	defer shared.Unlock()
+	var errs []error
+	for _, c := range shared.clusters {
+		errs = append(errs, c.Close())
+	}
+	shared.clusters = nil
+	return errors.Join(errs...)
+}
+
+// Client is a franz-go client on the PLAINTEXT listener that t closes.
+func (c *Cluster) Client(t testing.TB, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	client, err := c.NewClient(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+func (c *Cluster) logIfFailed(t testing.TB) {
+	if !t.Failed() {
+		return
+	}
+	if tail := c.LogTail(tailLines); tail != "" {
+		t.Log(tail)
+	}
+}
