@@ -1,0 +1,697 @@
+package resource
+
+import (
+	"encoding/base64"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// validate checks one object, alone and beside the others, and fills in its
+// defaults.
+func (l *loader) validate(o *object) {
+	l.validateMetadata(o)
+	switch v := o.value.(type) {
+	case *Tenant:
+		validateTenant(o, &v.Spec)
+	case *UpstreamCluster:
+		validateUpstreamCluster(o, &v.Spec)
+	case *VirtualCluster:
+		l.validateVirtualCluster(o, v)
+	case *TopicGrant:
+		l.validateTopicGrant(o, &v.Spec)
+	case *AliasTopic:
+		l.validateAliasTopic(o, v)
+	case *ServiceAccount:
+		l.validateServiceAccount(o, v)
+	case *ACL:
+		validateACL(o, &v.Spec)
+	}
+}
+
+func (l *loader) validateMetadata(o *object) {
+	m := o.meta
+	switch {
+	case m.Name == "":
+		o.problem("metadata.name", "required")
+	case o.kind == "AliasTopic":
+		if err := CheckTopicName(m.Name); err != nil {
+			o.problem("metadata.name", "%v", err)
+		} else if strings.HasPrefix(m.Name, "__") {
+			o.problem("metadata.name", "must not begin with __: such topics are the brokers' own")
+		}
+	case !label(m.Name):
+		o.problem("metadata.name", "%q is not a DNS label: up to 63 of a-z, 0-9 and '-', with '-' neither first nor last", m.Name)
+	}
+	if m.Revision < 0 {
+		o.problem("metadata.revision", "must not be negative")
+	}
+
+	ownedByTenant := o.kind == "VirtualCluster" || o.kind == "TopicGrant"
+	switch {
+	case ownedByTenant && m.Tenant == "":
+		o.problem("metadata.tenant", "required")
+	case ownedByTenant:
+		l.reference(o, "metadata.tenant", "Tenant", m.Tenant, l.set.Tenants[m.Tenant] != nil)
+	case o.written("metadata.tenant"):
+		o.problem("metadata.tenant", "has no meaning for a %s", o.kind)
+	}
+	ownedByCluster := o.kind == "AliasTopic" || o.kind == "ServiceAccount" || o.kind == "Acl"
+	switch {
+	case ownedByCluster && m.VirtualCluster == "":
+		o.problem("metadata.virtualCluster", "required")
+	case ownedByCluster:
+		l.reference(o, "metadata.virtualCluster", "VirtualCluster", m.VirtualCluster, l.set.VirtualClusters[m.VirtualCluster] != nil)
+	case o.written("metadata.virtualCluster"):
+		o.problem("metadata.virtualCluster", "has no meaning for a %s", o.kind)
+	}
+}
+
+// reference reports a name that leads nowhere, unless what it means may stand
+// in a file that could not be read to its end: that file is reported already.
+func (l *loader) reference(o *object, field, kind, name string, exists bool) {
+	if exists || slices.ContainsFunc(l.unread, func(text string) bool { return strings.Contains(text, name) }) {
+		return
+	}
+	o.problem(field, "there is no %s %q", kind, name)
+}
+
+func (l *loader) upstream(o *object, field, name string) {
+	if name == "" {
+		o.problem(field, "required")
+		return
+	}
+	l.reference(o, field, "UpstreamCluster", name, l.set.UpstreamClusters[name] != nil)
+}
+
+// oneOf checks a word of a closed set and puts value in the place of an empty
+// one; an empty value means the word is required.
+func oneOf[T ~string](o *object, field string, word *T, value T, words ...T) {
+	if *word == "" && !o.written(field) && value != "" {
+		*word = value
+		return
+	}
+	if slices.Contains(words, *word) {
+		return
+	}
+	list := make([]string, len(words))
+	for i, w := range words {
+		list[i] = string(w)
+	}
+	if *word == "" {
+		o.problem(field, "required: one of %s", strings.Join(list, ", "))
+		return
+	}
+	o.problem(field, "unknown word %q: one of %s", string(*word), strings.Join(list, ", "))
+}
+
+func validateTenant(o *object, s *TenantSpec) {
+	oneOf(o, "spec.state", &s.State, TenantActive, TenantActive, TenantSuspended, TenantClosing)
+	for i, contact := range s.Contacts {
+		if contact == "" {
+			o.problem(index("spec.contacts", i), "must not be empty")
+		}
+	}
+}
+
+func index(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
+
+// path makes a path that an object names absolute.
+func (o *object) path(path *string) {
+	if *path != "" && !filepath.IsAbs(*path) {
+		*path = filepath.Join(o.baseDir, *path)
+	}
+}
+
+var environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// secret checks a reference. What stands in its place may be a secret, so no
+// text shows it.
+func (o *object) secret(field string, r *Reference) {
+	scheme, rest, found := strings.Cut(string(*r), ":")
+	switch {
+	case found && scheme == "env":
+		if !environmentName.MatchString(rest) {
+			o.problem(field, "env: needs the name of an environment variable behind it")
+		}
+	case found && scheme == "file":
+		if rest == "" {
+			o.problem(field, "file: needs a path behind it")
+			return
+		}
+		o.path(&rest)
+		*r = Reference("file:" + rest)
+	case found && scheme == "aws-sm":
+		o.problem(field, "aws-sm: is not supported yet: write env:NAME or file:PATH")
+	default:
+		o.problem(field, "must be a reference and not the secret itself: write env:NAME or file:PATH")
+	}
+}
+
+func validateUpstreamCluster(o *object, s *UpstreamClusterSpec) {
+	if len(s.Bootstrap) == 0 {
+		o.problem("spec.bootstrap", "required: at least one host:port")
+	}
+	for i, address := range s.Bootstrap {
+		host, port, err := net.SplitHostPort(address)
+		if n, _ := strconv.ParseUint(port, 10, 16); err != nil || host == "" || n == 0 {
+			o.problem(index("spec.bootstrap", i), "%q is not host:port", address)
+		}
+	}
+	if t := s.TLS; t != nil {
+		o.path(&t.CAFile)
+		o.path(&t.CertFile)
+		switch {
+		case t.KeyFile != "" || o.written("spec.tls.keyFile"):
+			o.secret("spec.tls.keyFile", &t.KeyFile)
+			if t.CertFile == "" {
+				o.problem("spec.tls.certFile", "required beside keyFile")
+			}
+		case t.CertFile != "":
+			o.problem("spec.tls.keyFile", "required beside certFile")
+		}
+	}
+	if s.SASL != nil {
+		validateUpstreamSASL(o, s.SASL)
+	}
+}
+
+func validateUpstreamSASL(o *object, s *UpstreamSASL) {
+	switch s.Mechanism {
+	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
+		if s.Username == "" {
+			o.problem("spec.sasl.username", "required for %s", s.Mechanism)
+		}
+		if s.Password == "" && !o.written("spec.sasl.password") {
+			o.problem("spec.sasl.password", "required for %s: write env:NAME or file:PATH", s.Mechanism)
+		} else {
+			o.secret("spec.sasl.password", &s.Password)
+		}
+		return
+	case "":
+		o.problem("spec.sasl.mechanism", "required: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+	case "OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM":
+		o.problem("spec.sasl.mechanism", "%s is not supported yet: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, or client certificates under spec.tls", s.Mechanism)
+	default:
+		o.problem("spec.sasl.mechanism", "unknown mechanism %q: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", s.Mechanism)
+	}
+	if s.Password != "" {
+		o.secret("spec.sasl.password", &s.Password)
+	}
+}
+
+func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
+	s := &v.Spec
+	oneOf(o, "spec.type", &s.Type, "", Standard, Partner)
+
+	switch {
+	case s.Host == "":
+		o.problem("spec.host", "required")
+	case !label(s.Host):
+		o.problem("spec.host", "%q is not a DNS label: up to 63 of a-z, 0-9 and '-', with '-' neither first nor last", s.Host)
+	default:
+		l.host(o, "spec.host", s.Host)
+	}
+	for i, host := range s.CustomHosts {
+		field := index("spec.customHosts", i)
+		if len(host) > 253 || slices.ContainsFunc(strings.Split(host, "."), func(part string) bool { return !label(part) }) {
+			o.problem(field, "%q is not a host name in lower case", host)
+			continue
+		}
+		l.host(o, field, host)
+	}
+
+	l.upstream(o, "spec.home", s.Home)
+	switch {
+	case !o.written("spec.clusters"):
+		if s.Home != "" {
+			s.Clusters = []string{s.Home}
+		}
+	case s.Home != "" && !slices.Contains(s.Clusters, s.Home):
+		o.problem("spec.clusters", "must contain home, %q", s.Home)
+	}
+	if o.written("spec.clusters") {
+		for i, name := range s.Clusters {
+			field := index("spec.clusters", i)
+			if slices.Contains(s.Clusters[:i], name) {
+				o.problem(field, "%q appears twice", name)
+				continue
+			}
+			l.upstream(o, field, name)
+		}
+	}
+
+	validateAuthentication(o, &s.Authentication)
+	validateACLSettings(o, s)
+	nonNegative(o, "spec.quotas.produceBytesPerSecond", s.Quotas.ProduceBytesPerSecond)
+	nonNegative(o, "spec.quotas.fetchBytesPerSecond", s.Quotas.FetchBytesPerSecond)
+	nonNegative(o, "spec.quotas.requestsPerSecond", s.Quotas.RequestsPerSecond)
+	nonNegative(o, "spec.quotas.connections", s.Quotas.Connections)
+	validateTopicPolicy(o, &s.Topics)
+	if s.Type == Partner && s.AutoCreateTopics {
+		o.problem("spec.autoCreateTopics", "a virtual cluster of type partner creates no topics")
+	}
+}
+
+var brokerHost = regexp.MustCompile(`^b[0-9]+-`)
+
+// maxHostLabel leaves room for the "b2147483647-" in front of the host of a
+// virtual broker, which is a DNS label too.
+const maxHostLabel = 63 - 12
+
+// host takes a host name. Labels and whole names share one space: a custom host
+// may have a single label.
+func (l *loader) host(o *object, field, host string) {
+	first, _, _ := strings.Cut(host, ".")
+	if brokerHost.MatchString(first) {
+		o.problem(field, "%q looks like the host of a virtual broker: choose a name that does not begin with b, digits and '-'", host)
+		return
+	}
+	if len(first) > maxHostLabel {
+		o.problem(field, "%q is longer than %d characters: the hosts of virtual brokers put b<node id>- in front of it", first, maxHostLabel)
+		return
+	}
+	if other, taken := l.hosts[host]; taken {
+		o.problem(field, "%q is a host of VirtualCluster %s already, in %s", host, other.meta.Name, other.where())
+		return
+	}
+	l.hosts[host] = o
+}
+
+func nonNegative[N int | int16 | int32 | int64](o *object, field string, n N) {
+	if n < 0 {
+		o.problem(field, "must not be negative")
+	}
+}
+
+func validateAuthentication(o *object, a *Authentication) {
+	const at = "spec.authentication"
+	others := a.Plain != nil || a.SCRAM != nil || o.written(at+".oauthbearer") || a.MTLS != nil
+	switch {
+	case a.Anonymous != nil && others:
+		o.problem(at+".anonymous", "stands alone: a client that may be anonymous never has to prove anything")
+	case a.Anonymous == nil && !others:
+		o.problem(at, "needs at least one of plain, scram, oauthbearer, mtls, or anonymous alone")
+	}
+	if a.MaxReauthentication < 0 {
+		o.problem(at+".maxReauthentication", "must not be negative")
+	}
+	if o.written(at+".oauthbearer") && len(a.OAuthBearer) == 0 {
+		o.problem(at+".oauthbearer", "needs at least one issuer")
+	}
+	seen := make(map[string]bool)
+	for i := range a.OAuthBearer {
+		issuer := &a.OAuthBearer[i]
+		field := at + ".oauthbearer"
+		if o.written(index(field, i)) {
+			field = index(field, i)
+		}
+		validateIssuer(o, field, issuer)
+		if issuer.Issuer != "" && seen[issuer.Issuer] {
+			o.problem(field+".issuer", "%q appears twice: list its audiences together", issuer.Issuer)
+		}
+		seen[issuer.Issuer] = true
+	}
+	if a.MTLS != nil {
+		if a.MTLS.CAFile == "" {
+			o.problem(at+".mtls.caFile", "required: the CA of the clients' certificates")
+		}
+		o.path(&a.MTLS.CAFile)
+	}
+}
+
+func validateIssuer(o *object, field string, issuer *OAuthIssuer) {
+	if issuer.Issuer == "" {
+		o.problem(field+".issuer", "required")
+	}
+	if len(issuer.Audience) == 0 {
+		o.problem(field+".audience", "required: a token for somebody else must not open this door")
+	}
+	for i, audience := range issuer.Audience {
+		if audience == "" {
+			o.problem(index(field+".audience", i), "must not be empty")
+		}
+	}
+	switch path, isFile := strings.CutPrefix(issuer.JWKSURL, "file:"); {
+	case isFile:
+		path = strings.TrimPrefix(path, "//")
+		if path == "" {
+			o.problem(field+".jwksURL", "file: needs a path behind it")
+			break
+		}
+		o.path(&path)
+		issuer.JWKSURL = "file:" + path
+	case issuer.JWKSURL != "":
+		if !httpURL(issuer.JWKSURL) {
+			o.problem(field+".jwksURL", "%q is neither an http or https URL nor file:PATH", issuer.JWKSURL)
+		}
+	case issuer.Issuer != "" && !httpURL(issuer.Issuer):
+		o.problem(field+".issuer", "%q is no http or https URL, so there is no discovery document: set jwksURL", issuer.Issuer)
+	}
+	if issuer.PrincipalClaim == "" {
+		issuer.PrincipalClaim = "sub"
+	}
+}
+
+func httpURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != ""
+}
+
+func validateACLSettings(o *object, s *VirtualClusterSpec) {
+	if s.Type == Partner {
+		if o.written("spec.acls.enabled") && !s.ACLs.Enabled {
+			o.problem("spec.acls.enabled", "a virtual cluster of type partner always has ACLs: write true, or leave the field out")
+		}
+		s.ACLs.Enabled = true
+	}
+	for i, p := range s.ACLs.SuperUsers {
+		principal(o, index("spec.acls.superUsers", i), p)
+	}
+}
+
+// principal checks the spelling of a principal. Whether it exists is left open,
+// so that an account can be taken away and its ACLs later.
+func principal(o *object, field, p string) {
+	switch name, ok := strings.CutPrefix(p, "User:"); {
+	case p == "":
+		o.problem(field, "required, such as User:alice")
+	case !ok && !strings.Contains(p, ":"):
+		o.problem(field, "%q has no type: write User:%s", p, p)
+	case !ok || name == "":
+		o.problem(field, "%q is no principal of a virtual cluster: write User: and the name of a service account", p)
+	}
+}
+
+func validateTopicPolicy(o *object, t *TopicPolicy) {
+	const at = "spec.topics."
+	nonNegative(o, at+"maxTopics", t.MaxTopics)
+	nonNegative(o, at+"maxPartitions", t.MaxPartitions)
+	nonNegative(o, at+"defaultPartitions", t.DefaultPartitions)
+	nonNegative(o, at+"minReplicationFactor", t.MinReplicationFactor)
+	nonNegative(o, at+"maxReplicationFactor", t.MaxReplicationFactor)
+	nonNegative(o, at+"defaultReplicationFactor", t.DefaultReplicationFactor)
+	if t.MaxPartitions == 0 {
+		t.MaxPartitions = DefaultMaxPartitions
+	}
+	if t.MinReplicationFactor == 0 {
+		t.MinReplicationFactor = DefaultMinReplicationFactor
+	}
+	if t.MaxReplicationFactor == 0 {
+		t.MaxReplicationFactor = max(DefaultMaxReplicationFactor, t.MinReplicationFactor)
+	}
+	if t.ConfigKeys == nil {
+		t.ConfigKeys = slices.Clone(DefaultConfigKeys)
+	}
+	if t.DefaultPartitions > t.MaxPartitions {
+		o.problem(at+"defaultPartitions", "is more than maxPartitions, %d", t.MaxPartitions)
+	}
+	if t.MinReplicationFactor > t.MaxReplicationFactor {
+		o.problem(at+"minReplicationFactor", "is more than maxReplicationFactor, %d", t.MaxReplicationFactor)
+	}
+	if d := t.DefaultReplicationFactor; d > t.MaxReplicationFactor {
+		o.problem(at+"defaultReplicationFactor", "is more than maxReplicationFactor, %d", t.MaxReplicationFactor)
+	} else if d > 0 && d < t.MinReplicationFactor {
+		o.problem(at+"defaultReplicationFactor", "is less than minReplicationFactor, %d", t.MinReplicationFactor)
+	}
+	for i, k := range t.ConfigKeys {
+		if k == "" {
+			o.problem(index(at+"configKeys", i), "must not be empty")
+		}
+	}
+}
+
+func (l *loader) validateTopicGrant(o *object, s *TopicGrantSpec) {
+	l.upstream(o, "spec.cluster", s.Cluster)
+	oneOf(o, "spec.topic.pattern", &s.Topic.Pattern, Literal, Literal, Prefixed)
+	oneOf(o, "spec.access", &s.Access, "", ReadOnly, ReadWrite)
+	physicalTopic(o, "spec.topic.name", s.Topic.Name, s.Topic.Pattern == Prefixed)
+}
+
+func physicalTopic(o *object, field, name string, prefix bool) {
+	if name == "" {
+		o.problem(field, "required")
+		return
+	}
+	if prefix && (name == "." || name == "..") {
+		return // no topic, but topics may begin so
+	}
+	if err := CheckTopicName(name); err != nil {
+		o.problem(field, "%v", err)
+	}
+}
+
+func (l *loader) validateAliasTopic(o *object, a *AliasTopic) {
+	s := &a.Spec
+	l.upstream(o, "spec.cluster", s.Cluster)
+	physicalTopic(o, "spec.topic", s.Topic, false)
+	vc := l.set.VirtualClusters[a.Metadata.VirtualCluster]
+	if vc == nil || s.Cluster == "" {
+		return
+	}
+	if clusters := vc.Spec.Clusters; s.Cluster != vc.Spec.Home && !slices.Contains(clusters, s.Cluster) {
+		o.problem("spec.cluster", "%q is not among the clusters of VirtualCluster %s", s.Cluster, vc.Metadata.Name)
+	}
+	if s.Topic == "" {
+		return
+	}
+	physical := [3]string{vc.Metadata.Name, s.Cluster, s.Topic}
+	if other, taken := l.physical[physical]; taken {
+		o.problem("spec.topic", "%s of %s has an alias in this virtual cluster already: %s, in %s", s.Topic, s.Cluster, other.meta.Name, other.where())
+		return
+	}
+	l.physical[physical] = o
+}
+
+func (l *loader) validateServiceAccount(o *object, a *ServiceAccount) {
+	s := &a.Spec
+	oneOf(o, "spec.type", &s.Type, "", Local, External)
+	if s.Password != "" || o.written("spec.password") {
+		o.secret("spec.password", &s.Password)
+	}
+	for i := range s.Verifiers {
+		validateVerifier(o, index("spec.verifiers", i), &s.Verifiers[i])
+	}
+	switch s.Type {
+	case Local:
+		if o.written("spec.externalNames") {
+			o.problem("spec.externalNames", "has no meaning for a local account")
+		}
+		if !o.written("spec.password") && len(s.Verifiers) == 0 {
+			o.problem("spec", "a local account needs password or verifiers")
+		}
+		l.validateSecrets(o, s)
+	case External:
+		for _, field := range []string{"spec.password", "spec.verifiers"} {
+			if o.written(field) {
+				o.problem(field, "has no meaning for an external account: others vouch for it")
+			}
+		}
+		if len(s.ExternalNames) == 0 {
+			o.problem("spec.externalNames", "required for an external account: a token's subject or a certificate's name")
+		}
+	}
+	for i, name := range s.ExternalNames {
+		field := index("spec.externalNames", i)
+		if name == "" {
+			o.problem(field, "must not be empty")
+			continue
+		}
+		key := [2]string{a.Metadata.VirtualCluster, name}
+		if other, taken := l.externalNames[key]; taken {
+			o.problem(field, "%q is a name of ServiceAccount %s already, in %s", name, other.meta.Name, other.where())
+			continue
+		}
+		l.externalNames[key] = o
+	}
+}
+
+// validateSecrets counts secrets. One secret may have a verifier for each
+// mechanism, held together by their id; verifiers without an id are one secret
+// until a mechanism comes again.
+func (l *loader) validateSecrets(o *object, s *ServiceAccountSpec) {
+	type kept struct{ id, mechanism string }
+	seen := make(map[kept]bool)
+	live := make(map[string]bool)
+	nameless, most := make(map[string]int), 0
+	for i := range s.Verifiers {
+		v := &s.Verifiers[i]
+		if v.ID != "" && seen[kept{v.ID, v.Mechanism}] {
+			o.problem(index("spec.verifiers", i)+".id", "secret %q has a verifier for %s already", v.ID, v.Mechanism)
+		}
+		seen[kept{v.ID, v.Mechanism}] = true
+		if !v.Live(l.now) {
+			continue
+		}
+		if v.ID != "" {
+			live[v.ID] = true
+			continue
+		}
+		nameless[v.Mechanism]++
+		most = max(most, nameless[v.Mechanism])
+	}
+	count := len(live) + most
+	if o.written("spec.password") {
+		count++
+	}
+	if count > 2 {
+		o.problem("spec.verifiers", "%d secrets are live, at most two may be: the old one and the new one", count)
+	}
+}
+
+// The bounds of Kafka's scram.iterations (KIP-554).
+const minIterations, maxIterations = 4096, 16384
+
+func validateVerifier(o *object, field string, v *Verifier) {
+	bytes := 0
+	switch v.Mechanism {
+	case "SCRAM-SHA-256":
+		bytes = 32
+	case "SCRAM-SHA-512":
+		bytes = 64
+	case "argon2id":
+		for _, name := range []string{"iterations", "salt", "storedKey", "serverKey"} {
+			if o.written(field + "." + name) {
+				o.problem(field+"."+name, "has no meaning for argon2id: everything is in hash")
+			}
+		}
+		if why := argon2id(v.Hash); why != "" {
+			o.problem(field+".hash", "%s", why)
+		}
+		return
+	case "":
+		o.problem(field+".mechanism", "required: one of SCRAM-SHA-256, SCRAM-SHA-512, argon2id")
+		return
+	default:
+		o.problem(field+".mechanism", "unknown mechanism %q: one of SCRAM-SHA-256, SCRAM-SHA-512, argon2id", v.Mechanism)
+		return
+	}
+	if o.written(field + ".hash") {
+		o.problem(field+".hash", "has no meaning for %s", v.Mechanism)
+	}
+	if v.Iterations < minIterations || v.Iterations > maxIterations {
+		o.problem(field+".iterations", "must be from %d to %d", minIterations, maxIterations)
+	}
+	base64Field(o, field+".salt", v.Salt, 0)
+	base64Field(o, field+".storedKey", v.StoredKey, bytes)
+	base64Field(o, field+".serverKey", v.ServerKey, bytes)
+}
+
+func base64Field(o *object, field, value string, bytes int) {
+	raw, err := base64.StdEncoding.Strict().DecodeString(value)
+	switch {
+	case value == "":
+		o.problem(field, "required")
+	case err != nil:
+		o.problem(field, "is not base64")
+	case bytes > 0 && len(raw) != bytes:
+		o.problem(field, "must be %d bytes in base64, is %d", bytes, len(raw))
+	}
+}
+
+var phc = regexp.MustCompile(`^\$argon2id\$v=19\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,9})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)$`)
+
+// The most that a verifier may ask for: whoever knows the name of an account
+// can make a node pay it.
+const (
+	maxArgonKiB     = 256 << 10
+	maxArgonTime    = 16
+	maxArgonThreads = 16
+)
+
+// argon2id says what is wrong with a PHC string.
+func argon2id(hash string) string {
+	if hash == "" {
+		return "required for argon2id"
+	}
+	m := phc.FindStringSubmatch(hash)
+	if m == nil {
+		return "is no PHC string such as $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>"
+	}
+	memory, _ := strconv.Atoi(m[1])
+	passes, _ := strconv.Atoi(m[2])
+	threads, _ := strconv.Atoi(m[3])
+	if threads < 1 || threads > maxArgonThreads || passes < 1 || passes > maxArgonTime || memory < 8*threads || memory > maxArgonKiB {
+		return "asks for too little or too much: m up to " + strconv.Itoa(maxArgonKiB) +
+			" and at least 8 times p, t from 1 to " + strconv.Itoa(maxArgonTime) + ", p from 1 to " + strconv.Itoa(maxArgonThreads)
+	}
+	salt, errSalt := base64.RawStdEncoding.DecodeString(m[4])
+	key, errKey := base64.RawStdEncoding.DecodeString(m[5])
+	if errSalt != nil || errKey != nil || len(salt) < 8 || len(key) < 16 || len(key) > 64 {
+		return "has a salt of less than 8 bytes, or a hash outside 16 to 64 bytes, or bad base64"
+	}
+	return ""
+}
+
+func validateACL(o *object, s *ACLSpec) {
+	principal(o, "spec.principal", s.Principal)
+	switch {
+	case s.Host == "" && !o.written("spec.host"):
+		s.Host = "*"
+	case s.Host != "*":
+		// Kafka compares a host with the client's address: a name never matches.
+		if _, err := netip.ParseAddr(s.Host); err != nil {
+			o.problem("spec.host", "%q is neither * nor an IP address", s.Host)
+		}
+	}
+
+	resourceType, known := canonical(s.Resource.Type, ACLResourceTypes())
+	switch {
+	case s.Resource.Type == "":
+		o.problem("spec.resource.type", "required: one of %s", strings.Join(ACLResourceTypes(), ", "))
+	case !known:
+		o.problem("spec.resource.type", "unknown type %q: one of %s", s.Resource.Type, strings.Join(ACLResourceTypes(), ", "))
+	default:
+		s.Resource.Type = resourceType
+	}
+	switch {
+	case s.Resource.Name == "":
+		o.problem("spec.resource.name", "required")
+	case resourceType == "cluster" && s.Resource.Name != clusterName:
+		o.problem("spec.resource.name", "the only resource of type cluster is %s", clusterName)
+	}
+	s.Resource.Pattern = Pattern(strings.ToLower(string(s.Resource.Pattern)))
+	oneOf(o, "spec.resource.pattern", &s.Resource.Pattern, Literal, Literal, Prefixed)
+
+	all := allOperations()
+	switch operation, exists := canonical(s.Operation, all); {
+	case s.Operation == "":
+		o.problem("spec.operation", "required: one of %s", strings.Join(all, ", "))
+	case !exists:
+		o.problem("spec.operation", "unknown operation %q: one of %s", s.Operation, strings.Join(all, ", "))
+	case known && !slices.Contains(ACLOperations(resourceType), operation):
+		o.problem("spec.operation", "%s has no meaning for a resource of type %s: one of %s",
+			operation, resourceType, strings.Join(ACLOperations(resourceType), ", "))
+	default:
+		s.Operation = operation
+	}
+	switch permission, ok := canonical(s.Permission, []string{"ALLOW", "DENY"}); {
+	case s.Permission == "":
+		o.problem("spec.permission", "required: ALLOW or DENY")
+	case !ok:
+		o.problem("spec.permission", "unknown permission %q: ALLOW or DENY", s.Permission)
+	default:
+		s.Permission = permission
+	}
+}
+
+func allOperations() []string {
+	all := []string{"ALL"}
+	for _, w := range aclWords {
+		for _, operation := range w.operations {
+			if !slices.Contains(all, operation) {
+				all = append(all, operation)
+			}
+		}
+	}
+	return all
+}
+
+// Live reports whether a verifier may still be used.
+func (v *Verifier) Live(now time.Time) bool { return v.Expires.IsZero() || now.Before(v.Expires) }
