@@ -160,7 +160,8 @@ func validateUpstreamCluster(o *object, s *UpstreamClusterSpec) {
 	}
 	for i, address := range s.Bootstrap {
 		host, port, err := net.SplitHostPort(address)
-		if n, _ := strconv.ParseUint(port, 10, 16); err != nil || host == "" || n == 0 {
+		n, errPort := strconv.ParseUint(port, 10, 16)
+		if err != nil || errPort != nil || host == "" || n == 0 {
 			o.problem(index("spec.bootstrap", i), "%q is not host:port", address)
 		}
 	}
