@@ -42,6 +42,7 @@ type Deps struct {
 	mu      sync.Mutex
 	derived *lru[[sha256.Size]byte, scramKeys] // by password, salt and all: see deriveOnce
 	proven  *lru[string, [sha256.Size]byte]    // by verifier fingerprint
+	keySets *lru[string, *keySet]              // by issuer and place
 }
 
 // NewDeps returns what realms share.
@@ -52,6 +53,7 @@ func NewDeps(o Options) *Deps {
 		work:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		derived: newLRU[[sha256.Size]byte, scramKeys](maxDerived),
 		proven:  newLRU[string, [sha256.Size]byte](maxProven),
+		keySets: newLRU[string, *keySet](maxKeySets),
 	}
 	if d.now == nil {
 		d.now = time.Now

@@ -52,6 +52,8 @@ type Realm struct {
 	deps      *Deps
 	settings  resource.Authentication
 	accounts  map[string]*account
+	external  map[string]*account // by external name
+	issuers   map[string]*issuer
 	plainWork map[work]int             // what a failed PLAIN login costs
 	shapes    map[scramMechanism]shape // what users that do not exist look like
 }
@@ -66,6 +68,8 @@ func NewRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, 
 	r := &Realm{
 		vc: vc.Metadata.Name, deps: deps, settings: vc.Spec.Authentication,
 		accounts:  make(map[string]*account, len(accounts)),
+		external:  make(map[string]*account),
+		issuers:   make(map[string]*issuer),
 		plainWork: make(map[work]int),
 		shapes:    make(map[scramMechanism]shape),
 	}
@@ -80,7 +84,17 @@ func NewRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, 
 			continue
 		}
 		r.accounts[acc.name] = acc
+		if !acc.external {
+			continue
+		}
+		for _, name := range a.Spec.ExternalNames {
+			if other := r.external[name]; other != nil && other != acc {
+				problems = append(problems, fmt.Errorf("service account %q of %q: external name %q is also one of %q", acc.name, r.vc, name, other.name))
+			}
+			r.external[name] = acc
+		}
 	}
+	problems = append(problems, r.addIssuers(vc))
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
@@ -186,6 +200,9 @@ func (r *Realm) Mechanisms() []string {
 	if r.settings.SCRAM != nil {
 		set[string(scramSHA256)], set[string(scramSHA512)] = true, true
 	}
+	if len(r.issuers) > 0 {
+		set[oauthBearer] = true
+	}
 	return slices.Sorted(maps.Keys(set))
 }
 
@@ -197,6 +214,8 @@ func (r *Realm) Begin(mechanism string) (Exchange, error) {
 			return &plainExchange{realm: r}, nil
 		case string(scramSHA256), string(scramSHA512):
 			return &scramExchange{realm: r, mech: scramMechanism(mechanism)}, nil
+		case oauthBearer:
+			return &oauthExchange{realm: r}, nil
 		}
 	}
 	return nil, refuse(Unsupported, "mechanism %q is not among %q", mechanism, r.Mechanisms())
@@ -250,6 +269,15 @@ func (r *Realm) StillValid(id Identity) error {
 	}
 	if !slices.Contains(r.Mechanisms(), id.Mechanism) {
 		return refuse(Changed, "%s is no longer offered", id.Mechanism)
+	}
+	if id.Mechanism == oauthBearer {
+		if r.issuers[id.Issuer] == nil {
+			return refuse(Changed, "tokens of issuer %q are no longer taken", id.Issuer)
+		}
+		if r.external[id.ExternalName] != a {
+			return refuse(Changed, "%q is no longer an external name of %q", id.ExternalName, a.name)
+		}
+		return nil
 	}
 	expired := false
 	for _, v := range a.all {
