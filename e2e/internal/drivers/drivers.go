@@ -1,4 +1,4 @@
-// Package clients runs Kafka clients that come from outside the project, the way
+// Package drivers runs Kafka clients that come from outside the project, the way
 // partners run them: as processes of their own, configured by host names, files
 // and passwords, against any bootstrap address.
 //
@@ -11,7 +11,7 @@
 // them in its /etc/hosts, a client inside this process through [Target.Dial].
 // What a client needs is installed into the cache on first use, in versions
 // pinned here.
-package clients
+package drivers
 
 import (
 	"context"
