@@ -1,0 +1,36 @@
+// Command install has everything the tests of this module run against that comes
+// from a package registry rather than from the system: Kafka in every version
+// under test, and the Python and Node clients. It prints nothing when all of it is
+// in the cache.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"tollgate.internal/e2e/internal/clients"
+	"tollgate.internal/e2e/internal/kafkajars"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	failed := false
+	for _, version := range kafkajars.Versions() {
+		if _, err := kafkajars.Get(ctx, version); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			failed = true
+		}
+	}
+	for _, install := range []func(context.Context) (string, error){clients.Python, clients.Node} {
+		if _, err := install(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			failed = true
+		}
+	}
+	if failed {
+		os.Exit(1)
+	}
+}
