@@ -25,6 +25,8 @@ type Identity struct {
 	// vouched for it: the token's issuer, or the fingerprint of the root.
 	ExternalName, Issuer string
 	Expires              time.Time // zero: never
+
+	dn string // the certificate's full name, for StillValid
 }
 
 // Mechanisms that are no SASL mechanism, as Identity.Mechanism names them.
@@ -54,6 +56,7 @@ type Realm struct {
 	accounts  map[string]*account
 	external  map[string]*account // by external name
 	issuers   map[string]*issuer
+	certs     *certificates            // nil: none are taken
 	plainWork map[work]int             // what a failed PLAIN login costs
 	shapes    map[scramMechanism]shape // what users that do not exist look like
 }
@@ -95,6 +98,10 @@ func NewRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, 
 		}
 	}
 	problems = append(problems, r.addIssuers(vc))
+	var err error
+	if r.certs, err = loadCertificates(vc); err != nil {
+		problems = append(problems, err)
+	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
@@ -266,6 +273,9 @@ func (r *Realm) StillValid(id Identity) error {
 	}
 	if !a.live(now) {
 		return refuse(Expired, "account %q expired", id.Account)
+	}
+	if id.Mechanism == MTLS {
+		return r.certificateStillValid(id, a)
 	}
 	if !slices.Contains(r.Mechanisms(), id.Mechanism) {
 		return refuse(Changed, "%s is no longer offered", id.Mechanism)

@@ -1,0 +1,452 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/pkg/secret"
+	"tollgate.internal/services/proxy/internal/auth"
+	"tollgate.internal/services/proxy/internal/listener"
+	"tollgate.internal/services/proxy/internal/meter"
+	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/session"
+	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
+)
+
+// gateway is a running proxy: what it serves, and to whom.
+type gateway struct {
+	cfg      *Config
+	deps     *auth.Deps
+	node     *session.Node
+	listener *listener.Listener
+	serving  atomic.Pointer[serving]
+
+	mu       sync.Mutex // one apply at a time
+	clusters map[string]*runningCluster
+
+	sessionsMu sync.Mutex
+	sessions   map[*session.Session]struct{}
+
+	problem atomic.Pointer[error] // why the files were not loaded last time
+}
+
+// serving is one consistent state of the resources, swapped whole.
+type serving struct {
+	set      *resource.Set
+	names    *listener.Names
+	clusters map[string]*view.VirtualCluster
+	changes  time.Time // when to compile again without a change of files
+}
+
+type runningCluster struct {
+	spec    resource.UpstreamClusterSpec
+	cluster *upstream.Cluster
+}
+
+func newGateway(cfg *Config) (*gateway, error) {
+	g := &gateway{
+		cfg:      cfg,
+		deps:     auth.NewDeps(auth.Options{}),
+		clusters: make(map[string]*runningCluster),
+		sessions: make(map[*session.Session]struct{}),
+	}
+	g.node = &session.Node{
+		Log: cfg.Log, Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
+		Requests: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, FrameTimeout: cfg.FrameTimeout,
+	}
+	l, err := listener.New(listener.Config{
+		Specs: cfg.Listeners, Router: g, Limits: cfg.Limits, Log: cfg.Log,
+		Wrap:   func(c net.Conn) net.Conn { return netio.New(c) },
+		Handle: g.serve,
+	})
+	if err != nil {
+		return nil, err
+	}
+	g.listener = l
+	return g, nil
+}
+
+// apply puts a set of resources into service, or reports why it cannot and
+// changes nothing.
+func (g *gateway) apply(set *resource.Set) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	next := &serving{set: set, clusters: make(map[string]*view.VirtualCluster)}
+	var errs []error
+
+	clusters := make(map[string]*runningCluster)
+	for name, u := range set.UpstreamClusters {
+		if old := g.clusters[name]; old != nil && reflect.DeepEqual(old.spec, u.Spec) {
+			clusters[name] = old
+			continue
+		}
+		cfg, err := upstreamConfig(u)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("UpstreamCluster %s: %w", name, err))
+			continue
+		}
+		cfg.Log = g.cfg.Log
+		clusters[name] = &runningCluster{spec: u.Spec, cluster: upstream.New(cfg)}
+	}
+	views := make(map[string]*view.View)
+	var hosts []listener.Hosts
+	for name, vc := range set.VirtualClusters {
+		v, err := view.Compile(set, name, now, g.deps)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("VirtualCluster %s: %w", name, err))
+			continue
+		}
+		views[name] = v
+		hosts = append(hosts, listener.Hosts{VirtualCluster: name, Label: vc.Spec.Host, Custom: vc.Spec.CustomHosts})
+		if !v.Changes.IsZero() && (next.changes.IsZero() || v.Changes.Before(next.changes)) {
+			next.changes = v.Changes
+		}
+	}
+	names, err := listener.NewNames(g.cfg.Domains, hosts)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		for name, c := range clusters {
+			if g.clusters[name] != c {
+				c.cluster.Close()
+			}
+		}
+		return errors.Join(errs...)
+	}
+
+	next.names = names
+	old := g.serving.Load()
+	for name, v := range views {
+		home := clusters[v.Spec.Home].cluster
+		if old != nil {
+			if vc := old.clusters[name]; vc != nil && vc.Home == home {
+				vc.Swap(v)
+				next.clusters[name] = vc
+				continue
+			}
+		}
+		next.clusters[name] = view.NewVirtualCluster(v, home)
+	}
+	g.serving.Store(next)
+	previous := g.clusters
+	g.clusters = clusters
+
+	// Sessions end whose virtual cluster is gone or whose login is no longer
+	// good; the others do not notice.
+	for _, s := range g.allSessions() {
+		if vc := s.VirtualCluster(); next.clusters[vc.Name] != vc {
+			s.End(errors.New("the virtual cluster was removed or moved"))
+			continue
+		}
+		s.Revalidate()
+	}
+	for name, c := range previous {
+		if clusters[name] != c {
+			c.cluster.Close()
+		}
+	}
+	return nil
+}
+
+// upstreamConfig resolves the files and secrets a cluster refers to.
+func upstreamConfig(u *resource.UpstreamCluster) (upstream.Config, error) {
+	cfg := upstream.Config{Name: u.Metadata.Name, Bootstrap: u.Spec.Bootstrap}
+	dir := u.Metadata.BaseDir()
+	if t := u.Spec.TLS; t != nil {
+		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, DynamicRecordSizingDisabled: true}
+		if t.CAFile != "" {
+			pem, err := os.ReadFile(u.Metadata.Path(t.CAFile))
+			if err != nil {
+				return cfg, fmt.Errorf("spec.tls.caFile: %w", err)
+			}
+			cfg.TLS.RootCAs = x509.NewCertPool()
+			if !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
+				return cfg, fmt.Errorf("spec.tls.caFile: no certificate in %s", t.CAFile)
+			}
+		}
+		if t.CertFile != "" {
+			cert, err := os.ReadFile(u.Metadata.Path(t.CertFile))
+			if err != nil {
+				return cfg, fmt.Errorf("spec.tls.certFile: %w", err)
+			}
+			key, err := secret.Resolve(string(t.KeyFile), dir)
+			if err != nil {
+				return cfg, fmt.Errorf("spec.tls.keyFile: %w", err)
+			}
+			pair, err := tls.X509KeyPair(cert, []byte(key.Reveal()))
+			if err != nil {
+				return cfg, fmt.Errorf("spec.tls.certFile: %w", err)
+			}
+			cfg.TLS.Certificates = []tls.Certificate{pair}
+		}
+	}
+	if s := u.Spec.SASL; s != nil {
+		password, err := secret.Resolve(string(s.Password), dir)
+		if err != nil {
+			return cfg, fmt.Errorf("spec.sasl.password: %w", err)
+		}
+		if cfg.SASL, err = mechanism(s, password); err != nil {
+			return cfg, err
+		}
+	}
+	return cfg, nil
+}
+
+func mechanism(s *resource.UpstreamSASL, password secret.Secret) (sasl.Mechanism, error) {
+	switch s.Mechanism {
+	case "PLAIN":
+		return plain.Auth{User: s.Username, Pass: password.Reveal()}.AsMechanism(), nil
+	case "SCRAM-SHA-256":
+		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha256Mechanism(), nil
+	case "SCRAM-SHA-512":
+		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha512Mechanism(), nil
+	}
+	return nil, fmt.Errorf("spec.sasl.mechanism: %s is not supported", s.Mechanism)
+}
+
+// Host, Hosts, ClientCAs, ClientCertificateRequired and ConnectionLimit make the
+// gateway the listener's router.
+func (g *gateway) Host(name string) (listener.Route, bool) { return g.serving.Load().names.Host(name) }
+
+// Hosts lists the bootstrap host names.
+func (g *gateway) Hosts() []string { return g.serving.Load().names.Hosts() }
+
+func (g *gateway) view(vc string) *view.View {
+	if c := g.serving.Load().clusters[vc]; c != nil {
+		return c.View()
+	}
+	return nil
+}
+
+// ClientCAs are the CAs of a virtual cluster's clients; nil without mTLS.
+func (g *gateway) ClientCAs(vc string) *x509.CertPool {
+	if v := g.view(vc); v != nil {
+		return v.Realm.ClientCAs()
+	}
+	return nil
+}
+
+// ClientCertificateRequired is true where there is no other way to log in.
+func (g *gateway) ClientCertificateRequired(vc string) bool {
+	v := g.view(vc)
+	return v != nil && v.Spec.Authentication.MTLS != nil && len(v.Realm.Mechanisms()) == 0
+}
+
+// ConnectionLimit is the virtual cluster's quota of connections; 0: none.
+func (g *gateway) ConnectionLimit(vc string) int {
+	if v := g.view(vc); v != nil {
+		return v.Spec.Quotas.Connections
+	}
+	return 0
+}
+
+// serve is one client connection.
+func (g *gateway) serve(ctx context.Context, c *listener.Conn) {
+	vc := g.serving.Load().clusters[c.Route.VirtualCluster]
+	if vc == nil {
+		c.Close()
+		return
+	}
+	t, _ := c.Conn.(*tls.Conn)
+	client := &session.Client{
+		Net: c.Conn, Sock: c.Raw.(*netio.Conn), TLS: t, SASL: wantsSASL(c, vc.View()),
+		Remote: c.Remote, Node: c.Route.Node, Advertise: c.Advertise, Authenticated: c.Authenticated,
+	}
+	s := session.New(g.node, client, vc)
+	g.sessionsMu.Lock()
+	g.sessions[s] = struct{}{}
+	g.sessionsMu.Unlock()
+	// The resources may have changed since the look-up above.
+	if now := g.serving.Load().clusters[vc.Name]; now != vc {
+		s.End(errors.New("the virtual cluster was removed or moved"))
+	}
+	err := s.Run(context.WithoutCancel(ctx))
+	g.sessionsMu.Lock()
+	delete(g.sessions, s)
+	g.sessionsMu.Unlock()
+	if err != nil {
+		g.cfg.Log.Info("session ended", "virtual_cluster", vc.Name, "principal", s.Principal(), "remote", c.Remote.String(), "reason", err)
+	}
+}
+
+// wantsSASL says whether a client logs in by SASL: as the listener's protocol
+// says, and where it leaves that open, unless the client showed a certificate or
+// may stay anonymous.
+func wantsSASL(c *listener.Conn, v *view.View) bool {
+	switch c.Spec.Protocol {
+	case listener.SASLSSL, listener.SASLPlaintext:
+		return true
+	case listener.SSL, listener.Plaintext:
+		return false
+	}
+	if c.TLS != nil && len(c.TLS.PeerCertificates) > 0 {
+		return false
+	}
+	_, anonymous := v.Realm.Anonymous()
+	return !anonymous
+}
+
+func (g *gateway) allSessions() []*session.Session {
+	g.sessionsMu.Lock()
+	defer g.sessionsMu.Unlock()
+	all := make([]*session.Session, 0, len(g.sessions))
+	for s := range g.sessions {
+		all = append(all, s)
+	}
+	return all
+}
+
+// run serves until ctx ends, then drains.
+func (g *gateway) run(ctx context.Context) error {
+	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	served := make(chan error, 1)
+	wg.Go(func() { served <- g.listener.Serve(serveCtx) })
+	watchCtx, endWatch := context.WithCancel(ctx)
+	defer endWatch()
+	wg.Go(func() { g.watch(watchCtx) })
+	if g.cfg.Ready != nil {
+		addresses := make(map[string]string)
+		for _, spec := range g.cfg.Listeners {
+			if a := g.listener.Addr(spec.Name); a != nil {
+				addresses[spec.Name] = a.String()
+			}
+		}
+		g.cfg.Ready(addresses)
+	}
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	g.cfg.Log.Info("draining")
+	g.listener.Stop()
+	for _, s := range g.allSessions() {
+		s.Drain()
+	}
+	limit := time.NewTimer(g.cfg.DrainTimeout)
+	defer limit.Stop()
+	select {
+	case err := <-served:
+		return err
+	case <-limit.C:
+		for _, s := range g.allSessions() {
+			s.End(errors.New("drain limit reached"))
+		}
+	}
+	stop()
+	return <-served
+}
+
+// watch follows the resource files, the ends of grants, and the brokers that port
+// listeners must have sockets for.
+func (g *gateway) watch(ctx context.Context) {
+	tick := time.NewTicker(g.cfg.ReloadEvery)
+	defer tick.Stop()
+	seen := signature(g.cfg.Resources)
+	for {
+		g.setBrokers()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := signature(g.cfg.Resources)
+		current := g.serving.Load()
+		due := !current.changes.IsZero() && time.Now().After(current.changes)
+		if now == seen && !due {
+			continue
+		}
+		set := current.set
+		if now != seen {
+			seen = now
+			var err error
+			if set, err = resource.LoadDir(g.cfg.Resources); err != nil {
+				g.refused(err)
+				continue
+			}
+		}
+		if err := g.apply(set); err != nil {
+			g.refused(err)
+			continue
+		}
+		g.problem.Store(nil)
+		g.cfg.Log.Info("resources applied", "virtual_clusters", len(set.VirtualClusters))
+	}
+}
+
+// refused keeps the old resources and says why.
+func (g *gateway) refused(err error) {
+	g.problem.Store(&err)
+	g.cfg.Log.Error("resources not applied, the previous ones stay in service", "err", err)
+}
+
+func (g *gateway) setBrokers() {
+	for _, spec := range g.cfg.Listeners {
+		if spec.Routing != listener.ByPort {
+			continue
+		}
+		vc := g.serving.Load().clusters[spec.VirtualCluster]
+		if vc == nil {
+			continue
+		}
+		t := vc.Table()
+		if t == nil {
+			continue
+		}
+		var nodes []int32
+		for _, b := range t.Meta.Brokers {
+			nodes = append(nodes, t.VirtualNode(b.ID))
+		}
+		if err := g.listener.SetBrokers(spec.VirtualCluster, nodes); err != nil {
+			g.cfg.Log.Warn("brokers without a port", "virtual_cluster", spec.VirtualCluster, "err", err)
+		}
+	}
+}
+
+// signature changes when any file below dir does.
+func signature(dir string) uint64 {
+	h := fnv.New64a()
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			h.Write([]byte(err.Error()))
+			return nil
+		}
+		if info, err := os.Stat(path); err == nil && !d.IsDir() {
+			h.Write([]byte(path + "\x00" + strconv.FormatInt(info.ModTime().UnixNano(), 10) + "\x00" + strconv.FormatInt(info.Size(), 10) + "\x00"))
+		}
+		return nil
+	})
+	return h.Sum64()
+}
+
+func (g *gateway) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.clusters {
+		c.cluster.Close()
+	}
+}

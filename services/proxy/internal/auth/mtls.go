@@ -1,0 +1,150 @@
+package auth
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"tollgate.internal/pkg/resource"
+)
+
+// certificates is how a realm reads client certificates.
+type certificates struct {
+	pool  *x509.CertPool
+	roots map[string]bool // fingerprints of what is in pool
+	rules principalRules
+}
+
+func loadCertificates(vc *resource.VirtualCluster) (*certificates, error) {
+	m := vc.Spec.Authentication.MTLS
+	if m == nil {
+		return nil, nil
+	}
+	at := fmt.Sprintf("virtual cluster %q: mtls", vc.Metadata.Name)
+	rules, ruleErr := parsePrincipalRules(m.PrincipalRules)
+	if ruleErr != nil {
+		ruleErr = fmt.Errorf("%s: %w", at, ruleErr)
+	}
+	c := &certificates{pool: x509.NewCertPool(), roots: make(map[string]bool), rules: rules}
+	file := vc.Metadata.Path(m.CAFile)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, errors.Join(ruleErr, fmt.Errorf("%s: caFile: %w", at, err))
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, errors.Join(ruleErr, fmt.Errorf("%s: caFile %s: %w", at, file, err))
+		}
+		c.pool.AddCert(cert)
+		c.roots[rootID(cert)] = true
+	}
+	if len(c.roots) == 0 {
+		return nil, errors.Join(ruleErr, fmt.Errorf("%s: caFile %s holds no certificate", at, file))
+	}
+	return c, ruleErr
+}
+
+func rootID(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// ClientCAs are the roots that client certificates must come from, nil when the
+// virtual cluster takes none.
+func (r *Realm) ClientCAs() *x509.CertPool {
+	if r.certs == nil {
+		return nil
+	}
+	return r.certs.pool
+}
+
+// FromCertificate is who a client is by its certificate: chain as the client
+// sent it, its own first. The chain is verified here again, against the roots of
+// this virtual cluster: a TLS listener serves several, and a resumed session
+// was perhaps verified for another.
+//
+// The name that the principal rules make of the certificate must be an external
+// name of an account, or name an external account; else the full name must be
+// an external name.
+func (r *Realm) FromCertificate(chain []*x509.Certificate) (Identity, error) {
+	if r.certs == nil {
+		return Identity{}, refuse(Unsupported, "client certificates are not taken here")
+	}
+	if len(chain) == 0 {
+		return Identity{}, refuse(BadCert, "the client sent no certificate")
+	}
+	now := r.deps.now()
+	o := x509.VerifyOptions{
+		Roots: r.certs.pool, Intermediates: x509.NewCertPool(), CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	for _, c := range chain[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	verified, err := chain[0].Verify(o)
+	if err != nil {
+		return Identity{}, refuse(BadCert, "verify client certificate: %w", err)
+	}
+	dn, err := distinguishedName(chain[0].RawSubject)
+	if err != nil {
+		return Identity{}, refuse(BadCert, "client certificate: %w", err)
+	}
+	name, external, a := r.byDN(dn)
+	if name == "" {
+		return Identity{}, refuse(BadCert, "no principal rule makes a name of %q", dn)
+	}
+	if a == nil {
+		return Identity{}, refuse(UnknownUser, "%q, by certificate %q, is no external name of an account and names no external account", name, dn)
+	}
+	if !a.live(now) {
+		return Identity{}, refuse(Expired, "account %q expired", a.name)
+	}
+	path := verified[0]
+	ends := []time.Time{a.expires}
+	for _, c := range path {
+		ends = append(ends, c.NotAfter)
+	}
+	return Identity{
+		Principal: "User:" + a.name, Account: a.name, Mechanism: MTLS,
+		ExternalName: external, Issuer: rootID(path[len(path)-1]), Expires: earliest(ends...), dn: dn,
+	}, nil
+}
+
+// byDN finds the account of a name: what the rules made of it, by which
+// external name it was found, and whose it is.
+func (r *Realm) byDN(dn string) (name, external string, a *account) {
+	name, _ = r.certs.rules.apply(dn)
+	if name == "" {
+		return "", "", nil
+	}
+	if a := r.external[name]; a != nil {
+		return name, name, a
+	}
+	if a := r.accounts[name]; a != nil && a.external {
+		return name, name, a
+	}
+	return name, dn, r.external[dn]
+}
+
+// certificateStillValid says whether id would be admitted as a again.
+func (r *Realm) certificateStillValid(id Identity, a *account) error {
+	if r.certs == nil {
+		return refuse(Changed, "client certificates are no longer taken")
+	}
+	if !r.certs.roots[id.Issuer] {
+		return refuse(Changed, "the root of the certificate is no longer trusted")
+	}
+	if _, _, now := r.byDN(id.dn); now != a {
+		return refuse(Changed, "certificate %q is no longer that of account %q", id.dn, a.name)
+	}
+	return nil
+}

@@ -1,0 +1,509 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
+	"tollgate.internal/services/proxy/internal/wire"
+)
+
+// Produce (PROTOCOL.md §D2, §C): versions 3 to 13; topics by name to 12, by id
+// from 13; flexible from 9; CurrentLeader and NodeEndpoints tags from 10.
+//
+// The hot way patches ids in place or splices names around the records. A
+// request with anything to refuse, and an answer with any error, takes the slow
+// way through kmsg.
+
+// produceRequest is what an answer needs of its request.
+type produceRequest struct {
+	table   *view.Table
+	edits   []edit
+	parts   []produced
+	swallow bool // acks=0: the client expects no answer (§C2)
+}
+
+type produced struct {
+	topic          *view.Topic
+	access         *topicAccess
+	partition      int32
+	bytes, records int64
+}
+
+// edit is a topic's name in a frame, from its length to its end, or its id.
+type edit struct {
+	from, to       int
+	topic          *view.Topic
+	bytes, records int64 // of record batches, in an answer to Fetch
+}
+
+var produceRequests = sync.Pool{New: func() any { return new(produceRequest) }}
+
+func (p *produceRequest) free() {
+	clear(p.edits)
+	clear(p.parts)
+	*p = produceRequest{edits: p.edits[:0], parts: p.parts[:0]}
+	produceRequests.Put(p)
+}
+
+// adminClient is a client id that lets Produce write to internal topics
+// (KafkaApis.handleProduceRequest); no tenant is that.
+const adminClient = "__admin_client"
+
+const (
+	batchAttributes    = 21
+	batchTransactional = 0x10
+	batchHeader        = 61
+)
+
+// produceHot forwards a frame; false: take the slow way, nothing was changed.
+func (s *Session) produceHot(ctx context.Context, h *header, frame []byte) (bool, error) {
+	t := s.vc.Table()
+	if t == nil || string(h.clientID) == adminClient {
+		return false, nil
+	}
+	c := wire.Cursor{B: frame, Pos: h.body}
+	xFrom := c.Pos
+	xid := c.String(h.flexible)
+	xTo := c.Pos
+	if xid != nil && (!s.mayTxn(t, kmsg.ACLOperationWrite, string(xid))) {
+		return false, nil
+	}
+	acksAt := c.Pos
+	acks := c.Int16()
+	timeout := c.Int32()
+	req := produceRequests.Get().(*produceRequest)
+	req.table, req.swallow = t, acks == 0
+	if !s.parseProduce(&c, h, t, xid != nil, req) || c.Pos != len(frame) {
+		req.free()
+		if c.Err != nil {
+			return false, fmt.Errorf("Produce v%d: %w", h.version, c.Err)
+		}
+		return false, nil
+	}
+	conn, err := s.hold(ctx, upstream.Produce)
+	if err != nil {
+		req.free()
+		return false, s.unlessUnavailable(err)
+	}
+	if acks == 0 {
+		frame[acksAt], frame[acksAt+1] = 0, 1
+	}
+	if h.version >= 13 && xid == nil {
+		for i := range req.edits {
+			copy(frame[req.edits[i].from:], req.edits[i].topic.Physical.ID[:])
+		}
+		s.up.Append(frame)
+	} else {
+		s.up.Begin()
+		s.up.Append(frame[4:xFrom])
+		if xid != nil {
+			s.up.StringOf(h.flexible, t.View.Prefix, xid)
+		} else {
+			s.up.Copy(frame[xFrom:xTo])
+		}
+		s.spliceTopics(&s.up, frame, xTo, req.edits, h, true)
+		s.up.End()
+	}
+	return true, s.send(conn, h, req, time.Duration(max(timeout, 0))*time.Millisecond+grace)
+}
+
+// parseProduce walks the topics; false: something is to be refused or is unusual.
+func (s *Session) parseProduce(c *wire.Cursor, h *header, t *view.Table, transactional bool, req *produceRequest) bool {
+	topics := c.Len(h.flexible)
+	for range topics {
+		from := c.Pos
+		var topic *view.Topic
+		if h.version >= 13 {
+			if b := c.Skip(16); b != nil {
+				topic = t.TopicByID([16]byte(b))
+			}
+		} else {
+			topic = t.TopicBytes(c.String(h.flexible))
+		}
+		if c.Err != nil || topic == nil {
+			return false
+		}
+		access := s.topicAccess(t, topic)
+		if !access.write {
+			return false
+		}
+		req.edits = append(req.edits, edit{from: from, to: c.Pos, topic: topic})
+		partitions := c.Len(h.flexible)
+		for range partitions {
+			p := produced{topic: topic, access: access, partition: c.Int32()}
+			records := c.Records(h.flexible)
+			if c.Err != nil || len(records) < batchHeader {
+				return false
+			}
+			if !transactional && records[batchAttributes+1]&batchTransactional != 0 {
+				return false
+			}
+			p.bytes, p.records = int64(len(records)), wire.Batches(records)
+			req.parts = append(req.parts, p)
+			if h.flexible && c.Tags() {
+				return false
+			}
+		}
+		if h.flexible && c.Tags() {
+			return false
+		}
+	}
+	if h.flexible && c.Tags() {
+		return false
+	}
+	return c.Err == nil && topics > 0
+}
+
+// spliceTopics appends frame[from:] with the names or ids of edits replaced.
+func (s *Session) spliceTopics(out *wire.Splice, frame []byte, from int, edits []edit, h *header, toBroker bool) {
+	byID := h.key == keyProduce && h.version >= 13 || h.key == keyFetch && h.version >= 13
+	for i := range edits {
+		e := &edits[i]
+		out.Append(frame[from:e.from])
+		switch {
+		case byID && toBroker:
+			out.Copy(e.topic.Physical.ID[:])
+		case byID:
+			out.Copy(e.topic.ID[:])
+		case toBroker:
+			out.String(h.flexible, "", e.topic.Physical.Name)
+		default:
+			out.String(h.flexible, "", e.topic.Name)
+		}
+		from = e.to
+	}
+	out.Append(frame[from:])
+}
+
+// gatherLimit is how much is gathered before it is written although more input
+// waits.
+const gatherLimit = 64 << 10
+
+// send announces the gathered frame and writes it when enough is gathered.
+func (s *Session) send(conn *upstream.Conn, h *header, request any, limit time.Duration) error {
+	if err := s.expect(conn, h, request, limit); err != nil {
+		// The connection died since it was leased. Nothing of this request left.
+		s.up.Reset()
+		s.settle(1)
+		return fmt.Errorf("broker connection lost: %w", err)
+	}
+	if s.up.Len() >= gatherLimit {
+		return s.sendUp()
+	}
+	return nil
+}
+
+// unlessUnavailable lets the slow way answer that no broker can be had.
+func (s *Session) unlessUnavailable(err error) error {
+	if _, ok := errors.AsType[*upstream.UnavailableError](err); ok {
+		return nil
+	}
+	return err
+}
+
+// produceAnswer maps a broker's answer and counts what was accepted.
+func (s *Session) produceAnswer(p *upstream.Pending, frame []byte) error {
+	req := p.Request.(*produceRequest)
+	defer req.free()
+	h := header{key: p.Key, version: p.Version, flexible: p.Version >= 9}
+	req.edits = req.edits[:0]
+	c := wire.Cursor{B: frame, Pos: 8}
+	if h.flexible && c.Tags() {
+		return errors.New("tags in the header")
+	}
+	plain := s.parseProduceAnswer(&c, &h, req)
+	if c.Err != nil {
+		return c.Err
+	}
+	if !plain {
+		return s.produceAnswerSlow(&h, req, frame)
+	}
+	if req.swallow {
+		return nil
+	}
+	if h.version >= 13 {
+		for i := range req.edits {
+			copy(frame[req.edits[i].from:], req.edits[i].topic.ID[:])
+		}
+		s.down.Append(frame)
+		return nil
+	}
+	s.down.Begin()
+	s.spliceTopics(&s.down, frame, 4, req.edits, &h, false)
+	s.down.End()
+	return nil
+}
+
+// parseProduceAnswer walks an answer; false: it has an error or a tag.
+func (s *Session) parseProduceAnswer(c *wire.Cursor, h *header, req *produceRequest) bool {
+	for range c.Len(h.flexible) {
+		from := c.Pos
+		var topic *view.Topic
+		if h.version >= 13 {
+			if b := c.Skip(16); b != nil {
+				topic = req.table.VirtualByID([16]byte(b))
+			}
+		} else {
+			topic = req.table.VirtualBytes(c.String(h.flexible))
+		}
+		if topic == nil {
+			return false
+		}
+		req.edits = append(req.edits, edit{from: from, to: c.Pos, topic: topic})
+		for range c.Len(h.flexible) {
+			partition := c.Int32()
+			if c.Int16() != 0 {
+				return false
+			}
+			c.Skip(16) // base offset, log append time
+			if h.version >= 5 {
+				c.Skip(8)
+			}
+			if h.version >= 8 && (c.Len(h.flexible) > 0 || c.String(h.flexible) != nil) {
+				return false
+			}
+			if h.flexible && c.Tags() {
+				return false
+			}
+			_ = partition
+		}
+		if h.flexible && c.Tags() {
+			return false
+		}
+	}
+	c.Skip(4) // throttle
+	if h.flexible && c.Tags() {
+		return false
+	}
+	if c.Err == nil {
+		for i := range req.parts {
+			part := &req.parts[i]
+			part.access.produced.Add(uint64(part.bytes), uint64(part.records))
+			if i == 0 || req.parts[i-1].topic != part.topic {
+				part.access.produced.Request()
+			}
+		}
+	}
+	return true
+}
+
+func (s *Session) produceAnswerSlow(h *header, req *produceRequest, frame []byte) error {
+	kreq := kmsg.NewPtrProduceRequest()
+	kreq.Version = h.version
+	resp := kreq.ResponseKind().(*kmsg.ProduceResponse)
+	body := frame[8:]
+	if h.flexible {
+		body = body[1:]
+	}
+	if err := resp.ReadFrom(body); err != nil {
+		return err
+	}
+	failed, err := s.mapProduceResponse(req.table, resp)
+	if err != nil {
+		return err
+	}
+	for i := range req.parts {
+		part := &req.parts[i]
+		if !failed[produceKey{part.topic, part.partition}] {
+			part.access.produced.Add(uint64(part.bytes), uint64(part.records))
+		}
+	}
+	if req.swallow {
+		s.fail(errors.New("a produce with acks=0 was refused by the broker"))
+		return nil
+	}
+	stripUnknownTags(resp)
+	s.down.Begin()
+	s.down.Copy(frame[4:8])
+	if h.flexible {
+		s.down.Copy([]byte{0})
+	}
+	s.down.Copy(resp.AppendTo(nil))
+	s.down.End()
+	return nil
+}
+
+type produceKey struct {
+	topic     *view.Topic
+	partition int32
+}
+
+// mapProduceResponse turns physical names, ids, nodes and texts into the client's.
+func (s *Session) mapProduceResponse(t *view.Table, resp *kmsg.ProduceResponse) (map[produceKey]bool, error) {
+	failed := make(map[produceKey]bool)
+	for i := range resp.Topics {
+		rt := &resp.Topics[i]
+		var topic *view.Topic
+		if resp.Version >= 13 {
+			topic = t.VirtualByID(rt.TopicID)
+		} else {
+			topic = t.Virtual(rt.Topic)
+		}
+		if topic == nil {
+			return nil, errors.New("answer names a topic that was not asked for")
+		}
+		rt.Topic, rt.TopicID = topic.Name, topic.ID
+		for j := range rt.Partitions {
+			p := &rt.Partitions[j]
+			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
+			if p.ErrorCode == 0 {
+				continue
+			}
+			failed[produceKey{topic, p.Partition}] = true
+			p.ErrorMessage = stockText(p.ErrorCode)
+			for k := range p.ErrorRecords {
+				p.ErrorRecords[k].ErrorMessage = stockText(p.ErrorCode)
+			}
+			s.noteError(p.ErrorCode)
+		}
+	}
+	for i := range resp.Brokers {
+		b := &resp.Brokers[i]
+		b.NodeID = t.VirtualNode(b.NodeID)
+		b.Host, b.Port = s.client.Advertise(b.NodeID)
+	}
+	return failed, nil
+}
+
+// stockText replaces a broker's words, which can hold physical names, hosts and
+// principals, by those of the code.
+func stockText(code int16) *string {
+	if err := kerr.TypedErrorForCode(code); err != nil {
+		return kmsg.StringPtr(err.Description)
+	}
+	return nil
+}
+
+// noteError refreshes metadata when an answer shows that it has changed.
+func (s *Session) noteError(code int16) {
+	switch kerr.ErrorForCode(code) {
+	case kerr.UnknownTopicOrPartition, kerr.LeaderNotAvailable, kerr.NotLeaderForPartition, kerr.UnknownTopicID,
+		kerr.InconsistentTopicID, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.ReplicaNotAvailable, kerr.KafkaStorageError:
+		s.vc.Home.MarkStale()
+	}
+}
+
+// produce is the slow way: it refuses what is to be refused and forwards the rest.
+func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.ProduceRequest)
+	resp := req.ResponseKind().(*kmsg.ProduceResponse)
+	swallow := req.Acks == 0
+	t, err := s.vc.Fresh(ctx, time.Minute)
+	if err != nil {
+		return s.produceRefuseAll(t, req, resp, kerr.NotLeaderForPartition.Code, swallow)
+	}
+	if code := s.produceTxnCode(t, req); code != 0 {
+		return s.produceRefuseAll(t, req, resp, code, swallow)
+	}
+	forward := *req
+	forward.Topics = nil
+	if req.TransactionID != nil {
+		forward.TransactionID = kmsg.StringPtr(t.View.Prefix + *req.TransactionID)
+	}
+	if swallow {
+		forward.Acks = 1
+	}
+	for _, rt := range req.Topics {
+		topic, code := s.nameOrID(t, kmsg.ACLOperationWrite, req.Version >= 13, rt.Topic, rt.TopicID)
+		if code != 0 {
+			resp.Topics = append(resp.Topics, refusedProduce(rt, code))
+			continue
+		}
+		ft := rt
+		ft.Topic, ft.TopicID = topic.Physical.Name, topic.Physical.ID
+		forward.Topics = append(forward.Topics, ft)
+	}
+	if len(forward.Topics) > 0 {
+		up, err := s.request(ctx, upstream.Produce, time.Duration(max(req.TimeoutMillis, 0))*time.Millisecond+grace, &forward)
+		if err := s.unlessUnavailable(err); err != nil {
+			return nil, err
+		}
+		if err != nil {
+			s.vc.Home.MarkStale()
+			for _, rt := range req.Topics {
+				if topic, code := s.nameOrID(t, kmsg.ACLOperationWrite, req.Version >= 13, rt.Topic, rt.TopicID); code == 0 && topic != nil {
+					resp.Topics = append(resp.Topics, refusedProduce(rt, kerr.NotLeaderForPartition.Code))
+				}
+			}
+		} else {
+			answer := up.(*kmsg.ProduceResponse)
+			failed, err := s.mapProduceResponse(t, answer)
+			if err != nil {
+				return nil, err
+			}
+			resp.Topics = append(resp.Topics, answer.Topics...)
+			resp.Brokers, resp.ThrottleMillis = answer.Brokers, answer.ThrottleMillis
+			for _, ft := range forward.Topics {
+				topic := t.Virtual(ft.Topic)
+				access := s.topicAccess(t, topic)
+				for _, p := range ft.Partitions {
+					if !failed[produceKey{topic, p.Partition}] {
+						access.produced.Add(uint64(len(p.Records)), uint64(wire.Batches(p.Records)))
+					}
+				}
+				access.produced.Request()
+			}
+		}
+	}
+	if swallow {
+		return nil, s.refusedWithoutAcks(resp)
+	}
+	return resp, nil
+}
+
+// produceTxnCode is a refusal of the whole request (§C3).
+func (s *Session) produceTxnCode(t *view.Table, req *kmsg.ProduceRequest) int16 {
+	for _, rt := range req.Topics {
+		for _, p := range rt.Partitions {
+			if len(p.Records) >= batchHeader && p.Records[batchAttributes+1]&batchTransactional != 0 {
+				if req.TransactionID == nil || !s.mayTxn(t, kmsg.ACLOperationWrite, *req.TransactionID) {
+					return kerr.TransactionalIDAuthorizationFailed.Code
+				}
+			}
+		}
+	}
+	return 0
+}
+
+func refusedProduce(rt kmsg.ProduceRequestTopic, code int16) kmsg.ProduceResponseTopic {
+	out := kmsg.NewProduceResponseTopic()
+	out.Topic, out.TopicID = rt.Topic, rt.TopicID
+	for _, p := range rt.Partitions {
+		rp := kmsg.NewProduceResponseTopicPartition()
+		rp.Partition, rp.ErrorCode, rp.BaseOffset, rp.LogAppendTime, rp.LogStartOffset = p.Partition, code, -1, -1, -1
+		rp.ErrorMessage = stockText(code)
+		out.Partitions = append(out.Partitions, rp)
+	}
+	return out
+}
+
+func (s *Session) produceRefuseAll(_ *view.Table, req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, code int16, swallow bool) (kmsg.Response, error) {
+	for _, rt := range req.Topics {
+		resp.Topics = append(resp.Topics, refusedProduce(rt, code))
+	}
+	if swallow {
+		return nil, s.refusedWithoutAcks(resp)
+	}
+	return resp, nil
+}
+
+// refusedWithoutAcks closes the connection when anything failed: with acks=0 there
+// is no other way to say so, and a broker does the same.
+func (s *Session) refusedWithoutAcks(resp *kmsg.ProduceResponse) error {
+	for _, rt := range resp.Topics {
+		for _, p := range rt.Partitions {
+			if p.ErrorCode != 0 {
+				return fmt.Errorf("refused with acks=0 (%w): %w", kerr.ErrorForCode(p.ErrorCode), errClose)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/view"
+)
+
+// Metadata (PROTOCOL.md §B2): versions 0 to 13; answered from the cache; ids in
+// answers from 10, in requests from 12.
+
+// metadataAge is how old the metadata may be that a client's Metadata request is
+// answered from, while the cluster answers.
+const metadataAge = time.Second
+
+// errForeign is an answer that names what was not asked for. It must not reach
+// the client.
+var errForeign = errors.New("answer names something that was not asked for")
+
+// table is the view of now; the error says that the cluster was never reached.
+func (s *Session) table(ctx context.Context) (*view.Table, error) {
+	if t := s.vc.Table(); t != nil {
+		return t, nil
+	}
+	return s.vc.Fresh(ctx, time.Minute)
+}
+
+func metadata(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.MetadataRequest)
+	resp := req.ResponseKind().(*kmsg.MetadataResponse)
+	t, err := s.vc.Fresh(ctx, metadataAge)
+	if err != nil {
+		return nil, err
+	}
+	all := req.Topics == nil || (req.Version == 0 && len(req.Topics) == 0)
+	if !all && s.missing(t, req) {
+		// A topic that is not there may have been made a moment ago.
+		s.vc.Home.MarkStale()
+		if t, err = s.vc.Fresh(ctx, metadataAge); err != nil {
+			return nil, err
+		}
+	}
+	for _, b := range t.Meta.Brokers {
+		out := kmsg.NewMetadataResponseBroker()
+		out.NodeID = t.VirtualNode(b.ID)
+		out.Host, out.Port = s.client.Advertise(out.NodeID)
+		out.Rack = b.Rack
+		resp.Brokers = append(resp.Brokers, out)
+	}
+	resp.ClusterID = kmsg.StringPtr(t.View.ClusterID)
+	resp.ControllerID = t.Controller()
+	resp.AuthorizedOperations = s.operations(t, req.IncludeClusterAuthorizedOperations, kmsg.ACLResourceTypeCluster, clusterName)
+	describe := kmsg.ACLOperationDescribe
+	if all {
+		for _, topic := range t.Topics {
+			if s.mayTopic(t, describe, topic.Name) {
+				resp.Topics = append(resp.Topics, s.metadataTopic(t, topic, req))
+			}
+		}
+		return resp, nil
+	}
+	for _, rt := range req.Topics {
+		if rt.Topic == nil {
+			out := kmsg.NewMetadataResponseTopic()
+			out.TopicID, out.AuthorizedOperations = rt.TopicID, -2147483648
+			topic, code := s.topicByID(t, describe, rt.TopicID)
+			if code != 0 {
+				out.ErrorCode = code
+				resp.Topics = append(resp.Topics, out)
+				continue
+			}
+			resp.Topics = append(resp.Topics, s.metadataTopic(t, topic, req))
+			continue
+		}
+		name := *rt.Topic
+		out := kmsg.NewMetadataResponseTopic()
+		out.Topic, out.AuthorizedOperations = rt.Topic, -2147483648
+		topic, code := s.topic(t, describe, name)
+		switch {
+		case code == kerr.UnknownTopicOrPartition.Code && !legalTopic(name):
+			out.ErrorCode = kerr.InvalidTopicException.Code
+		case code == kerr.UnknownTopicOrPartition.Code && (req.AllowAutoTopicCreation || req.Version < 4) && s.mayAutoCreate(t, name):
+			out.ErrorCode = s.autoCreate(ctx, t, name)
+		case code != 0:
+			out.ErrorCode = code
+		default:
+			out = s.metadataTopic(t, topic, req)
+		}
+		resp.Topics = append(resp.Topics, out)
+	}
+	return resp, nil
+}
+
+// missing reports whether the request asks for a topic that is not in t.
+func (s *Session) missing(t *view.Table, req *kmsg.MetadataRequest) bool {
+	for _, rt := range req.Topics {
+		switch {
+		case rt.Topic == nil && t.TopicByID(rt.TopicID) == nil:
+			return true
+		case rt.Topic != nil && t.Topic(*rt.Topic) == nil:
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Session) metadataTopic(t *view.Table, topic *view.Topic, req *kmsg.MetadataRequest) kmsg.MetadataResponseTopic {
+	out := kmsg.NewMetadataResponseTopic()
+	out.Topic, out.TopicID = kmsg.StringPtr(topic.Name), topic.ID
+	out.ErrorCode = topic.Physical.ErrorCode
+	out.AuthorizedOperations = s.operations(t, req.IncludeTopicAuthorizedOperations, kmsg.ACLResourceTypeTopic, topic.Name)
+	for i, p := range topic.Physical.Partitions {
+		rp := kmsg.NewMetadataResponseTopicPartition()
+		rp.Partition, rp.ErrorCode, rp.LeaderEpoch = int32(i), p.ErrorCode, p.LeaderEpoch
+		rp.Leader = t.VirtualNode(p.Leader)
+		rp.Replicas, rp.ISR = t.VirtualNodes(p.Replicas), t.VirtualNodes(p.ISR)
+		rp.OfflineReplicas = t.VirtualNodes(p.Offline)
+		out.Partitions = append(out.Partitions, rp)
+	}
+	return out
+}
+
+// legalTopic is what Kafka's Topic.validate allows.
+func legalTopic(name string) bool {
+	if name == "" || name == "." || name == ".." || len(name) > 249 {
+		return false
+	}
+	for i := range len(name) {
+		switch b := name[i]; {
+		case b >= 'a' && b <= 'z', b >= 'A' && b <= 'Z', b >= '0' && b <= '9', b == '.', b == '_', b == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}

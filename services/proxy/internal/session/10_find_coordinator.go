@@ -1,0 +1,90 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
+)
+
+// FindCoordinator: versions 0 to 6; one key to 3, a list from 4. Key type 0 is a
+// group, 1 a transactional id; 2 (share groups) only brokers ask for.
+func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.FindCoordinatorRequest)
+	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
+	keys := req.CoordinatorKeys
+	if req.Version <= 3 {
+		keys = []string{req.CoordinatorKey}
+	}
+	t, err := s.table(ctx)
+	out := make([]kmsg.FindCoordinatorResponseCoordinator, len(keys))
+	forward := *req
+	forward.CoordinatorKey, forward.CoordinatorKeys = "", nil
+	var sent []int
+	for i, key := range keys {
+		out[i] = kmsg.NewFindCoordinatorResponseCoordinator()
+		out[i].Key, out[i].NodeID, out[i].Port = key, -1, -1
+		switch {
+		case err != nil:
+			out[i].ErrorCode = kerr.CoordinatorNotAvailable.Code
+		case req.CoordinatorType == 0 && !s.mayGroup(t, kmsg.ACLOperationDescribe, key):
+			out[i].ErrorCode = kerr.GroupAuthorizationFailed.Code
+		case req.CoordinatorType == 1 && !s.mayTxn(t, kmsg.ACLOperationDescribe, key):
+			out[i].ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
+		case req.CoordinatorType > 1 || req.CoordinatorType < 0:
+			out[i].ErrorCode = kerr.InvalidRequest.Code
+		default:
+			sent = append(sent, i)
+			forward.CoordinatorKey = t.View.Prefix + key
+			forward.CoordinatorKeys = append(forward.CoordinatorKeys, t.View.Prefix+key)
+		}
+		if out[i].ErrorCode != 0 {
+			out[i].ErrorMessage = stockText(out[i].ErrorCode)
+		}
+	}
+	if len(sent) > 0 {
+		up, err := s.request(ctx, upstream.Control, 0, &forward)
+		if err != nil {
+			s.vc.Home.MarkStale()
+			for _, i := range sent {
+				out[i].ErrorCode = kerr.CoordinatorNotAvailable.Code
+				out[i].ErrorMessage = stockText(out[i].ErrorCode)
+			}
+		} else {
+			answer := up.(*kmsg.FindCoordinatorResponse)
+			resp.ThrottleMillis = answer.ThrottleMillis
+			answers := answer.Coordinators
+			if req.Version <= 3 {
+				c := kmsg.NewFindCoordinatorResponseCoordinator()
+				c.NodeID, c.ErrorCode = answer.NodeID, answer.ErrorCode
+				answers = []kmsg.FindCoordinatorResponseCoordinator{c}
+			}
+			if len(answers) != len(sent) {
+				return nil, errForeign
+			}
+			for k, i := range sent {
+				s.coordinatorOf(t, &out[i], answers[k])
+			}
+		}
+	}
+	if req.Version <= 3 {
+		c := out[0]
+		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Host, resp.Port = c.ErrorCode, c.ErrorMessage, c.NodeID, c.Host, c.Port
+		return resp, nil
+	}
+	resp.Coordinators = out
+	return resp, nil
+}
+
+func (s *Session) coordinatorOf(t *view.Table, out *kmsg.FindCoordinatorResponseCoordinator, a kmsg.FindCoordinatorResponseCoordinator) {
+	out.ErrorCode = a.ErrorCode
+	if a.ErrorCode != 0 {
+		out.ErrorMessage = stockText(a.ErrorCode)
+		return
+	}
+	out.NodeID = t.VirtualNode(a.NodeID)
+	out.Host, out.Port = s.client.Advertise(out.NodeID)
+}

@@ -1,0 +1,52 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// consumerProtocol is the protocol type whose metadata the coordinator reads.
+const consumerProtocol = "consumer"
+
+// JoinGroup: versions 0 to 9. The answer waits for the other members, up to the
+// rebalance timeout, on a connection of its own class. Subscribed topics are
+// renamed inside the consumer protocol's metadata (PROTOCOL.md §B5).
+func joinGroup(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.JoinGroupRequest)
+	resp := req.ResponseKind().(*kmsg.JoinGroupResponse)
+	resp.Generation, resp.MemberID = -1, req.MemberID
+	t, err := s.table(ctx)
+	if err != nil {
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		return resp, nil
+	}
+	if !s.mayGroup(t, kmsg.ACLOperationRead, req.Group) {
+		resp.ErrorCode = kerr.GroupAuthorizationFailed.Code
+		return resp, nil
+	}
+	req.Group = group(t, req.Group)
+	consumer := req.ProtocolType == consumerProtocol
+	if consumer {
+		for i := range req.Protocols {
+			req.Protocols[i].Metadata = subscription(req.Protocols[i].Metadata, false, toPhysical(t))
+		}
+	}
+	wait := max(req.RebalanceTimeoutMillis, req.SessionTimeoutMillis)
+	up, code := s.coordinator(ctx, upstream.GroupWait, time.Duration(max(wait, 0))*time.Millisecond+grace, req)
+	if code != 0 {
+		resp.ErrorCode = code
+		return resp, nil
+	}
+	answer := up.(*kmsg.JoinGroupResponse)
+	if consumer {
+		for i := range answer.Members {
+			answer.Members[i].ProtocolMetadata = subscription(answer.Members[i].ProtocolMetadata, false, toVirtual(t))
+		}
+	}
+	return answer, nil
+}

@@ -1,0 +1,32 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// LeaveGroup: versions 0 to 5; several members from 3.
+func leaveGroup(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.LeaveGroupRequest)
+	resp := req.ResponseKind().(*kmsg.LeaveGroupResponse)
+	t, err := s.table(ctx)
+	if err != nil {
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		return resp, nil
+	}
+	if !s.mayGroup(t, kmsg.ACLOperationRead, req.Group) {
+		resp.ErrorCode = kerr.GroupAuthorizationFailed.Code
+		return resp, nil
+	}
+	req.Group = group(t, req.Group)
+	up, code := s.coordinator(ctx, upstream.Control, 0, req)
+	if code != 0 {
+		resp.ErrorCode = code
+		return resp, nil
+	}
+	return up, nil
+}

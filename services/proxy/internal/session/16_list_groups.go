@@ -1,0 +1,42 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// ListGroups: versions 0 to 5. Clients ask every broker; each answers for the
+// groups it coordinates. Groups of others and groups without DESCRIBE are left
+// out.
+func listGroups(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.ListGroupsRequest)
+	resp := req.ResponseKind().(*kmsg.ListGroupsResponse)
+	t, err := s.table(ctx)
+	if err != nil {
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		return resp, nil
+	}
+	up, err := s.request(ctx, upstream.Control, 0, req)
+	if err != nil {
+		s.vc.Home.MarkStale()
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		return resp, nil
+	}
+	answer := up.(*kmsg.ListGroupsResponse)
+	all := s.mayCluster(t, kmsg.ACLOperationDescribe)
+	kept := answer.Groups[:0]
+	for _, g := range answer.Groups {
+		name, ok := ungroup(t, g.Group)
+		if !ok || !all && !s.mayGroup(t, kmsg.ACLOperationDescribe, name) {
+			continue
+		}
+		g.Group = name
+		kept = append(kept, g)
+	}
+	answer.Groups = kept
+	return answer, nil
+}

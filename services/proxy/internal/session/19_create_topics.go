@@ -1,0 +1,241 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
+)
+
+// CreateTopics: versions 2 to 7. A standard virtual cluster's tenant creates
+// topics below its prefix on home, within the policy of the virtual cluster; a
+// partner's cannot create any.
+
+// defaultConfigKeys are the topic configs that tenants may set where the policy
+// names none: none of them touches placement, throttles or other tenants.
+var defaultConfigKeys = []string{
+	"cleanup.policy", "compression.type", "delete.retention.ms", "max.compaction.lag.ms", "max.message.bytes",
+	"message.timestamp.after.max.ms", "message.timestamp.before.max.ms", "message.timestamp.type",
+	"min.cleanable.dirty.ratio", "min.compaction.lag.ms", "min.insync.replicas", "retention.bytes", "retention.ms",
+	"segment.bytes", "segment.ms",
+}
+
+func configKeys(t *view.Table) []string {
+	if keys := t.View.Spec.Topics.ConfigKeys; len(keys) > 0 {
+		return keys
+	}
+	return defaultConfigKeys
+}
+
+// refusalText is a code and a text for the tenant.
+type refusalText struct {
+	code int16
+	text string
+}
+
+func refuseWith(err *kerr.Error, format string, args ...any) *refusalText {
+	return &refusalText{err.Code, fmt.Sprintf(format, args...)}
+}
+
+// checkCreate judges one topic to be created and fills in the policy's defaults.
+func (s *Session) checkCreate(t *view.Table, rt *kmsg.CreateTopicsRequestTopic) *refusalText {
+	p := t.View.Spec.Topics
+	switch {
+	case !s.mayCluster(t, kmsg.ACLOperationCreate) && !s.mayTopic(t, kmsg.ACLOperationCreate, rt.Topic):
+		return refuseWith(kerr.TopicAuthorizationFailed, "%s", kerr.TopicAuthorizationFailed.Description)
+	case !t.View.Standard():
+		return refuseWith(kerr.PolicyViolation, "topics cannot be created in this virtual cluster: it has alias topics only, which are managed in the portal")
+	case !legalTopic(rt.Topic):
+		return refuseWith(kerr.InvalidTopicException, "topic name must be 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-', and not '.' or '..'")
+	case len(t.View.Prefix)+len(rt.Topic) > 249:
+		return refuseWith(kerr.InvalidTopicException, "topic name is too long: at most %d characters in this virtual cluster", 249-len(t.View.Prefix))
+	case len(rt.Topic) >= 2 && rt.Topic[:2] == "__":
+		return refuseWith(kerr.InvalidTopicException, "topic names that begin with '__' are reserved")
+	case t.View.IsAlias(rt.Topic) || t.Topic(rt.Topic) != nil:
+		return refuseWith(kerr.TopicAlreadyExists, "topic '%s' already exists", rt.Topic)
+	case len(rt.ReplicaAssignment) > 0:
+		return refuseWith(kerr.PolicyViolation, "replica assignments are the provider's choice: give a partition count and a replication factor, or -1")
+	}
+	if rt.NumPartitions == -1 && p.DefaultPartitions > 0 {
+		rt.NumPartitions = p.DefaultPartitions
+	}
+	if rt.ReplicationFactor == -1 && p.DefaultReplicationFactor > 0 {
+		rt.ReplicationFactor = p.DefaultReplicationFactor
+	}
+	if most := s.maxPartitions(t); rt.NumPartitions > most {
+		return refuseWith(kerr.PolicyViolation, "%d partitions: at most %d are allowed for a topic", rt.NumPartitions, most)
+	}
+	low, high := max(p.MinReplicationFactor, 1), p.MaxReplicationFactor
+	if high == 0 {
+		high = 3
+	}
+	if rt.ReplicationFactor != -1 && (rt.ReplicationFactor < low || rt.ReplicationFactor > high) {
+		return refuseWith(kerr.PolicyViolation, "replication factor %d: %d to %d are allowed", rt.ReplicationFactor, low, high)
+	}
+	for _, c := range rt.Configs {
+		if !slices.Contains(configKeys(t), c.Name) {
+			return refuseWith(kerr.PolicyViolation, "config '%s' cannot be set; these can: %v", c.Name, configKeys(t))
+		}
+	}
+	if p.MaxTopics > 0 && s.ownTopics(t) >= p.MaxTopics {
+		return refuseWith(kerr.PolicyViolation, "the virtual cluster has its %d topics: delete one, or ask for more", p.MaxTopics)
+	}
+	return nil
+}
+
+func (s *Session) maxPartitions(t *view.Table) int32 {
+	if n := t.View.Spec.Topics.MaxPartitions; n > 0 {
+		return n
+	}
+	return 100
+}
+
+func (s *Session) ownTopics(t *view.Table) (n int) {
+	for _, topic := range t.Topics {
+		if !topic.Alias {
+			n++
+		}
+	}
+	return n
+}
+
+func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.CreateTopicsRequest)
+	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+	refuse := func(name string, why *refusalText) {
+		out := kmsg.NewCreateTopicsResponseTopic()
+		out.Topic, out.ErrorCode, out.ErrorMessage = name, why.code, kmsg.StringPtr(why.text)
+		out.NumPartitions, out.ReplicationFactor = -1, -1
+		resp.Topics = append(resp.Topics, out)
+	}
+	t, err := s.vc.Fresh(ctx, metadataAge)
+	forward := *req
+	forward.Topics = nil
+	seen := make(map[string]int)
+	for _, rt := range req.Topics {
+		seen[rt.Topic]++
+	}
+	done := make(map[string]bool)
+	for _, rt := range req.Topics {
+		if done[rt.Topic] {
+			continue
+		}
+		done[rt.Topic] = true
+		switch {
+		case err != nil:
+			refuse(rt.Topic, refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))
+		case seen[rt.Topic] > 1:
+			refuse(rt.Topic, refuseWith(kerr.InvalidRequest, "Duplicate topic name."))
+		default:
+			if why := s.checkCreate(t, &rt); why != nil {
+				refuse(rt.Topic, why)
+				continue
+			}
+			rt.Topic = t.View.Prefix + rt.Topic
+			forward.Topics = append(forward.Topics, rt)
+		}
+	}
+	if len(forward.Topics) == 0 {
+		return resp, nil
+	}
+	up, err := s.request(ctx, upstream.Control, adminLimit(req.TimeoutMillis), &forward)
+	if err != nil {
+		for _, rt := range forward.Topics {
+			refuse(rt.Topic[len(t.View.Prefix):], refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))
+		}
+		return resp, nil
+	}
+	answer := up.(*kmsg.CreateTopicsResponse)
+	if !req.ValidateOnly {
+		t = s.awaitTopics(ctx, answer.Topics)
+	}
+	for i := range answer.Topics {
+		rt := &answer.Topics[i]
+		if len(rt.Topic) < len(t.View.Prefix) {
+			return nil, errForeign
+		}
+		physical := rt.Topic
+		rt.Topic = rt.Topic[len(t.View.Prefix):]
+		rt.TopicID = [16]byte{}
+		if topic := t.Virtual(physical); topic != nil {
+			rt.TopicID = topic.ID
+		}
+		if rt.ErrorCode != 0 {
+			rt.ErrorMessage = stockText(rt.ErrorCode)
+			continue
+		}
+		if !s.mayTopic(t, kmsg.ACLOperationDescribeConfigs, rt.Topic) {
+			rt.Configs, rt.NumPartitions, rt.ReplicationFactor = nil, -1, -1
+			rt.ConfigErrorCode = kerr.TopicAuthorizationFailed.Code
+		}
+	}
+	answer.Topics = append(resp.Topics, answer.Topics...)
+	return answer, nil
+}
+
+// adminLimit is how long a broker may take over an admin request.
+func adminLimit(timeoutMillis int32) time.Duration {
+	return time.Duration(max(timeoutMillis, 0))*time.Millisecond + grace
+}
+
+// awaitTopics refreshes metadata until the created topics are in it, so that the
+// answer can carry their ids and the client's next request finds them.
+func (s *Session) awaitTopics(ctx context.Context, created []kmsg.CreateTopicsResponseTopic) *view.Table {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		s.vc.Home.MarkStale()
+		t, err := s.vc.Fresh(ctx, 0)
+		all := err == nil
+		if all {
+			for _, rt := range created {
+				if rt.ErrorCode == 0 && t.Virtual(rt.Topic) == nil {
+					all = false
+				}
+			}
+		}
+		if all || s.pause(ctx, wait) != nil {
+			return s.vc.Table()
+		}
+	}
+}
+
+// mayAutoCreate reports whether asking for a topic may make it (auto.create.topics).
+func (s *Session) mayAutoCreate(t *view.Table, name string) bool {
+	rt := kmsg.NewCreateTopicsRequestTopic()
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, -1, -1
+	return t.View.Spec.AutoCreateTopics && s.checkCreate(t, &rt) == nil
+}
+
+// autoCreate creates a topic as a broker does for a Metadata request that allows
+// it, through the same policy as CreateTopics; the client asks again.
+func (s *Session) autoCreate(ctx context.Context, t *view.Table, name string) int16 {
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.Version = 4
+	req.TimeoutMillis = 5000
+	rt := kmsg.NewCreateTopicsRequestTopic()
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, -1, -1
+	if why := s.checkCreate(t, &rt); why != nil {
+		return why.code
+	}
+	rt.Topic = t.View.Prefix + name
+	req.Topics = append(req.Topics, rt)
+	up, err := s.request(ctx, upstream.Control, adminLimit(req.TimeoutMillis), req)
+	if err != nil {
+		return kerr.LeaderNotAvailable.Code
+	}
+	answer := up.(*kmsg.CreateTopicsResponse)
+	s.awaitTopics(ctx, answer.Topics)
+	for _, rt := range answer.Topics {
+		if rt.ErrorCode != 0 && rt.ErrorCode != kerr.TopicAlreadyExists.Code {
+			return rt.ErrorCode
+		}
+	}
+	return kerr.LeaderNotAvailable.Code
+}

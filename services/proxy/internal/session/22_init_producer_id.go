@@ -1,0 +1,81 @@
+package session
+
+import (
+	"context"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// InitProducerId: versions 0 to 5. Without a transactional id the cluster's own
+// id is handed on while a virtual cluster has one cluster: it is unique there.
+func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.InitProducerIDRequest)
+	resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
+	resp.ProducerID, resp.ProducerEpoch = -1, -1
+	t, err := s.table(ctx)
+	if err != nil {
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		return resp, nil
+	}
+	if req.TransactionalID == nil {
+		if !s.mayCluster(t, kmsg.ACLOperationIdempotentWrite) &&
+			!t.View.ACL.AllowedByType(s.principal, s.host, kmsg.ACLOperationWrite, kmsg.ACLResourceTypeTopic) {
+			resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+			return resp, nil
+		}
+	} else {
+		if !s.mayTxn(t, kmsg.ACLOperationWrite, *req.TransactionalID) {
+			resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
+			return resp, nil
+		}
+		s.txn.reset(*req.TransactionalID)
+		req.TransactionalID = kmsg.StringPtr(t.View.Prefix + *req.TransactionalID)
+	}
+	up, err := s.request(ctx, upstream.Control, 0, req)
+	if err != nil {
+		s.vc.Home.MarkStale()
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		return resp, nil
+	}
+	return up, nil
+}
+
+// transactions remembers which transactions of this connection had partitions
+// refused and nothing forwarded: a broker knows nothing of them and would answer
+// their abort with INVALID_TXN_STATE, which kills librdkafka and franz-go
+// producers (PROTOCOL.md §C3).
+type transactions struct {
+	mu    sync.Mutex
+	state map[string]txnState
+}
+
+type txnState struct{ refused, forwarded bool }
+
+func (x *transactions) note(id string, refused bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.state == nil {
+		x.state = make(map[string]txnState)
+	}
+	st := x.state[id]
+	st.refused = st.refused || refused
+	st.forwarded = st.forwarded || !refused
+	x.state[id] = st
+}
+
+func (x *transactions) reset(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.state, id)
+}
+
+// empty reports whether everything of the transaction was refused.
+func (x *transactions) empty(id string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.state[id].refused && !x.state[id].forwarded
+}

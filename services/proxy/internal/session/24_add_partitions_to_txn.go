@@ -1,0 +1,73 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// AddPartitionsToTxn: versions 0 to 3; 4 and up are between brokers. One topic
+// that is refused refuses the request: the others get OPERATION_NOT_ATTEMPTED.
+func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.AddPartitionsToTxnRequest)
+	resp := req.ResponseKind().(*kmsg.AddPartitionsToTxnResponse)
+	answerAll := func(code func(topic string) int16) kmsg.Response {
+		for _, rt := range req.Topics {
+			out := kmsg.NewAddPartitionsToTxnResponseTopic()
+			out.Topic = rt.Topic
+			for _, p := range rt.Partitions {
+				rp := kmsg.NewAddPartitionsToTxnResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p, code(rt.Topic)
+				out.Partitions = append(out.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, out)
+		}
+		return resp
+	}
+	same := func(code int16) func(string) int16 { return func(string) int16 { return code } }
+	t, err := s.table(ctx)
+	if err != nil {
+		return answerAll(same(kerr.CoordinatorNotAvailable.Code)), nil
+	}
+	if !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID) {
+		return answerAll(same(kerr.TransactionalIDAuthorizationFailed.Code)), nil
+	}
+	forward := *req
+	forward.TransactionalID, forward.Topics = t.View.Prefix+req.TransactionalID, nil
+	refused := make(map[string]int16)
+	for _, rt := range req.Topics {
+		topic, code := s.topic(t, kmsg.ACLOperationWrite, rt.Topic)
+		if code != 0 {
+			refused[rt.Topic] = code
+			continue
+		}
+		rt.Topic = topic.Physical.Name
+		forward.Topics = append(forward.Topics, rt)
+	}
+	if len(refused) > 0 {
+		s.txn.note(req.TransactionalID, true)
+		return answerAll(func(topic string) int16 {
+			if code, ok := refused[topic]; ok {
+				return code
+			}
+			return kerr.OperationNotAttempted.Code
+		}), nil
+	}
+	s.txn.note(req.TransactionalID, false)
+	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	if code != 0 {
+		return answerAll(same(code)), nil
+	}
+	answer := up.(*kmsg.AddPartitionsToTxnResponse)
+	for i := range answer.Topics {
+		topic := t.Virtual(answer.Topics[i].Topic)
+		if topic == nil {
+			return nil, errForeign
+		}
+		answer.Topics[i].Topic = topic.Name
+	}
+	return answer, nil
+}

@@ -1,0 +1,38 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// AddOffsetsToTxn: versions 0 to 4.
+func addOffsetsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.AddOffsetsToTxnRequest)
+	resp := req.ResponseKind().(*kmsg.AddOffsetsToTxnResponse)
+	t, err := s.table(ctx)
+	switch {
+	case err != nil:
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		return resp, nil
+	case !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID):
+		resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
+		return resp, nil
+	case !s.mayGroup(t, kmsg.ACLOperationRead, req.Group):
+		s.txn.note(req.TransactionalID, true)
+		resp.ErrorCode = kerr.GroupAuthorizationFailed.Code
+		return resp, nil
+	}
+	s.txn.note(req.TransactionalID, false)
+	req.TransactionalID = t.View.Prefix + req.TransactionalID
+	req.Group = group(t, req.Group)
+	up, code := s.coordinator(ctx, upstream.Control, 0, req)
+	if code != 0 {
+		resp.ErrorCode = code
+		return resp, nil
+	}
+	return up, nil
+}

@@ -1,0 +1,71 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// TxnOffsetCommit: versions 0 to 5; 6 (ids, KIP-1319) is not served.
+func txnOffsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.TxnOffsetCommitRequest)
+	resp := req.ResponseKind().(*kmsg.TxnOffsetCommitResponse)
+	refuse := func(rt kmsg.TxnOffsetCommitRequestTopic, code int16) {
+		out := kmsg.NewTxnOffsetCommitResponseTopic()
+		out.Topic = rt.Topic
+		for _, p := range rt.Partitions {
+			rp := kmsg.NewTxnOffsetCommitResponseTopicPartition()
+			rp.Partition, rp.ErrorCode = p.Partition, code
+			out.Partitions = append(out.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, out)
+	}
+	refuseAll := func(code int16) (kmsg.Response, error) {
+		resp.Topics = nil
+		for _, rt := range req.Topics {
+			refuse(rt, code)
+		}
+		return resp, nil
+	}
+	t, err := s.table(ctx)
+	switch {
+	case err != nil:
+		return refuseAll(kerr.CoordinatorNotAvailable.Code)
+	case !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID):
+		return refuseAll(kerr.TransactionalIDAuthorizationFailed.Code)
+	case !s.mayGroup(t, kmsg.ACLOperationRead, req.Group):
+		return refuseAll(kerr.GroupAuthorizationFailed.Code)
+	}
+	forward := *req
+	forward.TransactionalID, forward.Group, forward.Topics = t.View.Prefix+req.TransactionalID, group(t, req.Group), nil
+	for _, rt := range req.Topics {
+		topic, code := s.topic(t, kmsg.ACLOperationRead, rt.Topic)
+		if code != 0 {
+			refuse(rt, code)
+			continue
+		}
+		rt.Topic = topic.Physical.Name
+		forward.Topics = append(forward.Topics, rt)
+	}
+	if len(forward.Topics) == 0 {
+		return resp, nil
+	}
+	s.txn.note(req.TransactionalID, false)
+	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	if code != 0 {
+		return refuseAll(code)
+	}
+	answer := up.(*kmsg.TxnOffsetCommitResponse)
+	for i := range answer.Topics {
+		topic := t.Virtual(answer.Topics[i].Topic)
+		if topic == nil {
+			return nil, errForeign
+		}
+		answer.Topics[i].Topic = topic.Name
+	}
+	answer.Topics = append(resp.Topics, answer.Topics...)
+	return answer, nil
+}

@@ -1,0 +1,61 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// OffsetDelete: version 0. DELETE on the group, READ on each topic.
+func offsetDelete(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.OffsetDeleteRequest)
+	resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
+	t, err := s.table(ctx)
+	if err != nil {
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		return resp, nil
+	}
+	if !s.mayGroup(t, kmsg.ACLOperationDelete, req.Group) {
+		resp.ErrorCode = kerr.GroupAuthorizationFailed.Code
+		return resp, nil
+	}
+	forward := *req
+	forward.Group, forward.Topics = group(t, req.Group), nil
+	for _, rt := range req.Topics {
+		topic, code := s.topic(t, kmsg.ACLOperationRead, rt.Topic)
+		if code != 0 {
+			out := kmsg.NewOffsetDeleteResponseTopic()
+			out.Topic = rt.Topic
+			for _, p := range rt.Partitions {
+				rp := kmsg.NewOffsetDeleteResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, code
+				out.Partitions = append(out.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, out)
+			continue
+		}
+		rt.Topic = topic.Physical.Name
+		forward.Topics = append(forward.Topics, rt)
+	}
+	if len(forward.Topics) == 0 {
+		return resp, nil
+	}
+	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	if code != 0 {
+		resp.ErrorCode, resp.Topics = code, nil
+		return resp, nil
+	}
+	answer := up.(*kmsg.OffsetDeleteResponse)
+	for i := range answer.Topics {
+		topic := t.Virtual(answer.Topics[i].Topic)
+		if topic == nil {
+			return nil, errForeign
+		}
+		answer.Topics[i].Topic = topic.Name
+	}
+	answer.Topics = append(resp.Topics, answer.Topics...)
+	return answer, nil
+}

@@ -1,0 +1,41 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// DescribeCluster: versions 0 to 2; endpoint type 2 (controllers) is not for
+// tenants.
+func describeCluster(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.DescribeClusterRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeClusterResponse)
+	t, err := s.vc.Fresh(ctx, metadataAge)
+	if err != nil {
+		return nil, err
+	}
+	resp.EndpointType = req.EndpointType
+	if req.Version >= 1 && req.EndpointType != 1 {
+		resp.ErrorCode = kerr.MismatchedEndpointType.Code
+		resp.ErrorMessage = stockText(resp.ErrorCode)
+		return resp, nil
+	}
+	resp.ClusterID, resp.ControllerID = t.View.ClusterID, t.Controller()
+	for _, b := range t.Meta.Brokers {
+		out := kmsg.NewDescribeClusterResponseBroker()
+		out.NodeID = t.VirtualNode(b.ID)
+		out.Host, out.Port = s.client.Advertise(out.NodeID)
+		out.Rack = b.Rack
+		resp.Brokers = append(resp.Brokers, out)
+	}
+	resp.ClusterAuthorizedOperations = -2147483648
+	if req.IncludeClusterAuthorizedOperations {
+		resp.ClusterAuthorizedOperations = 0
+		if s.mayCluster(t, kmsg.ACLOperationDescribe) {
+			resp.ClusterAuthorizedOperations = s.operations(t, true, kmsg.ACLResourceTypeCluster, clusterName)
+		}
+	}
+	return resp, nil
+}

@@ -1,0 +1,64 @@
+package session
+
+import (
+	"context"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// DescribeTransactions: version 0. Topics that the client may not see are left out.
+func describeTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.DescribeTransactionsRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeTransactionsResponse)
+	refuse := func(id string, code int16) {
+		out := kmsg.NewDescribeTransactionsResponseTransactionState()
+		out.TransactionalID, out.ErrorCode = id, code
+		resp.TransactionStates = append(resp.TransactionStates, out)
+	}
+	t, err := s.table(ctx)
+	forward := *req
+	forward.TransactionalIDs = nil
+	for _, id := range req.TransactionalIDs {
+		switch {
+		case err != nil:
+			refuse(id, kerr.CoordinatorNotAvailable.Code)
+		case !s.mayTxn(t, kmsg.ACLOperationDescribe, id):
+			refuse(id, kerr.TransactionalIDAuthorizationFailed.Code)
+		default:
+			forward.TransactionalIDs = append(forward.TransactionalIDs, t.View.Prefix+id)
+		}
+	}
+	if len(forward.TransactionalIDs) == 0 {
+		return resp, nil
+	}
+	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	if code != 0 {
+		for _, id := range forward.TransactionalIDs {
+			refuse(id[len(t.View.Prefix):], code)
+		}
+		return resp, nil
+	}
+	answer := up.(*kmsg.DescribeTransactionsResponse)
+	for i := range answer.TransactionStates {
+		st := &answer.TransactionStates[i]
+		id, ok := strings.CutPrefix(st.TransactionalID, t.View.Prefix)
+		if !ok {
+			return nil, errForeign
+		}
+		st.TransactionalID = id
+		kept := st.Topics[:0]
+		for _, rt := range st.Topics {
+			if topic := t.Virtual(rt.Topic); topic != nil && s.mayTopic(t, kmsg.ACLOperationDescribe, topic.Name) {
+				rt.Topic = topic.Name
+				kept = append(kept, rt)
+			}
+		}
+		st.Topics = kept
+	}
+	answer.TransactionStates = append(resp.TransactionStates, answer.TransactionStates...)
+	return answer, nil
+}

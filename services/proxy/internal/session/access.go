@@ -1,0 +1,123 @@
+package session
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/meter"
+	"tollgate.internal/services/proxy/internal/view"
+)
+
+// accessCache remembers, for one table, what the session may do with each topic,
+// so that a forwarded frame costs a map look-up. A new view or new metadata is a
+// new table and empties it.
+type accessCache struct {
+	table  *view.Table
+	topics map[*view.Topic]*topicAccess
+}
+
+type topicAccess struct {
+	read, write bool
+	produced    *meter.Counter
+}
+
+func (s *Session) topicAccess(t *view.Table, topic *view.Topic) *topicAccess {
+	if s.access.table != t {
+		s.access.table = t
+		s.access.topics = make(map[*view.Topic]*topicAccess)
+	}
+	a := s.access.topics[topic]
+	if a == nil {
+		key := meter.Key{VirtualCluster: s.vc.Name, Principal: s.principal, Topic: topic.Name, Cluster: t.View.Spec.Home}
+		a = &topicAccess{
+			read:  s.may(t, kmsg.ACLOperationRead, kmsg.ACLResourceTypeTopic, topic.Name),
+			write: topic.Writable && s.may(t, kmsg.ACLOperationWrite, kmsg.ACLResourceTypeTopic, topic.Name),
+		}
+		key.Direction = meter.Produced
+		a.produced = s.node.Meter.Counter(key)
+		s.access.topics[topic] = a
+	}
+	return a
+}
+
+// clusterName is the one name of the cluster resource.
+const clusterName = "kafka-cluster"
+
+// may decides as StandardAuthorizer does, on virtual names (PROTOCOL.md §G).
+func (s *Session) may(t *view.Table, op kmsg.ACLOperation, rt kmsg.ACLResourceType, name string) bool {
+	return t.View.ACL.Allowed(s.principal, s.host, op, rt, name)
+}
+
+func (s *Session) mayTopic(t *view.Table, op kmsg.ACLOperation, name string) bool {
+	return s.may(t, op, kmsg.ACLResourceTypeTopic, name)
+}
+
+func (s *Session) mayGroup(t *view.Table, op kmsg.ACLOperation, name string) bool {
+	return s.may(t, op, kmsg.ACLResourceTypeGroup, name)
+}
+
+func (s *Session) mayTxn(t *view.Table, op kmsg.ACLOperation, name string) bool {
+	return s.may(t, op, kmsg.ACLResourceTypeTransactionalId, name)
+}
+
+func (s *Session) mayCluster(t *view.Table, op kmsg.ACLOperation) bool {
+	return s.may(t, op, kmsg.ACLResourceTypeCluster, clusterName)
+}
+
+// topic resolves a virtual name for op: the topic, or the code a broker answers.
+// The refusal comes first: a name that may not be seen looks the same whether it
+// exists or not.
+func (s *Session) topic(t *view.Table, op kmsg.ACLOperation, name string) (*view.Topic, int16) {
+	if !s.mayTopic(t, op, name) {
+		return nil, kerr.TopicAuthorizationFailed.Code
+	}
+	topic := t.Topic(name)
+	if topic == nil {
+		return nil, kerr.UnknownTopicOrPartition.Code
+	}
+	if topic.Alias && !topic.Writable && op == kmsg.ACLOperationWrite {
+		return nil, kerr.TopicAuthorizationFailed.Code
+	}
+	return topic, 0
+}
+
+// topicByID is topic for a virtual id; an unknown id has no name to judge.
+func (s *Session) topicByID(t *view.Table, op kmsg.ACLOperation, id [16]byte) (*view.Topic, int16) {
+	topic := t.TopicByID(id)
+	if topic == nil {
+		return nil, kerr.UnknownTopicID.Code
+	}
+	_, code := s.topic(t, op, topic.Name)
+	return topic, code
+}
+
+// nameOrID resolves whichever the version of the request carries.
+func (s *Session) nameOrID(t *view.Table, op kmsg.ACLOperation, byID bool, name string, id [16]byte) (*view.Topic, int16) {
+	if byID {
+		return s.topicByID(t, op, id)
+	}
+	return s.topic(t, op, name)
+}
+
+// operations is the bitmap of what the client may do with a resource; INT_MIN
+// when it did not ask.
+func (s *Session) operations(t *view.Table, asked bool, rt kmsg.ACLResourceType, name string) int32 {
+	if !asked {
+		return -2147483648
+	}
+	return t.View.ACL.AuthorizedOperations(s.principal, s.host, rt, name)
+}
+
+// countFetched counts what is sent of a topic. It is called by the goroutine that
+// reads the broker, which may not use the access cache.
+func (s *Session) countFetched(t *view.Table, topic *view.Topic, bytes, records int64) {
+	if bytes == 0 {
+		return
+	}
+	c := s.node.Meter.Counter(meter.Key{
+		VirtualCluster: s.vc.Name, Principal: s.principal, Topic: topic.Name,
+		Cluster: t.View.Spec.Home, Direction: meter.Fetched,
+	})
+	c.Add(uint64(bytes), uint64(records))
+	c.Request()
+}

@@ -1,0 +1,113 @@
+package session
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
+	"tollgate.internal/services/proxy/internal/wire"
+)
+
+// group is the name a group has on home.
+func group(t *view.Table, name string) string { return t.View.Prefix + name }
+
+// ungroup maps a group of home back; false: another tenant's, or nobody's.
+func ungroup(t *view.Table, name string) (string, bool) {
+	return strings.CutPrefix(name, t.View.Prefix)
+}
+
+// coordinator sends a request to the group or transaction coordinator the client
+// dialled. The code is what to answer when there is none to be had.
+func (s *Session) coordinator(ctx context.Context, class upstream.Class, limit time.Duration, req kmsg.Request) (kmsg.Response, int16) {
+	resp, err := s.request(ctx, class, limit, req)
+	if err != nil {
+		s.vc.Home.MarkStale()
+		return nil, kerr.NotCoordinator.Code
+	}
+	return resp, 0
+}
+
+// subscription rewrites the topic names inside a consumer's JoinGroup metadata or
+// SyncGroup assignment: version, topics (an assignment has partitions with each),
+// user data, and from subscription version 1 the owned partitions (PROTOCOL.md
+// §B5). What follows is copied. Bytes that are not such a structure are left as
+// they are: the coordinator does not read them either.
+func subscription(b []byte, assignment bool, rename func(string) (string, bool)) []byte {
+	c := wire.Cursor{B: b}
+	version := c.Int16()
+	out := append([]byte(nil), b[:min(2, len(b))]...)
+	topicList := func(partitions bool) bool {
+		n := c.Len(false)
+		if c.Err != nil || n < 0 {
+			return false
+		}
+		at := len(out)
+		out = append(out, 0, 0, 0, 0)
+		kept := 0
+		for range n {
+			name := c.String(false)
+			if c.Err != nil || name == nil {
+				return false
+			}
+			from := c.Pos
+			if partitions {
+				c.Skip(4 * max(c.Len(false), 0))
+			}
+			if c.Err != nil {
+				return false
+			}
+			to, ok := rename(string(name))
+			if !ok {
+				continue
+			}
+			kept++
+			out = append(out, byte(len(to)>>8), byte(len(to)))
+			out = append(out, to...)
+			out = append(out, b[from:c.Pos]...)
+		}
+		out[at], out[at+1], out[at+2], out[at+3] = byte(kept>>24), byte(kept>>16), byte(kept>>8), byte(kept)
+		return true
+	}
+	if !topicList(assignment) {
+		return b
+	}
+	from := c.Pos
+	c.Records(false) // user data travels between clients in virtual names
+	if c.Err != nil {
+		// Assignments may end here; a subscription without user data too.
+		return append(out, b[from:]...)
+	}
+	out = append(out, b[from:c.Pos]...)
+	if !assignment && version >= 1 {
+		if c.Pos == len(b) || !topicList(true) {
+			return b
+		}
+	}
+	return append(out, b[c.Pos:]...)
+}
+
+// toPhysical names a topic as home knows it. One that the client cannot see keeps
+// its name below the prefix: it is nobody's, and comes back unchanged.
+func toPhysical(t *view.Table) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		if topic := t.Topic(name); topic != nil {
+			return topic.Physical.Name, true
+		}
+		return t.View.Prefix + name, true
+	}
+}
+
+// toVirtual names a topic of home as the client knows it; others are dropped.
+func toVirtual(t *view.Table) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		if topic := t.Virtual(name); topic != nil {
+			return topic.Name, true
+		}
+		return strings.CutPrefix(name, t.View.Prefix)
+	}
+}

@@ -1,0 +1,629 @@
+// Package session serves one client connection: it authenticates the client,
+// answers what the gateway answers itself, and forwards the rest.
+//
+// A session is a serial server, as a broker's connection is (PROTOCOL.md §D5):
+// requests are taken in order and answered in order. Only runs of Produce or
+// Fetch requests are in flight together, on one leased broker connection; every
+// other request waits until they are answered. The goroutine that reads the
+// client writes the broker, the one that reads the broker writes the client, and
+// neither hands anything to the other while all is well.
+//
+// [table] lists every request key there is, one file per key.
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/auth"
+	"tollgate.internal/services/proxy/internal/meter"
+	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
+	"tollgate.internal/services/proxy/internal/wire"
+)
+
+// Limits of one session.
+const (
+	maxUnauthenticatedFrame = 512 << 10 // sasl.server.max.receive.size
+	maxInFlight             = 64
+)
+
+// Node is what the sessions of a proxy share.
+type Node struct {
+	Log           *slog.Logger
+	Meter         *meter.Meter
+	Backoff       *auth.Backoff
+	Requests      *netio.Budget // memory for request frames larger than netio.BaseSize
+	MaxFrameBytes int32
+	FrameTimeout  time.Duration                                       // for a frame to arrive once it has begun
+	Observe       func(key int16, outcome string, took time.Duration) // nil: not measured
+}
+
+// Client is an accepted connection whose TLS handshake is done.
+type Client struct {
+	Net           net.Conn // what is written to: TLS, or Sock
+	Sock          *netio.Conn
+	TLS           *tls.Conn // nil: plaintext
+	SASL          bool      // the listener expects SASL
+	Remote        netip.Addr
+	Node          int32 // virtual node id the client dialled; -1: bootstrap
+	Advertise     func(vnode int32) (host string, port int32)
+	Authenticated func()
+}
+
+// Session is one client connection.
+type Session struct {
+	node   *Node
+	client *Client
+	vc     *view.VirtualCluster
+	log    *slog.Logger
+	r      *netio.Reader
+
+	phase     phase
+	exchange  auth.Exchange
+	identity  auth.Identity
+	principal string // "" before authentication
+	mechanism string
+
+	authenticatedAt  time.Time
+	reauthenticateBy time.Time // KIP-368; zero: never
+	closing          string    // why the connection is closed after the answer
+	host             string    // the client's address, as ACLs know it
+
+	up        wire.Splice // requests gathered for the leased connection; the reading goroutine's
+	upSent    bool        // the lease behind up is known to be alive
+	scratch   []byte
+	access    accessCache
+	fetch     fetchSessions
+	txn       transactions
+	regex     regexSubscriptions
+	muteUntil time.Time
+
+	mu       sync.Mutex
+	lease    *upstream.Conn // while hot requests are in flight
+	class    upstream.Class
+	inFlight int
+	drained  chan struct{} // signalled when inFlight falls to 0 and someone waits
+	waiting  bool
+	broken   error // set once: nothing more is written to the client
+
+	answers int         // gathered in down, not yet written; the broker reader's
+	down    wire.Splice // answers gathered for the client
+	share   *upstream.Conn
+
+	draining atomic.Bool
+	ended    atomic.Pointer[endReason]
+}
+
+type endReason struct{ err error }
+
+// Errors that end a session.
+var (
+	errRevoked = errors.New("access was withdrawn")
+	// errClose closes the connection without an answer, as a broker does.
+	errClose = errors.New("closed")
+)
+
+// New prepares a session. Run serves it.
+func New(node *Node, client *Client, vc *view.VirtualCluster) *Session {
+	s := &Session{
+		node: node, client: client, vc: vc,
+		log:     node.Log.With("virtual_cluster", vc.Name, "remote", client.Remote.String()),
+		r:       netio.NewReader(client.Sock, client.TLS),
+		host:    client.Remote.String(),
+		drained: make(chan struct{}, 1),
+	}
+	return s
+}
+
+// End closes the session from outside; the first reason counts.
+func (s *Session) End(reason error) {
+	if s.ended.CompareAndSwap(nil, &endReason{reason}) {
+		s.client.Sock.Conn.Close()
+	}
+}
+
+// Drain makes the session read no further request, finish those in flight, and
+// end (PROTOCOL.md §H3).
+func (s *Session) Drain() {
+	s.draining.Store(true)
+	s.client.Sock.Conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// Revalidate ends the session when its view no longer admits it.
+func (s *Session) Revalidate() {
+	s.mu.Lock()
+	id, authenticated := s.identity, s.principal != ""
+	s.mu.Unlock()
+	v := s.vc.View()
+	switch {
+	case v.Suspended:
+		s.End(fmt.Errorf("%w: tenant %s is suspended", errRevoked, v.Tenant))
+	case authenticated:
+		if err := v.Realm.StillValid(id); err != nil {
+			s.End(fmt.Errorf("%w: %w", errRevoked, err))
+		}
+	}
+}
+
+// Principal is who the client is, "" before authentication.
+func (s *Session) Principal() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.principal
+}
+
+// VirtualCluster is the one the client dialled.
+func (s *Session) VirtualCluster() *view.VirtualCluster { return s.vc }
+
+// Run serves the client until it leaves, does what no broker would bear, or ctx
+// ends. It owns the client's connection and returns when nothing of the session
+// is left.
+func (s *Session) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(ctx, func() { s.End(context.Cause(ctx)) })
+	err := s.serve(ctx)
+	stop()
+	if r := s.ended.Load(); r != nil {
+		err = r.err
+	}
+	s.client.Net.Close()
+	s.fail(err)
+	cancel(err)
+	s.waitDrained()
+	if s.share != nil {
+		s.share.Close()
+	}
+	s.up.Reset()
+	s.r.Close()
+	return err
+}
+
+// serve reads frames until an error.
+func (s *Session) serve(ctx context.Context) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	for {
+		frame, reserved, err := s.nextFrame(ctx)
+		if err != nil {
+			if s.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+				// At a frame boundary, with everything answered (§H3).
+				err := s.sendUp()
+				s.waitDrained()
+				return err
+			}
+			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		if s.phase == rawTokens {
+			err = s.rawToken(ctx, frame)
+		} else {
+			err = s.handle(ctx, frame)
+		}
+		if s.up.References() && err == nil {
+			err = s.sendUp()
+		}
+		s.r.Discard(len(frame))
+		if reserved > 0 {
+			s.node.Requests.Release(reserved)
+		}
+		if err != nil {
+			return err
+		}
+		if wait := time.Until(s.muteUntil); !s.muteUntil.IsZero() && wait > 0 {
+			// KIP-219: the throttled client is not read for that long.
+			if err := s.sendUp(); err != nil {
+				return err
+			}
+			timer := time.NewTimer(wait)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+				return context.Cause(ctx)
+			}
+		}
+	}
+}
+
+// nextFrame returns the next whole frame. Before it waits for the client it sends
+// what was gathered for the broker.
+func (s *Session) nextFrame(ctx context.Context) (frame []byte, reserved int64, err error) {
+	limit := s.node.MaxFrameBytes
+	if s.principal == "" {
+		limit = maxUnauthenticatedFrame
+	}
+	timed := false
+	defer func() {
+		if timed && !s.draining.Load() {
+			s.client.Sock.Conn.SetReadDeadline(time.Time{})
+		}
+		if err != nil && reserved > 0 {
+			s.node.Requests.Release(reserved)
+		}
+	}()
+	for {
+		size, err := s.r.FrameSize(limit)
+		if err != nil {
+			return nil, reserved, err
+		}
+		if size > 0 && s.r.Buffered() >= size {
+			return s.r.Bytes()[:size], reserved, nil
+		}
+		if !s.r.Ready() {
+			if err := s.sendUp(); err != nil {
+				return nil, reserved, err
+			}
+			if s.r.Buffered() == 0 {
+				if err := s.r.Wait(); err != nil {
+					return nil, reserved, err
+				}
+			} else if !timed && s.node.FrameTimeout > 0 {
+				timed = true
+				s.client.Sock.Conn.SetReadDeadline(time.Now().Add(s.node.FrameTimeout))
+			}
+		}
+		if size > netio.BaseSize && reserved == 0 {
+			if err := s.sendUp(); err != nil {
+				return nil, 0, err
+			}
+			if err := s.node.Requests.Reserve(ctx, int64(size)); err != nil {
+				return nil, 0, err
+			}
+			reserved = int64(size)
+		}
+		if err := s.r.Fill(size); err != nil {
+			return nil, reserved, err
+		}
+	}
+}
+
+// header is what every request begins with.
+type header struct {
+	key, version  int16
+	correlationID int32
+	clientID      []byte // nil: null
+	body          int    // where the body begins in the frame
+	flexible      bool
+}
+
+// parseHeader reads a request header, v1 or v2 as the version says.
+func parseHeader(frame []byte) (h header, err error) {
+	if len(frame) < 12 {
+		return h, wire.ErrShort
+	}
+	h.key = int16(binary.BigEndian.Uint16(frame[4:]))
+	h.version = int16(binary.BigEndian.Uint16(frame[6:]))
+	h.correlationID = int32(binary.BigEndian.Uint32(frame[8:]))
+	return h, nil
+}
+
+func (h *header) rest(frame []byte) error {
+	c := wire.Cursor{B: frame, Pos: 12}
+	h.clientID = c.String(false)
+	if h.flexible {
+		c.Tags()
+	}
+	h.body = c.Pos
+	return c.Err
+}
+
+// handle takes one request.
+func (s *Session) handle(ctx context.Context, frame []byte) error {
+	h, err := parseHeader(frame)
+	if err != nil {
+		return err
+	}
+	e := entryOf(h.key)
+	if e == nil {
+		return fmt.Errorf("request key %d is not served: %w", h.key, errClose)
+	}
+	if !s.phase.admits(h.key) {
+		return fmt.Errorf("%s before authentication: %w", e.name, errClose)
+	}
+	if h.key == keyApiVersions {
+		if h.version < 0 || h.version > e.max {
+			return s.apiVersionsUnsupported(h)
+		}
+	} else if h.version < e.min || h.version > e.max {
+		return fmt.Errorf("%s version %d is not served, %d to %d are: %w", e.name, h.version, e.min, e.max, errClose)
+	}
+	h.flexible = e.flexible >= 0 && h.version >= e.flexible
+	if err := h.rest(frame); err != nil {
+		return err
+	}
+	if s.expired() && h.key != keySASLHandshake && h.key != keySASLAuthenticate && h.key != keyApiVersions {
+		return errors.New("the login's lifetime has passed without re-authentication (KIP-368)")
+	}
+	if e.hot != nil {
+		done, err := e.hot(s, ctx, &h, frame)
+		if done || err != nil {
+			return err
+		}
+	}
+	return s.slow(ctx, e, &h, frame)
+}
+
+// slow decodes a request, lets its handler answer it, and writes the answer. All
+// requests before it have been answered.
+func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) error {
+	if err := s.sendUp(); err != nil {
+		return err
+	}
+	s.waitDrained()
+	if err := s.err(); err != nil {
+		return err
+	}
+	began := time.Now()
+	req := kmsg.RequestForKey(h.key)
+	req.SetVersion(h.version)
+	if err := req.ReadFrom(frame[h.body:]); err != nil {
+		return fmt.Errorf("%s v%d: %w", e.name, h.version, err)
+	}
+	stripUnknownTags(req)
+	resp, err := e.handle(s, ctx, req)
+	outcome := "ok"
+	if err != nil {
+		outcome = "closed"
+	}
+	if s.node.Observe != nil {
+		s.node.Observe(h.key, outcome, time.Since(began))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.name, err)
+	}
+	if resp == nil {
+		return nil // Produce with acks=0
+	}
+	stripUnknownTags(resp)
+	if err := s.answer(h, resp); err != nil {
+		return err
+	}
+	if s.closing != "" {
+		return errors.New(s.closing)
+	}
+	return nil
+}
+
+// answer writes a response; nothing is in flight.
+func (s *Session) answer(h *header, resp kmsg.Response) error {
+	resp.SetVersion(h.version)
+	b := append(s.scratch[:0], 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(h.correlationID))
+	if resp.IsFlexible() && h.key != keyApiVersions {
+		b = append(b, 0)
+	}
+	b = resp.AppendTo(b)
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+	if cap(b) <= 4096 {
+		s.scratch = b
+	}
+	return s.Write(b)
+}
+
+// Write sends b to the client.
+func (s *Session) Write(b []byte) error {
+	if s.client.TLS != nil && len(b) > 16<<10 {
+		s.client.Sock.Cork()
+		_, err := s.client.Net.Write(b)
+		if ferr := s.client.Sock.Flush(); err == nil {
+			err = ferr
+		}
+		return err
+	}
+	_, err := s.client.Net.Write(b)
+	return err
+}
+
+// WriteBuffers sends several pieces to the client in one system call.
+func (s *Session) WriteBuffers(bufs *net.Buffers) error {
+	if s.client.TLS == nil {
+		_, err := bufs.WriteTo(s.client.Sock.Conn)
+		return err
+	}
+	s.client.Sock.Cork()
+	_, err := bufs.WriteTo(s.client.TLS)
+	if ferr := s.client.Sock.Flush(); err == nil {
+		err = ferr
+	}
+	return err
+}
+
+func (s *Session) err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}
+
+// fail makes the session write nothing more to the client and closes it.
+func (s *Session) fail(err error) {
+	if err == nil {
+		err = errClose
+	}
+	s.mu.Lock()
+	if s.broken == nil {
+		s.broken = err
+	}
+	s.mu.Unlock()
+	s.client.Sock.Conn.Close()
+}
+
+// target is the physical node behind the one the client dialled; -1: any.
+func (s *Session) target() int32 {
+	if s.client.Node < 0 {
+		return -1
+	}
+	if t := s.vc.Table(); t != nil {
+		if node, ok := t.PhysicalNode(s.client.Node); ok {
+			return node
+		}
+	}
+	return s.client.Node
+}
+
+// hold makes the session hold a lease of the class, with one more request in
+// flight. The error is an *upstream.UnavailableError; nothing is in flight then.
+func (s *Session) hold(ctx context.Context, class upstream.Class) (*upstream.Conn, error) {
+	s.mu.Lock()
+	for s.lease != nil && (s.class != class || s.inFlight >= maxInFlight) {
+		s.mu.Unlock()
+		if err := s.sendUp(); err != nil {
+			return nil, err
+		}
+		s.waitDrained()
+		s.mu.Lock()
+	}
+	if s.lease != nil {
+		s.inFlight++
+		c := s.lease
+		s.mu.Unlock()
+		return c, nil
+	}
+	s.mu.Unlock()
+	c, err := s.vc.Home.Lease(ctx, s.target(), class)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.lease, s.class, s.inFlight = c, class, 1
+	s.mu.Unlock()
+	return c, nil
+}
+
+// expect announces the request gathered in up on the held lease.
+func (s *Session) expect(c *upstream.Conn, h *header, request any, limit time.Duration) error {
+	return c.Expect(upstream.Pending{
+		Sink: (*hotSink)(s), CorrelationID: h.correlationID, Key: h.key, Version: h.version,
+		Request: request, Deadline: time.Now().Add(limit),
+	})
+}
+
+// sendUp writes what was gathered for the broker.
+func (s *Session) sendUp() error {
+	if s.up.Len() == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	c := s.lease
+	s.mu.Unlock()
+	if c == nil {
+		return errors.New("broker connection lost with requests unsent")
+	}
+	return s.up.Write(c)
+}
+
+// waitDrained waits until nothing is in flight. It ends because every answer
+// comes, or its connection ends, or its deadline passes.
+func (s *Session) waitDrained() {
+	s.mu.Lock()
+	for s.inFlight > 0 {
+		s.waiting = true
+		s.mu.Unlock()
+		<-s.drained
+		s.mu.Lock()
+	}
+	s.waiting = false
+	s.mu.Unlock()
+}
+
+// settle counts n requests as answered and gives the lease back after the last.
+func (s *Session) settle(n int) {
+	s.mu.Lock()
+	s.inFlight -= n
+	var c *upstream.Conn
+	if s.inFlight == 0 {
+		c, s.lease = s.lease, nil
+		if s.waiting {
+			select {
+			case s.drained <- struct{}{}:
+			default:
+			}
+		}
+	}
+	s.mu.Unlock()
+	if c != nil {
+		c.Release()
+	}
+}
+
+// hotSink takes the answers to Produce and Fetch requests that were forwarded.
+type hotSink Session
+
+// Answer rewrites one answer and gathers it for the client.
+func (k *hotSink) Answer(r *netio.Reader, size int, p *upstream.Pending) error {
+	s := (*Session)(k)
+	frame, err := r.Frame(int32(size))
+	if err != nil {
+		return err
+	}
+	st := s.down.Save()
+	e := entryOf(p.Key)
+	if err := e.answer(s, p, frame); err != nil {
+		s.down.Rewind(st)
+		s.fail(fmt.Errorf("%s answer: %w", e.name, err))
+		s.log.Error("answer could not be mapped", "request", e.name, "version", p.Version, "err", err)
+	}
+	s.answers++
+	if s.down.References() {
+		k.write()
+	}
+	r.Discard(size)
+	return nil
+}
+
+// Flush writes what was gathered.
+func (k *hotSink) Flush() {
+	k.write()
+	s := (*Session)(k)
+	n := s.answers
+	s.answers = 0
+	s.settle(n)
+}
+
+func (k *hotSink) write() {
+	s := (*Session)(k)
+	if s.down.Len() == 0 {
+		return
+	}
+	if s.err() != nil {
+		s.down.Reset()
+		return
+	}
+	if err := s.down.Write(s); err != nil {
+		s.down.Reset()
+		s.fail(err)
+	}
+}
+
+// Lost closes the client: whether the broker acted is unknown, and a disconnect
+// says just that (PROTOCOL.md §C2).
+func (k *hotSink) Lost(p *upstream.Pending, err error) {
+	s := (*Session)(k)
+	k.write()
+	s.fail(fmt.Errorf("broker connection lost with requests in flight: %w", err))
+	n := s.answers + 1
+	s.answers = 0
+	s.settle(n)
+}
+
+// request sends req to the session's node and waits for the answer.
+func (s *Session) request(ctx context.Context, class upstream.Class, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+	return s.vc.Home.Request(ctx, s.target(), class, limit, req)
+}

@@ -1,0 +1,116 @@
+// Package proxy is the data plane: Kafka clients come in over TLS, are routed by
+// host name to a virtual cluster, and speak to physical clusters through it.
+//
+// [Run] serves until its context ends. What it serves comes from a directory of
+// resource files ([Config.Resources]), which is watched: a change is put under the
+// live sessions, and a mistake in it changes nothing but the log, the readiness
+// detail and a metric.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/listener"
+)
+
+// The listener's own words, for those who configure one.
+type (
+	// Listener is one configured listener.
+	Listener = listener.Spec
+	// KeyPair is a certificate chain and its private key, in PEM files.
+	KeyPair = listener.KeyPair
+	// PortRange gives virtual brokers their ports.
+	PortRange = listener.PortRange
+	// ClientLimits bound what clients hold before and after they are known.
+	ClientLimits = listener.Limits
+)
+
+// How a listener routes, and the security protocols.
+const (
+	BySNI         = listener.BySNI
+	ByPort        = listener.ByPort
+	TLS           = listener.TLS
+	SSL           = listener.SSL
+	SASLSSL       = listener.SASLSSL
+	Plaintext     = listener.Plaintext
+	SASLPlaintext = listener.SASLPlaintext
+)
+
+// Config is everything a proxy needs. Zero values get the defaults beside them.
+type Config struct {
+	Resources string     // directory of resource files
+	Domains   []string   // virtual clusters are <host>.<domain>
+	Listeners []Listener // at least one
+	Admin     string     // address of the admin listener; empty: none
+	Log       *slog.Logger
+
+	Limits        ClientLimits
+	MaxFrameBytes int32         // of one request; 100 MiB, as socket.request.max.bytes
+	RequestMemory int64         // for large request frames in the whole node; 512 MiB
+	FrameTimeout  time.Duration // for a request to arrive once it has begun; 60 s
+	DrainTimeout  time.Duration // for sessions to finish when ctx ends; 30 s
+	ReloadEvery   time.Duration // how often the resource files are looked at; 250 ms
+
+	// Ready is called once, when every listener accepts and the resources are
+	// loaded, with the address of each listener by name. Optional.
+	Ready func(addresses map[string]string)
+}
+
+func (c *Config) defaults() error {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.MaxFrameBytes == 0 {
+		c.MaxFrameBytes = 100 << 20
+	}
+	if c.RequestMemory == 0 {
+		c.RequestMemory = 512 << 20
+	}
+	if c.FrameTimeout == 0 {
+		c.FrameTimeout = time.Minute
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = 30 * time.Second
+	}
+	if c.ReloadEvery == 0 {
+		c.ReloadEvery = 250 * time.Millisecond
+	}
+	var errs []error
+	if c.Resources == "" {
+		errs = append(errs, errors.New("no resource directory: give one with --resources"))
+	}
+	if len(c.Listeners) == 0 {
+		errs = append(errs, errors.New("no listeners"))
+	}
+	if c.RequestMemory < int64(c.MaxFrameBytes) {
+		errs = append(errs, fmt.Errorf("request memory of %d bytes is less than one request of %d may take", c.RequestMemory, c.MaxFrameBytes))
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends, then drains: it stops accepting, lets what is in
+// flight finish, and closes the rest after Config.DrainTimeout. A mistake in the
+// configuration or the resources is returned at once, every problem in it.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.defaults(); err != nil {
+		return err
+	}
+	set, err := resource.LoadDir(cfg.Resources)
+	if err != nil {
+		return fmt.Errorf("load resources from %s: %w", cfg.Resources, err)
+	}
+	g, err := newGateway(&cfg)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	if err := g.apply(set); err != nil {
+		return err
+	}
+	return g.run(ctx)
+}
