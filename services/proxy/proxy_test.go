@@ -1,0 +1,239 @@
+package proxy_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"tollgate.internal/services/proxy"
+)
+
+// gateway is a proxy over a kfake cluster.
+type gateway struct {
+	addr      string
+	roots     *x509.CertPool
+	resources string
+	upstream  *kfake.Cluster
+}
+
+const resources = `
+{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
+---
+{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: [%s]}}
+---
+apiVersion: tollgate/v1
+kind: VirtualCluster
+metadata: {name: acme-dev, tenant: acme}
+spec:
+  type: standard
+  host: acme-dev
+  home: main
+  autoCreateTopics: true
+  authentication: {plain: {}, scram: {}}
+---
+apiVersion: tollgate/v1
+kind: VirtualCluster
+metadata: {name: acme-prod, tenant: acme}
+spec:
+  type: partner
+  host: acme
+  home: main
+  authentication: {plain: {}, scram: {}}
+  acls: {superUsers: ["User:admin"]}
+---
+{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: orders, tenant: acme}, spec: {cluster: main, topic: {name: shop.orders.v2}, access: read-write}}
+---
+{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: orders, virtualCluster: acme-prod}, spec: {cluster: main, topic: shop.orders.v2}}
+---
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: dev, virtualCluster: acme-dev}, spec: {type: local, password: "file:dev.secret"}}
+---
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: admin, virtualCluster: acme-prod}, spec: {type: local, password: "file:dev.secret"}}
+`
+
+func start(t *testing.T) *gateway {
+	t.Helper()
+	upstream, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(3, "shop.orders.v2", "other.secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(upstream.Close)
+	dir := t.TempDir()
+	g := &gateway{resources: filepath.Join(dir, "resources"), upstream: upstream}
+	if err := os.Mkdir(g.resources, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	g.write(t, "all.yaml", fmt.Sprintf(resources, strings.Join(quoted(upstream.ListenAddrs()), ",")))
+	g.write(t, "dev.secret", "dev-secret\n")
+	pair, roots := certificate(t, dir)
+	g.roots = roots
+	ctx, cancel := context.WithCancel(context.Background())
+	ready := make(chan map[string]string, 1)
+	done := make(chan error, 1)
+	go func() {
+		done <- proxy.Run(ctx, proxy.Config{
+			Resources: g.resources, Domains: []string{"gw.test"},
+			Listeners: []proxy.Listener{{Name: "sni", Address: "127.0.0.1:0", Routing: proxy.BySNI, Certificates: []proxy.KeyPair{pair}}},
+			Log:       slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Ready:     func(a map[string]string) { ready <- a },
+		})
+	}()
+	select {
+	case a := <-ready:
+		g.addr = a["sni"]
+	case err := <-done:
+		cancel()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return g
+}
+
+func quoted(in []string) (out []string) {
+	for _, s := range in {
+		out = append(out, `"`+s+`"`)
+	}
+	return out
+}
+
+func (g *gateway) write(t *testing.T, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(g.resources, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// client connects by host name; every name leads to the gateway.
+func (g *gateway) client(t *testing.T, host string, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(host + ":9092"),
+		kgo.MetadataMinAge(50 * time.Millisecond),
+		kgo.Dialer(func(ctx context.Context, _, hostport string) (net.Conn, error) {
+			name, _, err := net.SplitHostPort(hostport)
+			if err != nil {
+				return nil, err
+			}
+			d := &tls.Dialer{Config: &tls.Config{RootCAs: g.roots, ServerName: name}}
+			return d.DialContext(ctx, "tcp", g.addr)
+		}),
+	}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
+}
+
+func certificate(t *testing.T, dir string) (proxy.KeyPair, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gw.test"}, DNSNames: []string{"*.gw.test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}, &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gw.test"}}, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := proxy.KeyPair{CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := os.WriteFile(pair.CertFile, certPEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pair.KeyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(certPEM)
+	return pair, roots
+}
+
+func TestProduceAndConsumeInAGroup(t *testing.T) {
+	for _, c := range []struct {
+		name, host, topic, user string
+		group                   string
+	}{
+		{"a standard virtual cluster's own topic", "acme-dev.gw.test", "things", "dev", "readers"},
+		{"an alias of a partner", "acme.gw.test", "orders", "admin", "readers"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := start(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			login := kgo.SASL(scram.Auth{User: c.user, Pass: "dev-secret"}.AsSha512Mechanism())
+			producer := g.client(t, c.host, login, kgo.AllowAutoTopicCreation(), kgo.DefaultProduceTopic(c.topic))
+			const n = 100
+			for i := range n {
+				if err := producer.ProduceSync(ctx, kgo.StringRecord(fmt.Sprint(i))).FirstErr(); err != nil {
+					t.Fatalf("produce %d: %v", i, err)
+				}
+			}
+			consumer := g.client(t, c.host, kgo.SASL(plain.Auth{User: c.user, Pass: "dev-secret"}.AsMechanism()),
+				kgo.ConsumerGroup(c.group), kgo.ConsumeTopics(c.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+			seen := make(map[string]int)
+			for len(seen) < n {
+				fs := consumer.PollFetches(ctx)
+				if err := fs.Err(); err != nil {
+					t.Fatalf("consume after %d: %v", len(seen), err)
+				}
+				fs.EachRecord(func(r *kgo.Record) {
+					if r.Topic != c.topic {
+						t.Errorf("record of topic %q, want %q", r.Topic, c.topic)
+					}
+					seen[string(r.Value)]++
+				})
+			}
+			if err := consumer.CommitUncommittedOffsets(ctx); err != nil {
+				t.Fatalf("commit: %v", err)
+			}
+		})
+	}
+}
+
+func TestWrongPasswordIsRefused(t *testing.T) {
+	g := start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, c := range []struct{ name, user, password string }{
+		{"a wrong password", "dev", "guess"},
+		{"no such user", "nobody", "dev-secret"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cl := g.client(t, "acme-dev.gw.test", kgo.SASL(plain.Auth{User: c.user, Pass: c.password}.AsMechanism()))
+			err := cl.Ping(ctx)
+			if err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
+				t.Errorf("Ping: %v, want SASL_AUTHENTICATION_FAILED", err)
+			}
+		})
+	}
+}
