@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -49,7 +50,7 @@ func (b *Binding) Valid() error {
 	case b.Pattern != kmsg.ACLResourcePatternTypeLiteral && b.Pattern != kmsg.ACLResourcePatternTypePrefixed:
 		return fmt.Errorf("pattern type %d is neither LITERAL nor PREFIXED", b.Pattern)
 	case b.ResourceName == "":
-		return fmt.Errorf("resource name is empty")
+		return errors.New("resource name is empty")
 	case b.ResourceType == kmsg.ACLResourceTypeCluster && b.ResourceName != ClusterName:
 		return fmt.Errorf("the name of the cluster is %s, not %q", ClusterName, b.ResourceName)
 	case b.Operation < kmsg.ACLOperationAll || b.Operation > lastOp:
@@ -59,7 +60,7 @@ func (b *Binding) Valid() error {
 	case !strings.Contains(b.Principal, ":"):
 		return fmt.Errorf("principal %q has no type: write User:%s", b.Principal, b.Principal)
 	case b.Host == "":
-		return fmt.Errorf("host is empty: write * for every host")
+		return errors.New("host is empty: write * for every host")
 	}
 	return nil
 }

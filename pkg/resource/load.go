@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -62,7 +63,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file")
+		return nil, errors.New("not a regular file")
 	}
 	if info.Size() > maxFileBytes {
 		return nil, fmt.Errorf("file holds more than %d bytes", maxFileBytes)
@@ -72,7 +73,7 @@ func readFile(path string) ([]byte, error) {
 
 // reason is err without the path, which stands in front of it already.
 func reason(err error) string {
-	if p, ok := err.(*fs.PathError); ok {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Op + ": " + p.Err.Error()
 	}
 	return err.Error()

@@ -300,6 +300,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"an alias of nothing, nowhere", doc("AliasTopic", "name: a, virtualCluster: nowhere", ""), []string{`1: metadata.virtualCluster: there is no VirtualCluster "nowhere"`, "1: spec.cluster: required", "1: spec.topic: required"}},
 
 		{"a password in the file", account("type: local, password: hunter2"), []string{"1: spec.password: must be a reference and not the secret itself: write env:NAME or file:PATH"}},
+		{"a password of digits", account("type: local, password: 123456"), []string{"1: spec.password: must be a reference and not the secret itself: write env:NAME or file:PATH"}},
 		{"an empty password", account("type: local, password: ''"), []string{"1: spec.password: must be a reference"}},
 		{"references to nothing", account("type: local, password: 'env:'"), []string{"1: spec.password: env: needs"}},
 		{"a secrets manager", account("type: local, password: 'aws-sm:x'"), []string{"1: spec.password: aws-sm: is not supported yet"}},

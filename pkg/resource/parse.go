@@ -214,9 +214,10 @@ func (o *object) fields(n *yaml.Node, path string, each func(name, path string, 
 }
 
 var (
-	timeType     = reflect.TypeFor[time.Time]()
-	durationType = reflect.TypeFor[time.Duration]()
-	issuerType   = reflect.TypeFor[OAuthIssuer]()
+	timeType      = reflect.TypeFor[time.Time]()
+	durationType  = reflect.TypeFor[time.Duration]()
+	referenceType = reflect.TypeFor[Reference]()
+	issuerType    = reflect.TypeFor[OAuthIssuer]()
 )
 
 // decode stores n in v and reports what does not fit, with YAML's own types: a
@@ -269,6 +270,10 @@ func (o *object) decode(n *yaml.Node, v reflect.Value, path string) {
 		})
 	case reflect.String:
 		if !isScalar(n, "!!str") {
+			if v.Type() == referenceType { // a password of digits, say: quotes would not help
+				o.unreadable(n.Line, path, notAReference)
+				return
+			}
 			if n.Kind == yaml.ScalarNode && !isNull(n) {
 				o.mismatch(n, path, "a string (put it in quotes)")
 			} else {

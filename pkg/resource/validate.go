@@ -129,6 +129,8 @@ func (o *object) path(path *string) {
 	}
 }
 
+const notAReference = "must be a reference and not the secret itself: write env:NAME or file:PATH"
+
 var environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // secret checks a reference. What stands in its place may be a secret, so no
@@ -150,7 +152,7 @@ func (o *object) secret(field string, r *Reference) {
 	case found && scheme == "aws-sm":
 		o.problem(field, "aws-sm: is not supported yet: write env:NAME or file:PATH")
 	default:
-		o.problem(field, "must be a reference and not the secret itself: write env:NAME or file:PATH")
+		o.problem(field, notAReference)
 	}
 }
 

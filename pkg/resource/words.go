@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ const (
 func CheckTopicName(name string) error {
 	switch {
 	case name == "":
-		return fmt.Errorf("topic name is empty")
+		return errors.New("topic name is empty")
 	case name == "." || name == "..":
 		return fmt.Errorf("topic name is %q", name)
 	case len(name) > maxTopicName:
