@@ -184,7 +184,14 @@ func (s *Session) Run(ctx context.Context) error {
 	s.client.Net.Close()
 	s.fail(err)
 	cancel(err)
-	s.waitDrained()
+	s.mu.Lock()
+	polling := s.class == upstream.Fetch
+	s.mu.Unlock()
+	if !polling {
+		// What was produced is still counted. An answer to a long poll is
+		// dropped by the broker's reader whenever it comes.
+		s.waitDrained()
+	}
 	if s.share != nil {
 		s.share.Close()
 	}
