@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +47,11 @@ func TestEveryClientMakesARoundTripWithABareBroker(t *testing.T) {
 			admin := kadm.NewClient(c.Client(t))
 			for _, client := range All() {
 				for name, target := range targets {
+					if version == kafkatest.V4 && client.Name == "kcat" && strings.HasPrefix(name, "SCRAM") {
+						// librdkafka before 2.6.1, which Debian's kcat has, says its nonce
+						// twice, and a 4.x broker refuses that (librdkafka #4895).
+						continue
+					}
 					t.Run(client.Name+" over "+name, func(t *testing.T) {
 						ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 						defer cancel()

@@ -25,7 +25,7 @@ async function main() {
   await producer.send({ topic: order.topic, messages, acks: -1 })
   await producer.disconnect()
 
-  const consumer = kafka.consumer({ groupId: order.group })
+  const consumer = kafka.consumer({ groupId: order.group, maxWaitTimeInMs: 500 })
   await consumer.connect()
   await consumer.subscribe({ topic: order.topic, fromBeginning: true })
   const seen = new Set()

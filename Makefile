@@ -1,0 +1,29 @@
+# Everything runs from a clean clone; tools/setup.sh installs what is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: test lint generate dev format setup
+
+MODULES := $(shell go list -m -f '{{.Dir}}')
+GOFUMPT := GOWORK=off go -C tools tool gofumpt
+
+# Every test of every module, against real brokers and foreign clients.
+test: setup
+	go test -timeout 20m $(addsuffix /...,$(MODULES))
+
+setup:
+	@tools/setup.sh
+
+lint:
+	@unformatted=$$($(GOFUMPT) -l $(MODULES)); \
+	if [ -n "$$unformatted" ]; then echo "gofumpt would change:"; echo "$$unformatted"; exit 1; fi
+	go vet $(addsuffix /...,$(MODULES))
+
+format:
+	@$(GOFUMPT) -w $(MODULES)
+
+generate:
+	go generate $(addsuffix /...,$(MODULES))
+
+# Everything on one machine: embedded clusters, proxies, seeded tenants.
+dev:
+	go run ./cmd/tollgate dev
