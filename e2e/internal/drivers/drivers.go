@@ -24,6 +24,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"tollgate.internal/e2e/internal/kafkajars"
 )
 
 // A Target says where a client connects and how it proves who it is. Without a
@@ -149,6 +151,20 @@ type Step struct {
 	Seconds int `json:"seconds,omitempty"`
 }
 
+// record is the key and value of the step's i-th record.
+func (s Step) record(i int) (key, value string) {
+	return fmt.Sprintf("%sk%d", s.Prefix, i), fmt.Sprintf("%sv%d", s.Prefix, i)
+}
+
+func (s Step) records() [][2]string {
+	var all [][2]string
+	for i := range s.Count {
+		key, value := s.record(i)
+		all = append(all, [2]string{key, value})
+	}
+	return all
+}
+
 // An Event is something that happened in a step. Which fields are filled depends on Event.
 type Event struct {
 	Step  int    `json:"step"`
@@ -241,6 +257,18 @@ func Do(ctx context.Context, d Driver, target Target, steps ...Step) ([]Outcome,
 	}
 	return outcomes, nil
 }
+
+// Drivers are all drivers; those that come in the versions of Kafka under test
+// come once for each.
+func Drivers() []Driver {
+	all := []Driver{FranzGo(), Sarama(), Kcat(), ConfluentKafka(), KafkaPython(), KafkaJS()}
+	for _, version := range kafkajars.Versions() {
+		all = append(all, Java(version))
+	}
+	return all
+}
+
+func splitBootstrap(list string) []string { return strings.Split(list, ",") }
 
 // outcomes sorts events by their steps. Every step must have ended in done or error.
 func outcomes(client string, steps []Step, events []Event) ([]Outcome, error) {
