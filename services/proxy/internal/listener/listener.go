@@ -17,7 +17,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -25,6 +24,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // A Router knows the virtual clusters. It is asked for every connection, so a
@@ -52,8 +53,9 @@ type Config struct {
 	Wrap func(net.Conn) net.Conn
 	// Handle serves one client. It blocks until the session is over.
 	Handle func(ctx context.Context, c *Conn)
-	// Refused counts connections that were closed before Handle; nil counts none.
-	Refused func(Reason)
+	// Refused counts connections that the listener closed; nil counts none. The
+	// refusals are TG-LISTEN-…, TG-AUTH-017 and TG-NODE-005.
+	Refused func(*refusal.Refusal)
 	Log     *slog.Logger
 	// Listen opens a socket; nil means TCP.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
@@ -76,8 +78,7 @@ type Conn struct {
 	port     uint16   // SNI: the port that is advertised
 	guard    *time.Timer
 	proved   atomic.Bool
-
-	counted, address, cluster bool // what release has to take back
+	counts   counts // guarded by the limiter
 }
 
 // Advertise returns the address of a virtual broker for this client: in the
@@ -98,7 +99,7 @@ func (c *Conn) Advertise(vNode int32) (host string, port int32) {
 func (c *Conn) Authenticated() {
 	if c.proved.CompareAndSwap(false, true) {
 		c.guard.Stop()
-		c.listener.limits.authenticated()
+		c.listener.limits.authenticated(&c.counts)
 	}
 }
 
@@ -145,16 +146,16 @@ func New(cfg Config) (*Listener, error) {
 		cfg.Wrap = func(c net.Conn) net.Conn { return c }
 	}
 	if cfg.Refused == nil {
-		cfg.Refused = func(Reason) {}
+		cfg.Refused = func(*refusal.Refusal) {}
 	}
 	if cfg.CertificatePoll <= 0 {
 		cfg.CertificatePoll = 5 * time.Second
 	}
-	if cfg.Limits.Handshake <= 0 {
-		cfg.Limits.Handshake = 10 * time.Second
+	if cfg.Limits.HandshakeTimeout <= 0 {
+		cfg.Limits.HandshakeTimeout = 10 * time.Second
 	}
-	if cfg.Limits.Authentication <= 0 {
-		cfg.Limits.Authentication = 30 * time.Second
+	if cfg.Limits.AuthenticationTimeout <= 0 {
+		cfg.Limits.AuthenticationTimeout = 30 * time.Second
 	}
 	cfg.Specs = append([]Spec(nil), cfg.Specs...)
 	l := &Listener{
@@ -392,8 +393,8 @@ func (l *Listener) accept(ctx context.Context, s *socket) {
 			return
 		default:
 		}
-		l.cfg.Refused(ReasonAccept)
-		l.notes.warn(ctx, ReasonAccept, "accept failed", "listener", s.spec.Name, "err", err)
+		l.cfg.Refused(refusal.SocketsExhausted)
+		l.notes.write(ctx, slog.LevelError, "accept failed", refusal.SocketsExhausted.With(err), "listener", s.spec.Name)
 		wait := time.NewTimer(delay)
 		select {
 		case <-wait.C:
@@ -421,10 +422,6 @@ func (l *Listener) admit(ctx context.Context, s *socket, nc net.Conn) {
 	})
 }
 
-// errPeerLeft is a client that closed before it sent anything, as the health
-// checks of balancers do.
-var errPeerLeft = errors.New("peer left before the handshake")
-
 // errEnded is a connection that came in while Serve was ending.
 var errEnded = errors.New("the listener has ended")
 
@@ -435,29 +432,24 @@ func (l *Listener) handshake(s *socket, c *Conn) error {
 	if !l.track(c.socket) {
 		return errEnded
 	}
-	if err := l.limits.enter(); err != nil {
+	if err := l.limits.enter(&c.counts); err != nil {
 		return err
 	}
-	c.counted = true
-	if err := c.socket.SetDeadline(accepted.Add(l.cfg.Limits.Handshake)); err != nil {
+	if err := c.socket.SetDeadline(accepted.Add(l.cfg.Limits.HandshakeTimeout)); err != nil {
 		return err
 	}
 	if s.spec.trusts(c.Remote) {
 		remote, err := readProxyHeader(c.socket)
-		if errors.Is(err, io.EOF) {
-			return errPeerLeft
-		}
 		if err != nil {
-			return &closed{reason: ReasonProxy, err: err}
+			return err
 		}
 		if remote.IsValid() {
 			c.Remote = remote
 		}
 	}
-	if err := l.limits.enterAddress(c.Remote); err != nil {
+	if err := l.limits.enterAddress(&c.counts, c.Remote); err != nil {
 		return err
 	}
-	c.address = true
 
 	c.Raw = l.cfg.Wrap(c.socket)
 	c.Conn = c.Raw
@@ -465,13 +457,7 @@ func (l *Listener) handshake(s *socket, c *Conn) error {
 	if s.config != nil {
 		tc := tls.Server(c.Raw, s.config)
 		if err := tc.Handshake(); err != nil {
-			if errors.Is(err, io.EOF) {
-				return errPeerLeft
-			}
-			if _, ok := errors.AsType[*closed](err); ok {
-				return err
-			}
-			return &closed{reason: ReasonHandshake, err: err}
+			return err
 		}
 		state := tc.ConnectionState()
 		c.Conn, c.TLS = tc, &state
@@ -491,18 +477,17 @@ func (l *Listener) handshake(s *socket, c *Conn) error {
 		return err
 	}
 	vc := c.Route.VirtualCluster
-	if err := l.limits.enterCluster(vc, l.cfg.Router.ConnectionLimit(vc)); err != nil {
+	if err := l.limits.enterCluster(&c.counts, vc, l.cfg.Router.ConnectionLimit(vc)); err != nil {
 		return err
 	}
-	c.cluster = true
-	c.guard = time.AfterFunc(l.cfg.Limits.Authentication-time.Since(accepted), c.expire)
+	c.guard = time.AfterFunc(l.cfg.Limits.AuthenticationTimeout-time.Since(accepted), c.expire)
 	return nil
 }
 
 // expire ends a connection that was not authenticated in time.
 func (c *Conn) expire() {
 	if !c.proved.Load() {
-		c.listener.refused(context.Background(), c, &closed{reason: ReasonUnauthenticated, err: errors.New("not authenticated in time")})
+		c.listener.refused(context.Background(), c, refusal.AuthenticationTimeout)
 		c.socket.Close()
 	}
 }
@@ -515,35 +500,27 @@ func (c *Conn) release() {
 	}
 	c.socket.Close()
 	l.untrack(c.socket)
-	if c.counted && c.proved.CompareAndSwap(false, true) {
-		l.limits.authenticated()
-	}
-	if c.address {
-		l.limits.leaveAddress(c.Remote)
-	}
-	if c.cluster {
-		l.limits.leaveCluster(c.Route.VirtualCluster)
-	}
+	l.limits.leave(&c.counts)
 }
 
+// refused counts and logs why a connection was closed.
 func (l *Listener) refused(ctx context.Context, c *Conn, err error) {
-	if errors.Is(err, errPeerLeft) || errors.Is(err, errEnded) {
-		l.cfg.Log.DebugContext(ctx, "connection closed", "listener", c.Spec.Name, "client", c.Remote, "err", err)
+	if errors.Is(err, errEnded) {
 		return
 	}
-	reason := ReasonHandshake
-	args := []any{"listener", c.Spec.Name, "client", c.Remote, "err", err}
+	err = classify(err)
+	r := refusal.Of(err)
+	l.cfg.Refused(r)
+	args := []any{"listener", c.Spec.Name, "client", c.Remote.String()}
 	if c.Route.VirtualCluster != "" {
 		args = append(args, "virtual_cluster", c.Route.VirtualCluster)
 	}
-	if why, ok := errors.AsType[*closed](err); ok {
-		reason = why.reason
-		if why.hosts != nil {
-			args = append(args, "known_hosts", why.hosts, "hosts", why.of)
-		}
+	if r == refusal.ClientGone {
+		// Health checks of balancers do this all day.
+		refusal.Log(ctx, l.cfg.Log, slog.LevelDebug, "connection refused", err, args...)
+		return
 	}
-	l.cfg.Refused(reason)
-	l.notes.warn(ctx, reason, "connection refused", append(args, "reason", string(reason))...)
+	l.notes.write(ctx, slog.LevelWarn, "connection refused", err, args...)
 }
 
 func addrOf(a net.Addr) netip.Addr {

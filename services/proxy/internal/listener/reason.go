@@ -2,46 +2,54 @@ package listener
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"strings"
 	"sync"
 	"time"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
-// Reason is why a connection never became a session. The set is closed, so it
-// can be a metric's label.
-type Reason string
-
-// The reasons.
-const (
-	ReasonAccept               Reason = "accept_failed"
-	ReasonProxy                Reason = "bad_proxy_header"
-	ReasonHandshake            Reason = "handshake_failed"
-	ReasonNoHost               Reason = "no_host_name"
-	ReasonUnknownHost          Reason = "unknown_host_name"
-	ReasonUnauthenticated      Reason = "not_authenticated_in_time"
-	ReasonUnauthenticatedLimit Reason = "unauthenticated_limit"
-	ReasonAddressLimit         Reason = "address_limit"
-	ReasonClusterLimit         Reason = "virtual_cluster_limit"
-)
-
-// closed is an error with its reason and what the log line adds.
-type closed struct {
-	reason Reason
-	err    error
-	hosts  []string
-	of     int // number of known hosts, of which hosts is a part
+// classify finds the refusal behind a failed handshake. Errors that are refusals
+// already, as those about host names, stay what they are.
+func classify(err error) error {
+	if refusal.Of(err) != nil {
+		return err
+	}
+	if errors.Is(err, io.EOF) {
+		return refusal.ClientGone
+	}
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return refusal.HandshakeTimeout.With(err)
+	}
+	if rh, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		if strings.HasPrefix(proxySignature, string(rh.RecordHeader[:])) {
+			return refusal.ProxyHeaderUnlisted.With(err)
+		}
+		return refusal.NotTLS.With(err)
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok || errors.As(err, new(x509.UnknownAuthorityError)) {
+		return refusal.ClientCertificateRefused.With(err)
+	}
+	// crypto/tls has no type for it.
+	if strings.Contains(err.Error(), "didn't provide a certificate") {
+		return refusal.ClientCertificateRefused.With(err)
+	}
+	return refusal.HandshakeFailed.With(err)
 }
 
-func (c *closed) Error() string { return c.err.Error() }
-func (c *closed) Unwrap() error { return c.err }
-
-// notes logs one line per reason and second: whoever floods the gateway with
+// notes logs one line per refusal and second: whoever floods the gateway with
 // bad connections does not also flood its log.
 type notes struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	last map[Reason]note
+	last map[*refusal.Refusal]note
 }
 
 type note struct {
@@ -49,23 +57,32 @@ type note struct {
 	suppressed int
 }
 
-func (n *notes) warn(ctx context.Context, reason Reason, message string, args ...any) {
+// due reports whether a line is due, and how many there would have been since
+// the last one.
+func (n *notes) due(r *refusal.Refusal) (suppressed int, ok bool) {
 	now := time.Now()
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.last == nil {
-		n.last = make(map[Reason]note)
+		n.last = make(map[*refusal.Refusal]note)
 	}
-	last := n.last[reason]
+	last := n.last[r]
 	if now.Sub(last.at) < time.Second {
 		last.suppressed++
-		n.last[reason] = last
-		n.mu.Unlock()
+		n.last[r] = last
+		return 0, false
+	}
+	n.last[r] = note{at: now}
+	return last.suppressed, true
+}
+
+func (n *notes) write(ctx context.Context, level slog.Level, msg string, err error, args ...any) {
+	suppressed, ok := n.due(refusal.Of(err))
+	if !ok {
 		return
 	}
-	n.last[reason] = note{at: now}
-	n.mu.Unlock()
-	if last.suppressed > 0 {
-		args = append(args, "suppressed", last.suppressed)
+	if suppressed > 0 {
+		args = append(args, "suppressed", suppressed)
 	}
-	n.log.WarnContext(ctx, message, args...)
+	refusal.Log(ctx, n.log, level, msg, err, args...)
 }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"time"
 )
 
 // Routing is how a listener knows which virtual cluster a client means.
@@ -171,13 +170,4 @@ func (s *Spec) normalise() error {
 // trusts reports whether a peer speaks the PROXY protocol.
 func (s *Spec) trusts(peer netip.Addr) bool {
 	return slices.ContainsFunc(s.ProxyProtocol, func(p netip.Prefix) bool { return p.Contains(peer) })
-}
-
-// Limits keep strangers from using up the node. A zero count is no limit; a
-// zero time is the default.
-type Limits struct {
-	Handshake       time.Duration // from accept to the end of the TLS handshake; 10 s
-	Authentication  time.Duration // from accept to Conn.Authenticated; 30 s
-	Unauthenticated int           // connections that are not authenticated yet
-	PerAddress      int           // connections of one client address
 }

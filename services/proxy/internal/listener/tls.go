@@ -5,13 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // unrecognizedName is the fatal alert of RFC 6066 §3. crypto/tls would send
@@ -21,19 +22,20 @@ var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
 // knownHosts is how many names the log line about an unknown host lists.
 const knownHosts = 10
 
+// unknownHost refuses a host name, in words that name those that would work.
 func (l *Listener) unknownHost(name string) error {
 	hosts := l.cfg.Router.Hosts()
-	c := &closed{reason: ReasonUnknownHost, hosts: hosts[:min(len(hosts), knownHosts)], of: len(hosts)}
+	known := strings.Join(hosts[:min(len(hosts), knownHosts)], ", ")
+	if more := len(hosts) - knownHosts; more > 0 {
+		known += fmt.Sprintf(" and %d more", more)
+	}
+	if known == "" {
+		known = "none: no virtual cluster is loaded"
+	}
 	if name == "" {
-		c.reason = ReasonNoHost
-		c.err = errors.New("the client sent no host name (SNI): it has to connect to one of the known hosts by name, not by address")
-	} else {
-		c.err = fmt.Errorf("no virtual cluster has the host name %q", name)
+		return refusal.ServerNameMissing.Errorf("known hosts: %s", known)
 	}
-	if c.hosts == nil {
-		c.hosts = []string{}
-	}
-	return c
+	return refusal.ServerNameUnknown.Errorf("host %q; known hosts: %s", name, known)
 }
 
 // serverConfig is the TLS side of a socket. It lives as long as the socket, so
@@ -58,6 +60,9 @@ func (l *Listener) serverConfig(s *Spec, certs *certificates) *tls.Config {
 					hello.Conn.Close()
 				}
 				return nil, err
+			}
+			if !certs.covers(hello.ServerName) {
+				return nil, refusal.NoCertificate.Errorf("host %q", hello.ServerName)
 			}
 			vc = route.VirtualCluster
 		}
@@ -161,17 +166,25 @@ func namesOf(leaf *x509.Certificate) []string {
 	return lower
 }
 
-// forClient prefers an exact name to a wildcard, and among equals a certificate
-// whose algorithm the client supports.
+// named are the certificates for a host: an exact name comes before a wildcard.
+func (set *certificateSet) named(host string) []*tls.Certificate {
+	host = normaliseHost(host)
+	if exact := set.byName[host]; len(exact) > 0 {
+		return exact
+	}
+	if _, rest, ok := strings.Cut(host, "."); ok {
+		return set.byName["*."+rest]
+	}
+	return nil
+}
+
+func (c *certificates) covers(host string) bool { return len(c.now.Load().named(host)) > 0 }
+
+// forClient prefers, among the certificates of the host, one whose algorithm the
+// client supports.
 func (c *certificates) forClient(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	set := c.now.Load()
-	name := normaliseHost(hello.ServerName)
-	candidates := set.byName[name]
-	if len(candidates) == 0 {
-		if _, rest, ok := strings.Cut(name, "."); ok {
-			candidates = set.byName["*."+rest]
-		}
-	}
+	candidates := set.named(hello.ServerName)
 	for _, cert := range candidates {
 		if hello.SupportsCertificate(cert) == nil {
 			return cert, nil

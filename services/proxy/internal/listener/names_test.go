@@ -1,0 +1,130 @@
+package listener
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"tollgate.internal/services/proxy/internal/refusal"
+)
+
+// Every route has one name in every family, and every name leads back to it.
+func TestNamesAndRoutesAreInverse(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	label := func() string {
+		b := make([]byte, 1+r.IntN(12))
+		for i := range b {
+			b[i] = letters[r.IntN(len(letters))]
+			if i > 0 && i < len(b)-1 && r.IntN(4) == 0 {
+				b[i] = '-'
+			}
+		}
+		return string(b)
+	}
+	for range 200 {
+		var clusters []Hosts
+		seen := make(map[string]bool)
+		for range 1 + r.IntN(8) {
+			// Labels such as b1x-y and b-1 are close to the names of brokers.
+			l := []string{label(), "b" + label(), "b1x-" + label(), "b-" + label()}[r.IntN(4)]
+			if seen[l] || brokerLabel.MatchString(l) {
+				continue
+			}
+			seen[l] = true
+			clusters = append(clusters, Hosts{VirtualCluster: "vc-" + l, Label: l, Custom: []string{l + ".custom.test"}})
+		}
+		names, err := NewNames([]string{"gw.test", "node-1.gw.test"}, clusters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := make(map[string]Route)
+		for _, c := range clusters {
+			for _, bootstrap := range []string{c.Label + ".gw.test", c.Label + ".node-1.gw.test", c.Label + ".custom.test"} {
+				for _, node := range []int32{Bootstrap, 0, 1, 65536, maxVNode, r.Int32N(maxVNode)} {
+					name := bootstrap
+					if node != Bootstrap {
+						name = BrokerHost(bootstrap, node)
+					}
+					want := Route{c.VirtualCluster, node}
+					if other, taken := owner[name]; taken && other != want {
+						t.Fatalf("%s leads to %v and to %v", name, other, want)
+					}
+					owner[name] = want
+					for _, spelling := range []string{name, strings.ToUpper(name), name + "."} {
+						if got, ok := names.Host(spelling); !ok || got != want {
+							t.Fatalf("Host(%q) = %v, %t, want %v", spelling, got, ok, want)
+						}
+					}
+				}
+			}
+		}
+		if len(names.Hosts()) != 3*len(clusters) {
+			t.Fatalf("%d hosts for %d virtual clusters", len(names.Hosts()), len(clusters))
+		}
+	}
+}
+
+func TestNamesThatCannotBe(t *testing.T) {
+	for _, tc := range []struct {
+		hosts Hosts
+		want  string
+	}{
+		{Hosts{Label: "b1-acme"}, "name of a virtual broker"},
+		{Hosts{Label: strings.Repeat("a", 52)}, "leaves no room"},
+		{Hosts{Custom: []string{"kafka"}}, "single label"},
+		{Hosts{Custom: []string{"kafka..test"}}, "not a DNS label"},
+		{Hosts{Label: "käse"}, "not a DNS label"},
+		{Hosts{Label: "-a"}, "not a DNS label"},
+		{Hosts{Label: "acme", Custom: []string{"ACME.gw.test"}}, "is taken"},
+	} {
+		if _, err := NewNames([]string{"gw.test"}, []Hosts{tc.hosts}); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("NewNames(%v) = %v, want %q", tc.hosts, err, tc.want)
+		}
+	}
+}
+
+// Ports are a function of the configuration and the node alone.
+func TestPortsAndNodesAreInverse(t *testing.T) {
+	s := Spec{BrokerPorts: []PortRange{{First: 9502, Count: 50}, {First: 20000, Count: 10, Lowest: 1<<16 + 1001}}}
+	nodes := make(map[uint16]int32)
+	for node := range int32(1<<17 + 10) {
+		port, _, ok := s.brokerPort(node)
+		if !ok {
+			continue
+		}
+		if other, taken := nodes[port]; taken {
+			t.Fatalf("port %d is that of %d and %d", port, other, node)
+		}
+		nodes[port] = node
+	}
+	if len(nodes) != 60 || nodes[9502] != 0 || nodes[20009] != 1<<16+1010 {
+		t.Errorf("%d ports; 9502 is %d, 20009 is %d", len(nodes), nodes[9502], nodes[20009])
+	}
+}
+
+func FuzzProxyHeader(f *testing.F) {
+	f.Add(proxyHeader(1, 0x11, []byte{203, 0, 113, 9, 10, 0, 0, 1, 0, 1, 0, 2}))
+	f.Add(proxyHeader(1, 0x21, make([]byte, 36)))
+	f.Add(proxyHeader(0, 0, nil))
+	f.Add([]byte("PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r := bytes.NewReader(in)
+		addr, err := readProxyHeader(r)
+		switch {
+		case err != nil:
+			if !errors.Is(err, refusal.ProxyHeaderInvalid) && !(len(in) == 0 && errors.Is(err, refusal.ClientGone)) {
+				t.Errorf("an error of no kind: %v", err)
+			}
+			if addr != (netip.Addr{}) {
+				t.Errorf("an address with an error: %v", addr)
+			}
+		case len(in)-r.Len() != proxyFixed+int(in[14])<<8+int(in[15]):
+			t.Errorf("took %d of %d bytes", len(in)-r.Len(), len(in))
+		}
+	})
+}
