@@ -7,6 +7,7 @@ import (
 	"regexp/syntax"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -124,13 +125,15 @@ func parseRule(s string) (r principalRule, rest string, err error) {
 	if err := javaOnly(pattern); err != nil {
 		return r, s, err
 	}
-	if r.first, err = regexp.Compile(pattern); err != nil {
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
 		return r, s, fmt.Errorf("%w (look-around, back-references and possessive quantifiers of Java are not supported)", err)
 	}
-	r.full = regexp.MustCompile(`\A(?:` + pattern + `)\z`)
-	if r.rest, err = afterStart(pattern); err != nil {
-		return r, s, err
-	}
+	likeJava(tree)
+	r.first = regexp.MustCompile(tree.String())
+	r.full = regexp.MustCompile(`\A(?:` + tree.String() + `)\z`)
+	notAtStart(tree)
+	r.rest = regexp.MustCompile(tree.String())
 	r.replacement, err = parseReplacement(replacement, r.first)
 	return r, s, err
 }
@@ -148,23 +151,24 @@ func cutSlash(s string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// afterStart is pattern for text that does not begin where the name does.
-func afterStart(pattern string) (*regexp.Regexp, error) {
-	tree, err := syntax.Parse(pattern, syntax.Perl)
-	if err != nil {
-		return nil, err
+// likeJava narrows the dot: Java's stops at more line ends than RE2's.
+func likeJava(n *syntax.Regexp) {
+	if n.Op == syntax.OpAnyCharNotNL {
+		*n = syntax.Regexp{Op: syntax.OpCharClass, Rune: []rune{0, '\n' - 1, '\n' + 1, '\r' - 1, '\r' + 1, 0x84, 0x86, 0x2027, 0x202a, unicode.MaxRune}}
 	}
-	var walk func(*syntax.Regexp)
-	walk = func(n *syntax.Regexp) {
-		if n.Op == syntax.OpBeginText || n.Op == syntax.OpBeginLine {
-			*n = syntax.Regexp{Op: syntax.OpNoMatch}
-		}
-		for _, sub := range n.Sub {
-			walk(sub)
-		}
+	for _, sub := range n.Sub {
+		likeJava(sub)
 	}
-	walk(tree)
-	return regexp.Compile(tree.String())
+}
+
+// notAtStart makes a pattern for text that does not begin where the name does.
+func notAtStart(n *syntax.Regexp) {
+	if n.Op == syntax.OpBeginText || n.Op == syntax.OpBeginLine {
+		*n = syntax.Regexp{Op: syntax.OpNoMatch}
+	}
+	for _, sub := range n.Sub {
+		notAtStart(sub)
+	}
 }
 
 // javaOnly refuses what Go would compile to something else than Java does. What
@@ -265,11 +269,7 @@ func parseReplacement(s string, re *regexp.Regexp) (out []piece, err error) {
 		if n == 0 {
 			return nil, fmt.Errorf("replacement: $%s: want a number or {name} after $; a plain dollar is \\$", s)
 		}
-		if s[0] == '0' { // the whole match; what follows is text
-			out, s = append(out, piece{group: 0}), s[1:]
-			continue
-		}
-		if re.NumSubexp() == 0 {
+		if s[0] != '0' && re.NumSubexp() == 0 {
 			return nil, fmt.Errorf("replacement: $%s: the pattern has no groups", s[:n])
 		}
 		used := 0

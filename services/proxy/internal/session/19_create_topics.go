@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
@@ -17,20 +18,12 @@ import (
 // topics below its prefix on home, within the policy of the virtual cluster; a
 // partner's cannot create any.
 
-// defaultConfigKeys are the topic configs that tenants may set where the policy
-// names none: none of them touches placement, throttles or other tenants.
-var defaultConfigKeys = []string{
-	"cleanup.policy", "compression.type", "delete.retention.ms", "max.compaction.lag.ms", "max.message.bytes",
-	"message.timestamp.after.max.ms", "message.timestamp.before.max.ms", "message.timestamp.type",
-	"min.cleanable.dirty.ratio", "min.compaction.lag.ms", "min.insync.replicas", "retention.bytes", "retention.ms",
-	"segment.bytes", "segment.ms",
-}
-
+// configKeys are the topic configs that tenants may set.
 func configKeys(t *view.Table) []string {
 	if keys := t.View.Spec.Topics.ConfigKeys; len(keys) > 0 {
 		return keys
 	}
-	return defaultConfigKeys
+	return resource.DefaultConfigKeys
 }
 
 // refusalText is a code and a text for the tenant.

@@ -1,0 +1,110 @@
+// Package e2e tests the product from outside: real brokers behind it, foreign
+// clients before it.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tollgate.internal/e2e/internal/drivers"
+	"tollgate.internal/e2e/internal/gateway"
+	"tollgate.internal/e2e/internal/kafkatest"
+	"tollgate.internal/e2e/internal/scenario"
+)
+
+var upstreams = map[string]*kafkatest.Shared{}
+
+func init() {
+	for _, version := range kafkatest.Versions() {
+		upstreams[version] = kafkatest.Share(kafkatest.Options{Version: version})
+	}
+}
+
+func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
+
+// resources are one tenant with a standard and a partner virtual cluster; the
+// partner has one alias for each client.
+func resources(bootstrap string, aliases []string) map[string]string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `
+{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
+---
+{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: [%q]}}
+---
+apiVersion: tollgate/v1
+kind: VirtualCluster
+metadata: {name: acme-dev, tenant: acme}
+spec: {type: standard, host: acme-dev, home: main, authentication: {plain: {}, scram: {}}}
+---
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: dev, virtualCluster: acme-dev}, spec: {type: local, password: "file:dev.secret"}}
+---
+apiVersion: tollgate/v1
+kind: VirtualCluster
+metadata: {name: acme-prod, tenant: acme}
+spec: {type: partner, host: acme, home: main, authentication: {plain: {}, scram: {}}}
+---
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: shipping, virtualCluster: acme-prod}, spec: {type: local, password: "file:dev.secret"}}
+---
+{apiVersion: tollgate/v1, kind: Acl, metadata: {name: topics, virtualCluster: acme-prod}, spec: {principal: "User:shipping", resource: {type: topic, name: orders, pattern: prefixed}, operation: ALL, permission: ALLOW}}
+---
+{apiVersion: tollgate/v1, kind: Acl, metadata: {name: groups, virtualCluster: acme-prod}, spec: {principal: "User:shipping", resource: {type: group, name: group-, pattern: prefixed}, operation: ALL, permission: ALLOW}}
+---
+{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: orders, tenant: acme}, spec: {cluster: main, topic: {name: shop., pattern: prefixed}, access: read-write}}
+`, bootstrap)
+	for _, a := range aliases {
+		fmt.Fprintf(&b, "---\n{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: orders-%s, virtualCluster: acme-prod}, spec: {cluster: main, topic: shop.%s}}\n", a, a)
+	}
+	return map[string]string{"all.yaml": b.String(), "dev.secret": "dev-secret\n"}
+}
+
+// slug makes a driver's name fit for topics and hosts.
+func slug(d drivers.Driver) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(d.Name()))
+}
+
+func TestEveryClientThroughTheGateway(t *testing.T) {
+	for _, version := range kafkatest.Versions() {
+		t.Run("Kafka "+version, func(t *testing.T) {
+			kafka := upstreams[version].Get(t)
+			var aliases []string
+			for _, d := range drivers.Drivers() {
+				aliases = append(aliases, slug(d))
+			}
+			create(t, kafka, aliases)
+			p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, resources(kafka.Bootstrap(), aliases))
+			for _, d := range drivers.Drivers() {
+				t.Run(d.Name()+"/standard", func(t *testing.T) {
+					scenario.Standard(t, d, p.Target(t, "acme-dev", "SCRAM-SHA-512", "dev", "dev-secret"), slug(d))
+				})
+				t.Run(d.Name()+"/partner", func(t *testing.T) {
+					scenario.Alias(t, d, p.Target(t, "acme-prod", "PLAIN", "shipping", "dev-secret"), "orders-"+slug(d), slug(d))
+				})
+			}
+		})
+	}
+}
+
+// create makes the physical topics behind the aliases, as their owner would.
+func create(t *testing.T, kafka *kafkatest.Cluster, names []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	admin := kadm.NewClient(kafka.Client(t, kgo.MetadataMinAge(100*time.Millisecond)))
+	for _, name := range names {
+		if _, err := admin.CreateTopic(ctx, 3, 1, nil, "shop."+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,436 @@
+// Package config reads the configuration file of a proxy: what a node is, as
+// opposed to what it serves, which is in the resource files.
+//
+//	resources: resources             # directory of resource files
+//	domains: [gw.example.com]        # virtual clusters are <host>.<domain>
+//	admin: 127.0.0.1:9410            # /healthz /readyz /metrics /debug/pprof; absent: none
+//	log: {level: info, format: json} # debug, info, warn, error; text or json
+//	drainTimeout: 30s                # for sessions to finish after SIGTERM
+//	reloadEvery: 250ms               # how often the resource files are looked at
+//	limits:
+//	  handshake: 10s                 # accept to the end of the TLS handshake
+//	  authentication: 30s            # accept to authenticated
+//	  unauthenticated: 2000          # connections that are not authenticated yet
+//	  perAddress: 1000               # connections of one client address; absent: no limit
+//	  request: 100MiB                # one request frame
+//	  requestTime: 60s               # for a request to arrive once it has begun
+//	  requestMemory: 512MiB          # large request frames in the whole node
+//	listeners:
+//	  - name: public
+//	    address: 0.0.0.0:9092
+//	    routing: sni                 # every virtual cluster, by host name
+//	    advertisedPort: 9092         # behind a balancer on another port
+//	    certificates: [{certFile: gw.pem, keyFile: gw.key}]
+//	    proxyProtocol: [10.0.0.0/8]  # balancers that send PROXY protocol v2
+//	  - name: acme-internal
+//	    address: 10.1.2.3:9501       # the bootstrap's
+//	    routing: port                # one virtual cluster
+//	    protocol: SASL_PLAINTEXT     # SSL, SASL_SSL, PLAINTEXT; TLS: what the virtual cluster offers
+//	    virtualCluster: acme-prod
+//	    advertisedHost: gw.internal  # defaults to the host of address
+//	    brokerPorts: 9502-9600       # virtual node 0 on 9502, and so on
+//	    # or, for sparse ids and other slots; advertised is the port that clients see for the first:
+//	    # brokerPorts: [{ports: 9502-9504, firstNode: 0}, {ports: 9510-9519, firstNode: 1001, advertised: 19510}]
+//
+// Relative paths are relative to the file. A mistake is a [resource.Problem]
+// with line and field, and every one is reported.
+package config
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy"
+)
+
+// defaultUnauthenticated bounds what strangers can hold: some 30 KiB each
+// while they shake hands.
+const defaultUnauthenticated = 2000
+
+type file struct {
+	Resources    string        `yaml:"resources"`
+	Domains      []string      `yaml:"domains"`
+	Admin        string        `yaml:"admin"`
+	Log          logging       `yaml:"log"`
+	DrainTimeout time.Duration `yaml:"drainTimeout"`
+	ReloadEvery  time.Duration `yaml:"reloadEvery"`
+	Limits       limits        `yaml:"limits"`
+	Listeners    []listening   `yaml:"listeners"`
+}
+
+type logging struct {
+	Level  slog.Level `yaml:"level"`
+	Format string     `yaml:"format"`
+}
+
+type limits struct {
+	Handshake       time.Duration `yaml:"handshake"`
+	Authentication  time.Duration `yaml:"authentication"`
+	Unauthenticated int           `yaml:"unauthenticated"`
+	PerAddress      int           `yaml:"perAddress"`
+	Request         size          `yaml:"request"`
+	RequestTime     time.Duration `yaml:"requestTime"`
+	RequestMemory   size          `yaml:"requestMemory"`
+}
+
+type listening struct {
+	Name           string         `yaml:"name"`
+	Address        string         `yaml:"address"`
+	Routing        string         `yaml:"routing"`
+	Protocol       string         `yaml:"protocol"`
+	Certificates   []keyPair      `yaml:"certificates"`
+	AdvertisedPort uint16         `yaml:"advertisedPort"`
+	ProxyProtocol  []netip.Prefix `yaml:"proxyProtocol"`
+	VirtualCluster string         `yaml:"virtualCluster"`
+	AdvertisedHost string         `yaml:"advertisedHost"`
+	BrokerPorts    []brokerPorts  `yaml:"brokerPorts"`
+}
+
+type keyPair struct {
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+}
+
+// brokerPorts may be written as its ports alone.
+type brokerPorts struct {
+	Ports      portRange `yaml:"ports"`
+	FirstNode  int32     `yaml:"firstNode"`
+	Advertised uint16    `yaml:"advertised"`
+}
+
+func (b *brokerPorts) UnmarshalText(text []byte) error { return b.Ports.UnmarshalText(text) }
+
+// portRange is written 9502-9600, both ends included.
+type portRange struct{ first, last uint16 }
+
+func (r *portRange) UnmarshalText(text []byte) error {
+	from, to, ok := strings.Cut(string(text), "-")
+	first, err := strconv.ParseUint(from, 10, 16)
+	last, err2 := strconv.ParseUint(to, 10, 16)
+	if !ok || err != nil || err2 != nil || first == 0 || first > last {
+		return errors.New("must be a range of ports such as 9502-9600")
+	}
+	*r = portRange{uint16(first), uint16(last)}
+	return nil
+}
+
+func (r portRange) count() int { return int(r.last) - int(r.first) + 1 }
+
+// size is a number of bytes, written 1048576, 1024KiB or 1MiB.
+type size int64
+
+func (s *size) UnmarshalText(text []byte) error {
+	digits, shift := string(text), 0
+	for unit, n := range map[string]int{"KiB": 10, "MiB": 20, "GiB": 30} {
+		if d, ok := strings.CutSuffix(digits, unit); ok {
+			digits, shift = d, n
+			break
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n <= 0 || n > 1<<(62-shift) {
+		return errors.New("must be a size such as 512MiB: bytes, KiB, MiB or GiB")
+	}
+	*s = size(n << shift)
+	return nil
+}
+
+// Load reads a file. The log goes to logs. The error is resource.Problems,
+// unless the file cannot be read at all.
+func Load(path string, logs io.Writer) (proxy.Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return proxy.Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	cfg, problems := parse(path, data, logs)
+	if len(problems) > 0 {
+		return proxy.Config{}, problems
+	}
+	return cfg, nil
+}
+
+func parse(path string, data []byte, logs io.Writer) (proxy.Config, resource.Problems) {
+	d := newDecoder(path)
+	f := file{Log: logging{Format: "text"}}
+	f.Limits.Unauthenticated = defaultUnauthenticated
+	d.document(data, &f)
+	if len(d.lines) == 0 {
+		return proxy.Config{}, d.problems // nothing of it could be read
+	}
+	dir := filepath.Dir(path)
+	for i := range f.Listeners {
+		for j := range f.Listeners[i].Certificates {
+			c := &f.Listeners[i].Certificates[j]
+			c.CertFile, c.KeyFile = within(dir, c.CertFile), within(dir, c.KeyFile)
+		}
+	}
+	f.check(d)
+	slices.SortStableFunc(d.problems, func(a, b resource.Problem) int { return cmp.Compare(a.Line, b.Line) })
+	return f.config(dir, logs), d.problems
+}
+
+func within(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+func (f *file) check(d *decoder) {
+	if f.Log.Format != "text" && f.Log.Format != "json" {
+		d.problem("log.format", "%q is neither text nor json", f.Log.Format)
+	}
+	if _, _, ok := hostPort(f.Admin); f.Admin != "" && !ok {
+		d.problem("admin", "%q is not an address such as 127.0.0.1:9410", f.Admin)
+	}
+	for _, l := range []struct {
+		path  string
+		value int
+	}{{"limits.unauthenticated", f.Limits.Unauthenticated}, {"limits.perAddress", f.Limits.PerAddress}} {
+		if _, written := d.lines[l.path]; written && l.value <= 0 {
+			d.problem(l.path, "must be positive: leave it out for the default")
+		}
+	}
+	if f.Limits.Request > 1<<31-1 {
+		d.problem("limits.request", "is larger than a frame can be (2 GiB)")
+	}
+	if m := f.Limits.RequestMemory; m != 0 && f.Limits.Request > m {
+		d.problem("limits.requestMemory", "is less than limits.request: the largest request would never be read")
+	}
+	for i, domain := range f.Domains {
+		if strings.Trim(domain, ".") != domain || !strings.Contains(domain, ".") || strings.ToLower(domain) != domain {
+			d.problem(fmt.Sprintf("domains[%d]", i), "%q is not a domain such as gw.example.com, in lower case", domain)
+		}
+	}
+	if len(f.Listeners) == 0 {
+		d.problem("listeners", "required: at least one")
+	}
+	names := make(map[string]int)
+	var taken []span
+	for i := range f.Listeners {
+		l := &f.Listeners[i]
+		bad := func(field, format string, args ...any) {
+			d.problem(fmt.Sprintf("listeners[%d].%s", i, field), format, args...)
+		}
+		if l.Name == "" {
+			bad("name", "required: it names the listener in logs and metrics")
+		} else if first, again := names[l.Name]; again {
+			bad("name", "%q is also the name of listeners[%d]", l.Name, first)
+		} else {
+			names[l.Name] = i
+		}
+		if l.Routing == string(proxy.BySNI) && len(f.Domains) == 0 {
+			bad("routing", "sni needs domains: the hosts of virtual clusters are <host>.<domain>")
+		}
+		for _, s := range l.check(bad) {
+			s.field = fmt.Sprintf("listeners[%d].%s", i, s.field)
+			for _, t := range taken {
+				if s.meets(t) {
+					d.problem(s.field, "ports %s are taken by %s", s, t.field)
+				}
+			}
+			taken = append(taken, s)
+		}
+	}
+}
+
+// check reports what is wrong within a listener, and returns the ports that it
+// binds.
+func (l *listening) check(bad func(field, format string, args ...any)) []span {
+	host, port, ok := hostPort(l.Address)
+	switch {
+	case l.Address == "":
+		bad("address", "required: host:port to listen on, such as 0.0.0.0:9092")
+	case !ok:
+		bad("address", "%q is not an address such as 0.0.0.0:9092", l.Address)
+	}
+	protocol := proxy.Listener{}.Protocol // its type, without the package
+	protocol = typed(protocol, cmp.Or(l.Protocol, string(proxy.TLS)))
+	switch protocol {
+	case proxy.TLS, proxy.SSL, proxy.SASLSSL, proxy.Plaintext, proxy.SASLPlaintext:
+	default:
+		bad("protocol", "%q is none of TLS, SSL, SASL_SSL, PLAINTEXT, SASL_PLAINTEXT", l.Protocol)
+		protocol = proxy.TLS
+	}
+	switch {
+	case protocol.Encrypted() && len(l.Certificates) == 0:
+		bad("certificates", "required with protocol %s", protocol)
+	case !protocol.Encrypted() && len(l.Certificates) > 0:
+		bad("certificates", "protocol %s uses none", protocol)
+	}
+	for i, c := range l.Certificates {
+		at := fmt.Sprintf("certificates[%d]", i)
+		switch {
+		case c.CertFile == "":
+			bad(at+".certFile", "required")
+		case c.KeyFile == "":
+			bad(at+".keyFile", "required")
+		default:
+			if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
+				bad(at, "%v", err)
+			}
+		}
+	}
+	switch l.Routing {
+	case string(proxy.BySNI):
+		l.checkSNI(protocol.Encrypted(), bad)
+		if ok && port != 0 {
+			return []span{{host, port, port, "address"}}
+		}
+	case string(proxy.ByPort):
+		return l.checkPort(host, port, ok, bad)
+	case "":
+		bad("routing", "required: sni or port")
+	default:
+		bad("routing", "%q is neither sni nor port", l.Routing)
+	}
+	return nil
+}
+
+func typed[T ~string](_ T, s string) T { return T(s) }
+
+func (l *listening) checkSNI(encrypted bool, bad func(field, format string, args ...any)) {
+	if !encrypted {
+		bad("protocol", "%s has no handshake and so no host name to route by: use routing port", l.Protocol)
+	}
+	for _, f := range []struct {
+		name    string
+		written bool
+	}{{"virtualCluster", l.VirtualCluster != ""}, {"advertisedHost", l.AdvertisedHost != ""}, {"brokerPorts", len(l.BrokerPorts) > 0}} {
+		if f.written {
+			bad(f.name, "belongs to routing port")
+		}
+	}
+}
+
+func (l *listening) checkPort(host string, port uint16, ok bool, bad func(field, format string, args ...any)) []span {
+	if l.Protocol == "" {
+		bad("protocol", "required with routing port: SASL_SSL, for one")
+	}
+	if l.AdvertisedPort != 0 {
+		bad("advertisedPort", "belongs to routing sni")
+	}
+	if l.VirtualCluster == "" {
+		bad("virtualCluster", "required with routing port")
+	}
+	if ip, err := netip.ParseAddr(host); ok && l.AdvertisedHost == "" && (host == "" || err == nil && ip.IsUnspecified()) {
+		bad("advertisedHost", "required: clients cannot be sent to %s", l.Address)
+	}
+	if len(l.BrokerPorts) == 0 {
+		bad("brokerPorts", "required with routing port: a range such as 9502-9600")
+	}
+	var spans []span
+	if ok && port != 0 {
+		spans = append(spans, span{host, port, port, "address"})
+	}
+	const maxNode = 1<<30 - 1
+	for i, b := range l.BrokerPorts {
+		at := fmt.Sprintf("brokerPorts[%d]", i)
+		if b.Ports == (portRange{}) {
+			bad(at+".ports", "required: a range such as 9502-9600")
+			continue
+		}
+		if ok {
+			spans = append(spans, span{host, b.Ports.first, b.Ports.last, at})
+		}
+		if b.FirstNode < 0 || int64(b.FirstNode)+int64(b.Ports.count()) > maxNode+1 {
+			bad(at+".firstNode", "virtual node ids are 0 to %d", maxNode)
+		}
+		if b.Advertised != 0 && int(b.Advertised)+b.Ports.count() > 1<<16 {
+			bad(at+".advertised", "leaves no room for %d ports below 65536", b.Ports.count())
+		}
+		for j, o := range l.BrokerPorts[:i] {
+			if int64(o.FirstNode) < int64(b.FirstNode)+int64(b.Ports.count()) && int64(b.FirstNode) < int64(o.FirstNode)+int64(o.Ports.count()) {
+				bad(at+".firstNode", "virtual nodes %d-%d have ports in brokerPorts[%d] already", max(b.FirstNode, o.FirstNode),
+					min(int(b.FirstNode)+b.Ports.count(), int(o.FirstNode)+o.Ports.count())-1, j)
+			}
+		}
+	}
+	return spans
+}
+
+// span is a range of ports that a listener binds.
+type span struct {
+	host        string
+	first, last uint16
+	field       string
+}
+
+func (s span) String() string {
+	if s.first == s.last {
+		return strconv.Itoa(int(s.first))
+	}
+	return fmt.Sprintf("%d-%d", s.first, s.last)
+}
+
+func (s span) meets(t span) bool {
+	all := func(host string) bool {
+		ip, err := netip.ParseAddr(host)
+		return host == "" || err == nil && ip.IsUnspecified()
+	}
+	return s.first <= t.last && t.first <= s.last && (s.host == t.host || all(s.host) || all(t.host))
+}
+
+func hostPort(address string) (host string, port uint16, ok bool) {
+	host, p, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, false
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	return host, uint16(n), err == nil
+}
+
+// config is what the file says, in the words of the proxy.
+func (f *file) config(dir string, logs io.Writer) proxy.Config {
+	options := &slog.HandlerOptions{Level: f.Log.Level}
+	var handler slog.Handler = slog.NewTextHandler(logs, options)
+	if f.Log.Format == "json" {
+		handler = slog.NewJSONHandler(logs, options)
+	}
+	cfg := proxy.Config{
+		Resources: within(dir, f.Resources),
+		Domains:   f.Domains,
+		Admin:     f.Admin,
+		Log:       slog.New(handler),
+		Limits: proxy.ClientLimits{
+			Handshake: f.Limits.Handshake, Authentication: f.Limits.Authentication,
+			Unauthenticated: f.Limits.Unauthenticated, PerAddress: f.Limits.PerAddress,
+		},
+		MaxFrameBytes: int32(f.Limits.Request),
+		RequestMemory: int64(f.Limits.RequestMemory),
+		FrameTimeout:  f.Limits.RequestTime,
+		DrainTimeout:  f.DrainTimeout,
+		ReloadEvery:   f.ReloadEvery,
+	}
+	for _, l := range f.Listeners {
+		spec := proxy.Listener{
+			Name: l.Name, Address: l.Address, AdvertisedPort: l.AdvertisedPort, ProxyProtocol: l.ProxyProtocol,
+			VirtualCluster: l.VirtualCluster, AdvertisedHost: l.AdvertisedHost,
+		}
+		spec.Routing = typed(spec.Routing, l.Routing)
+		spec.Protocol = typed(spec.Protocol, cmp.Or(l.Protocol, string(proxy.TLS)))
+		for _, c := range l.Certificates {
+			spec.Certificates = append(spec.Certificates, proxy.KeyPair{CertFile: c.CertFile, KeyFile: c.KeyFile})
+		}
+		for _, b := range l.BrokerPorts {
+			spec.BrokerPorts = append(spec.BrokerPorts, proxy.PortRange{
+				First: b.Ports.first, Count: b.Ports.count(), Lowest: b.FirstNode, Advertised: b.Advertised,
+			})
+		}
+		cfg.Listeners = append(cfg.Listeners, spec)
+	}
+	return cfg
+}
