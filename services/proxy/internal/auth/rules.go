@@ -9,6 +9,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/language"
 )
 
 // principalRules are Kafka's ssl.principal.mapping.rules (KIP-371).
@@ -118,9 +121,9 @@ func parseRule(s string) (r principalRule, rest string, err error) {
 	r.fold = func(s string) string { return s }
 	switch {
 	case strings.HasPrefix(s, "L"):
-		r.fold, s = strings.ToLower, s[1:]
+		r.fold, s = lower, s[1:]
 	case strings.HasPrefix(s, "U"):
-		r.fold, s = strings.ToUpper, s[1:]
+		r.fold, s = upper, s[1:]
 	}
 	if err := javaOnly(pattern); err != nil {
 		return r, s, err
@@ -130,13 +133,25 @@ func parseRule(s string) (r principalRule, rest string, err error) {
 		return r, s, fmt.Errorf("%w (look-around, back-references and possessive quantifiers of Java are not supported)", err)
 	}
 	likeJava(tree)
-	r.first = regexp.MustCompile(tree.String())
-	r.full = regexp.MustCompile(`\A(?:` + tree.String() + `)\z`)
+	whole := tree.String()
 	notAtStart(tree)
-	r.rest = regexp.MustCompile(tree.String())
+	for _, c := range []struct {
+		to   **regexp.Regexp
+		text string
+	}{{&r.first, whole}, {&r.full, `\A(?:` + whole + `)\z`}, {&r.rest, tree.String()}} {
+		if *c.to, err = regexp.Compile(c.text); err != nil {
+			return r, s, err
+		}
+	}
 	r.replacement, err = parseReplacement(replacement, r.first)
 	return r, s, err
 }
+
+// lower and upper map as Java does, where one letter may become two: strings
+// has no such cases. A Caser keeps state, so each call has its own.
+func lower(s string) string { return cases.Lower(language.English).String(s) }
+
+func upper(s string) string { return cases.Upper(language.English).String(s) }
 
 // cutSlash cuts at the first slash that no backslash escapes.
 func cutSlash(s string) (before, after string, found bool) {
