@@ -60,6 +60,8 @@ spec:
   authentication: {plain: {}, scram: {}}
   acls: {superUsers: ["User:admin"]}
 ---
+{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: open, tenant: acme}, spec: {type: standard, host: open, home: main, authentication: {anonymous: {}}}}
+---
 {apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: orders, tenant: acme}, spec: {cluster: main, topic: {name: shop.orders.v2}, access: read-write}}
 ---
 {apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: orders, virtualCluster: acme-prod}, spec: {cluster: main, topic: shop.orders.v2}}

@@ -10,7 +10,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/pkg/resource"
-	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -137,7 +136,7 @@ func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	if len(forward.Topics) == 0 {
 		return resp, nil
 	}
-	up, err := s.request(ctx, upstream.Control, adminLimit(req.TimeoutMillis), &forward)
+	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), &forward)
 	if err != nil {
 		for _, rt := range forward.Topics {
 			refuse(rt.Topic[len(t.View.Prefix):], refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))
@@ -219,7 +218,7 @@ func (s *Session) autoCreate(ctx context.Context, t *view.Table, name string) in
 	}
 	rt.Topic = t.View.Prefix + name
 	req.Topics = append(req.Topics, rt)
-	up, err := s.request(ctx, upstream.Control, adminLimit(req.TimeoutMillis), req)
+	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), req)
 	if err != nil {
 		return kerr.LeaderNotAvailable.Code
 	}

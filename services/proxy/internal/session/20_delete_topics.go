@@ -5,8 +5,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"tollgate.internal/services/proxy/internal/upstream"
 )
 
 // DeleteTopics: versions 1 to 6; by name, from 6 by name or id. Aliases stay: the
@@ -76,7 +74,7 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	if len(forward.TopicNames) == 0 {
 		return resp, nil
 	}
-	up, err := s.request(ctx, upstream.Control, adminLimit(req.TimeoutMillis), &forward)
+	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), &forward)
 	if err != nil {
 		for _, name := range forward.TopicNames {
 			refuse(kmsg.DeleteTopicsRequestTopic{}, kmsg.StringPtr(t.Virtual(name).Name), kerr.RequestTimedOut.Code, "")

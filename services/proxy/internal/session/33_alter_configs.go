@@ -6,8 +6,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"tollgate.internal/services/proxy/internal/upstream"
 )
 
 // mayAlter refuses config keys that the policy does not name.
@@ -56,7 +54,7 @@ func alterConfigs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	if len(forward.Resources) == 0 {
 		return resp, nil
 	}
-	up, err := s.request(ctx, upstream.Control, 0, &forward)
+	up, err := s.admin(ctx, 0, &forward)
 	if err != nil {
 		for i, rr := range forward.Resources {
 			refuse(rr.ResourceType, names[i], refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))

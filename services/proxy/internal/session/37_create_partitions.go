@@ -5,8 +5,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"tollgate.internal/services/proxy/internal/upstream"
 )
 
 // CreatePartitions: versions 0 to 3.
@@ -44,7 +42,7 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	if len(forward.Topics) == 0 {
 		return resp, nil
 	}
-	up, err := s.request(ctx, upstream.Control, adminLimit(req.TimeoutMillis), &forward)
+	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), &forward)
 	if err != nil {
 		for _, rt := range forward.Topics {
 			refuse(t.Virtual(rt.Topic).Name, refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))

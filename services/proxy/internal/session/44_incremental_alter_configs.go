@@ -5,8 +5,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"tollgate.internal/services/proxy/internal/upstream"
 )
 
 // IncrementalAlterConfigs: versions 0 to 1.
@@ -41,7 +39,7 @@ func incrementalAlterConfigs(s *Session, ctx context.Context, r kmsg.Request) (k
 	if len(forward.Resources) == 0 {
 		return resp, nil
 	}
-	up, err := s.request(ctx, upstream.Control, 0, &forward)
+	up, err := s.admin(ctx, 0, &forward)
 	if err != nil {
 		for i, rr := range forward.Resources {
 			refuse(rr.ResourceType, names[i], refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))

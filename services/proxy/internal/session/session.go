@@ -634,3 +634,8 @@ func (k *hotSink) Lost(p *upstream.Pending, err error) {
 func (s *Session) request(ctx context.Context, class upstream.Class, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
 	return s.vc.Home.Request(ctx, s.target(), class, limit, req)
 }
+
+// admin sends a change to the cluster's controller.
+func (s *Session) admin(ctx context.Context, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+	return s.vc.Home.Request(ctx, s.vc.Home.Controller(), upstream.Control, limit, req)
+}

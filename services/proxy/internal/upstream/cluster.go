@@ -86,6 +86,7 @@ type Cluster struct {
 	correlation atomic.Int32
 	current     atomic.Pointer[snapshot]
 	stale       atomic.Bool
+	controller  atomic.Int32
 	versions    atomic.Pointer[Versions]
 
 	mu      sync.Mutex
@@ -314,6 +315,7 @@ func (c *Cluster) apply(resp *kmsg.MetadataResponse) {
 	if old != nil && next.equal(old) {
 		next = old
 	}
+	c.controller.Store(resp.ControllerID)
 	c.current.Store(&snapshot{Metadata: next, at: time.Now()})
 
 	c.mu.Lock()
@@ -341,6 +343,10 @@ func (c *Cluster) apply(resp *kmsg.MetadataResponse) {
 		b.close()
 	}
 }
+
+// Controller is the node that admin requests go to: the controller of a ZooKeeper
+// cluster, any live broker of a KRaft cluster, which forwards them.
+func (c *Cluster) Controller() int32 { return c.controller.Load() }
 
 // Lease returns a connection to a node. Node -1 is any: the lowest live broker
 // that can be reached. The error is an *UnavailableError.

@@ -11,12 +11,11 @@ import (
 // Metadata is what a cluster looked like at one moment. It is immutable; the
 // cluster keeps the same pointer for as long as nothing has changed.
 type Metadata struct {
-	ClusterID  string
-	Controller int32
-	Brokers    []BrokerInfo // by id
-	Topics     []*Topic     // by name
-	byName     map[string]*Topic
-	byID       map[[16]byte]*Topic
+	ClusterID string
+	Brokers   []BrokerInfo // by id
+	Topics    []*Topic     // by name
+	byName    map[string]*Topic
+	byID      map[[16]byte]*Topic
 }
 
 // BrokerInfo is a live broker.
@@ -74,9 +73,8 @@ func (m *Metadata) Live(id int32) bool {
 // same (rule 9 of PROTOCOL.md).
 func newMetadata(resp *kmsg.MetadataResponse, old *Metadata) *Metadata {
 	m := &Metadata{
-		Controller: resp.ControllerID,
-		byName:     make(map[string]*Topic, len(resp.Topics)),
-		byID:       make(map[[16]byte]*Topic, len(resp.Topics)),
+		byName: make(map[string]*Topic, len(resp.Topics)),
+		byID:   make(map[[16]byte]*Topic, len(resp.Topics)),
 	}
 	if resp.ClusterID != nil {
 		m.ClusterID = *resp.ClusterID
@@ -132,8 +130,7 @@ func newMetadata(resp *kmsg.MetadataResponse, old *Metadata) *Metadata {
 	return m
 }
 
-// equal compares what clients can see. The controller is left out: a KRaft
-// broker names a random one in each answer.
+// equal compares what clients can see.
 func (m *Metadata) equal(o *Metadata) bool {
 	return m.ClusterID == o.ClusterID &&
 		slices.EqualFunc(m.Brokers, o.Brokers, func(a, b BrokerInfo) bool {
