@@ -88,21 +88,31 @@ func (l *limiter) enterAddress(c *counts, a netip.Addr) error {
 	return nil
 }
 
-func (l *limiter) enterCluster(c *counts, vc string, limit int) error {
+// admits reports whether a virtual cluster has room for one more.
+func (l *limiter) admits(vc string, limit int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if over(l.byCluster[vc], limit) {
+		return refusal.TooManyOfVirtualCluster
+	}
+	return nil
+}
+
+// authenticated counts a connection in its virtual cluster. Only now: or
+// strangers who know a host name could use up a tenant's connections.
+func (l *limiter) authenticated(c *counts, vc string, limit int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !c.all {
+		return nil // released meanwhile
+	}
+	l.prove(c)
 	if over(l.byCluster[vc], limit) {
 		return refusal.TooManyOfVirtualCluster
 	}
 	l.byCluster[vc]++
 	c.cluster = vc
 	return nil
-}
-
-func (l *limiter) authenticated(c *counts) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.prove(c)
 }
 
 func (l *limiter) prove(c *counts) {

@@ -94,12 +94,19 @@ func (c *Conn) Advertise(vNode int32) (host string, port int32) {
 	return "", 0
 }
 
-// Authenticated says that the client has proved who it is: it leaves the number
-// of unauthenticated connections, and the time limit on authentication.
+// Authenticated says that the client has proved who it is, by whatever means, also
+// by a certificate or by being allowed to stay anonymous. The connection leaves
+// the number of unauthenticated ones and the time limit on authentication, and
+// is counted in its virtual cluster; when that is full, it is closed.
 func (c *Conn) Authenticated() {
-	if c.proved.CompareAndSwap(false, true) {
-		c.guard.Stop()
-		c.listener.limits.authenticated(&c.counts)
+	if !c.proved.CompareAndSwap(false, true) {
+		return
+	}
+	c.guard.Stop()
+	vc := c.Route.VirtualCluster
+	if err := c.listener.limits.authenticated(&c.counts, vc, c.listener.cfg.Router.ConnectionLimit(vc)); err != nil {
+		c.listener.refused(context.Background(), c, err)
+		c.socket.Close()
 	}
 }
 
@@ -477,7 +484,7 @@ func (l *Listener) handshake(s *socket, c *Conn) error {
 		return err
 	}
 	vc := c.Route.VirtualCluster
-	if err := l.limits.enterCluster(&c.counts, vc, l.cfg.Router.ConnectionLimit(vc)); err != nil {
+	if err := l.limits.admits(vc, l.cfg.Router.ConnectionLimit(vc)); err != nil {
 		return err
 	}
 	c.guard = time.AfterFunc(l.cfg.Limits.AuthenticationTimeout-time.Since(accepted), c.expire)

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/pem"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"math/big"
@@ -490,22 +491,27 @@ func TestClientCertificatesAreJudgedByTheVirtualClustersOwnAuthority(t *testing.
 	for _, tc := range []struct {
 		name     string
 		server   string
+		protocol Protocol
 		required bool
 		cert     *tls.Certificate
 		ok       bool
 		peers    int
 	}{
-		{"its own client", "acme.gw.test", true, &good, true, 1},
-		{"somebody else's client", "acme.gw.test", true, &bad, false, 0},
-		{"none where one is needed", "acme.gw.test", true, nil, false, 0},
-		{"none where SASL would do", "acme.gw.test", false, nil, true, 0},
-		{"a bad one where SASL would do", "acme.gw.test", false, &bad, false, 0},
-		{"not asked for in another virtual cluster", "bolt.gw.test", true, &good, true, 0},
+		{"its own client", "acme.gw.test", TLS, true, &good, true, 1},
+		{"somebody else's client", "acme.gw.test", TLS, true, &bad, false, 0},
+		{"none where one is needed", "acme.gw.test", TLS, true, nil, false, 0},
+		{"none where SASL would do", "acme.gw.test", TLS, false, nil, true, 0},
+		{"a bad one where SASL would do", "acme.gw.test", TLS, false, &bad, false, 0},
+		{"not asked for in another virtual cluster", "bolt.gw.test", TLS, true, &good, true, 0},
+		{"none on SSL, where nothing else would authenticate", "acme.gw.test", SSL, false, nil, false, 0},
+		{"not asked for on SASL_SSL", "acme.gw.test", SASLSSL, true, &good, true, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRouter(t)
 			r.cas, r.required = map[string]*x509.CertPool{"acme-prod": acme.pool}, tc.required
-			b := serve(t, Config{Specs: []Spec{sniSpec(ca.files(t, "*.gw.test"))}, Router: r})
+			spec := sniSpec(ca.files(t, "*.gw.test"))
+			spec.Protocol = tc.protocol
+			b := serve(t, Config{Specs: []Spec{spec}, Router: r})
 			client := tls.Client(dial(t, b.Addr("public")), &tls.Config{
 				ServerName: tc.server, RootCAs: ca.pool,
 				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -544,9 +550,16 @@ func proxyHeader(command byte, family byte, body []byte) []byte {
 	return append(h, body...)
 }
 
+// withCRC adds a checksum, which is off by some.
+func withCRC(addresses []byte, off uint32) []byte {
+	h := proxyHeader(1, 0x11, append(slices.Clone(addresses), tlvCRC32C, 0, 4, 0, 0, 0, 0))
+	binary.BigEndian.PutUint32(h[len(h)-4:], crc32.Checksum(h, castagnoli)+off)
+	return h
+}
+
 func TestAListedBalancerNamesTheClient(t *testing.T) {
 	v4 := []byte{203, 0, 113, 9, 10, 0, 0, 1, 0x80, 0, 0x23, 0x84}
-	v6 := slices.Concat(netip.MustParseAddr("2001:db8::7").AsSlice(), make([]byte, 20), []byte{3, 0, 1, 9}) // and a TLV
+	v6 := slices.Concat(netip.MustParseAddr("2001:db8::7").AsSlice(), make([]byte, 20), []byte{4, 0, 1, 9}) // and a TLV
 	for _, tc := range []struct {
 		name   string
 		header []byte
@@ -560,6 +573,9 @@ func TestAListedBalancerNamesTheClient(t *testing.T) {
 		{"UDP", proxyHeader(1, 0x12, v4), ""},
 		{"an unknown command", proxyHeader(2, 0x11, v4), ""},
 		{"too long", append([]byte(proxySignature), 0x21, 0x11, 0xff, 0xff), ""},
+		{"with its checksum", withCRC(v4, 0), "203.0.113.9"},
+		{"a checksum that does not match", withCRC(v4, 1), ""},
+		{"a TLV cut off", proxyHeader(1, 0x11, append(slices.Clone(v4), 4, 0, 9, 1)), ""},
 		{"version 1", []byte("PROXY TCP4 203.0.113.9 10.0.0.1 1 2\r\n"), ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -621,7 +637,7 @@ func TestLimits(t *testing.T) {
 				again := dial(t, b.Addr("ports"))
 				select {
 				case <-b.sessions:
-					echo(t, again)
+					echo(t, again) // and was not closed meanwhile
 					return
 				case <-b.refused:
 				}
@@ -631,6 +647,21 @@ func TestLimits(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Strangers who know a host name must not use up a tenant's connections.
+func TestOnlyAuthenticatedConnectionsCountInAVirtualCluster(t *testing.T) {
+	r := newRouter(t)
+	r.limit = 1
+	b := serve(t, Config{Specs: []Spec{portSpec(t)}, Router: r})
+	echo(t, dial(t, b.Addr("ports")))
+	stranger := within(t, b.sessions, "session")
+	client := dial(t, b.Addr("ports"))
+	within(t, b.sessions, "session").Authenticated()
+	echo(t, client)
+	stranger.Authenticated() // too late: the place is taken
+	b.wantRefusal(t, refusal.TooManyOfVirtualCluster)
+	echo(t, client)
 }
 
 func TestCountsGoBackToZero(t *testing.T) {
@@ -643,11 +674,10 @@ func TestCountsGoBackToZero(t *testing.T) {
 		if err := l.enterAddress(&c, netip.MustParseAddr(addr)); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.enterCluster(&c, "acme-prod", 0); err != nil {
-			t.Fatal(err)
-		}
-		if i == 1 {
-			l.authenticated(&c)
+		if i > 0 {
+			if err := l.authenticated(&c, "acme-prod", 0); err != nil {
+				t.Fatal(err)
+			}
 		}
 		l.leave(&c)
 		l.leave(&c)

@@ -104,7 +104,20 @@ func checkHost(host string) error {
 	return nil
 }
 
-func normaliseHost(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+// normaliseHost folds ASCII alone: to Unicode, the Kelvin sign is a k.
+func normaliseHost(name string) string {
+	name = strings.TrimSuffix(name, ".")
+	if strings.IndexFunc(name, func(r rune) bool { return 'A' <= r && r <= 'Z' }) < 0 {
+		return name
+	}
+	b := []byte(name)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
 
 // Host returns what a host name leads to.
 func (n *Names) Host(name string) (Route, bool) {

@@ -106,10 +106,17 @@ func TestPortsAndNodesAreInverse(t *testing.T) {
 	}
 }
 
+func TestHostNamesFoldASCIIAlone(t *testing.T) {
+	if got := normaliseHost("\u212Aafka.ACME.test."); got != "\u212Aafka.acme.test" {
+		t.Errorf("%q", got)
+	}
+}
+
 func FuzzProxyHeader(f *testing.F) {
 	f.Add(proxyHeader(1, 0x11, []byte{203, 0, 113, 9, 10, 0, 0, 1, 0, 1, 0, 2}))
 	f.Add(proxyHeader(1, 0x21, make([]byte, 36)))
 	f.Add(proxyHeader(0, 0, nil))
+	f.Add(withCRC(make([]byte, 12), 0))
 	f.Add([]byte("PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, in []byte) {

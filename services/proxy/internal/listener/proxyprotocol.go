@@ -3,6 +3,7 @@ package listener
 import (
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"net"
 	"net/netip"
@@ -22,7 +23,14 @@ const (
 	// proxyMax bounds what follows. Addresses and the TLVs that balancers send
 	// have a few hundred bytes.
 	proxyMax = 4 << 10
+
+	addressesTCP4 = 2*4 + 2*2
+	addressesTCP6 = 2*16 + 2*2
+
+	tlvCRC32C = 3
 )
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // proxyRead keeps a timeout what it is; everything else is a bad header.
 func proxyRead(err error) error {
@@ -69,15 +77,48 @@ func readProxyHeader(r io.Reader) (netip.Addr, error) {
 	case unspec, stream:
 		return netip.Addr{}, nil
 	case tcp4:
-		if len(body) < 12 {
+		if len(body) < addressesTCP4 {
 			return netip.Addr{}, refusal.ProxyHeaderInvalid.Errorf("%d bytes are no TCP4 addresses", len(body))
+		}
+		if err := checkProxyCRC(fixed[:], body, addressesTCP4); err != nil {
+			return netip.Addr{}, err
 		}
 		return netip.AddrFrom4([4]byte(body[:4])), nil
 	case tcp6:
-		if len(body) < 36 {
+		if len(body) < addressesTCP6 {
 			return netip.Addr{}, refusal.ProxyHeaderInvalid.Errorf("%d bytes are no TCP6 addresses", len(body))
+		}
+		if err := checkProxyCRC(fixed[:], body, addressesTCP6); err != nil {
+			return netip.Addr{}, err
 		}
 		return netip.AddrFrom16([16]byte(body[:16])).Unmap(), nil
 	}
 	return netip.Addr{}, refusal.ProxyHeaderInvalid.Errorf("family and transport %#02x are not TCP", fixed[13])
+}
+
+// checkProxyCRC walks the TLVs behind the addresses and verifies the checksum, if
+// there is one: that of the whole header with the checksum itself as zeros.
+func checkProxyCRC(fixed, body []byte, addresses int) error {
+	for at := addresses; at < len(body); {
+		rest := body[at:]
+		if len(rest) < 3 || len(rest) < 3+int(binary.BigEndian.Uint16(rest[1:])) {
+			return refusal.ProxyHeaderInvalid.Errorf("a TLV is cut off")
+		}
+		value := rest[3 : 3+int(binary.BigEndian.Uint16(rest[1:]))]
+		at += 3 + len(value)
+		if rest[0] != tlvCRC32C {
+			continue
+		}
+		if len(value) != 4 {
+			return refusal.ProxyHeaderInvalid.Errorf("a checksum of %d bytes", len(value))
+		}
+		want := binary.BigEndian.Uint32(value)
+		clear(value)
+		got := crc32.Update(crc32.Checksum(fixed, castagnoli), castagnoli, body)
+		if got != want {
+			return refusal.ProxyHeaderInvalid.Errorf("the checksum does not match")
+		}
+		return nil
+	}
+	return nil
 }

@@ -67,11 +67,11 @@ func (l *Listener) serverConfig(s *Spec, certs *certificates) *tls.Config {
 			vc = route.VirtualCluster
 		}
 		pool := l.cfg.Router.ClientCAs(vc)
-		if pool == nil {
+		if pool == nil || s.Protocol == SASLSSL {
 			return nil, nil
 		}
 		auth := tls.VerifyClientCertIfGiven
-		if l.cfg.Router.ClientCertificateRequired(vc) {
+		if s.Protocol == SSL || l.cfg.Router.ClientCertificateRequired(vc) {
 			auth = tls.RequireAndVerifyClientCert
 		}
 		if v, ok := withCAs.Load(vc); ok {
@@ -155,13 +155,10 @@ func equal(a, b [][]byte) bool {
 }
 
 func namesOf(leaf *x509.Certificate) []string {
-	names := leaf.DNSNames
-	if len(names) == 0 && leaf.Subject.CommonName != "" {
-		names = []string{leaf.Subject.CommonName}
-	}
+	names := leaf.DNSNames // clients have long ignored the common name
 	lower := make([]string, len(names))
 	for i, n := range names {
-		lower[i] = strings.ToLower(n)
+		lower[i] = normaliseHost(n)
 	}
 	return lower
 }
