@@ -336,14 +336,14 @@ var (
 	ProxyHeaderInvalid = &Refusal{
 		ID:    "TG-LISTEN-009",
 		When:  "a connection from a listed proxy without a valid PROXY protocol v2 header",
-		Cause: "The address is under proxyProtocol.from, but sent no header, one of version 1, or a broken one.",
+		Cause: "The address is under proxyProtocol of the listener, but sent no header, one of version 1, or a broken one.",
 		Cure:  "Switch PROXY protocol v2 on at the load balancer, also for its health checks, or take the address off the list.",
 	}
 	ProxyHeaderUnlisted = &Refusal{
 		ID:    "TG-LISTEN-010",
 		When:  "a PROXY protocol header from an address that may not send one",
-		Cause: "A load balancer that is not under proxyProtocol.from, or somebody who wants to appear under another address.",
-		Cure:  "Add the load balancer's address to proxyProtocol.from of the listener.",
+		Cause: "A load balancer that is not under proxyProtocol of the listener, or somebody who wants to appear under another address.",
+		Cure:  "Add the load balancer's address to proxyProtocol of the listener.",
 	}
 	TooManyConnections = &Refusal{
 		ID:    "TG-LISTEN-011",
@@ -384,15 +384,15 @@ var (
 	VirtualClusterUnknown = &Refusal{
 		ID:    "TG-LISTEN-017",
 		When:  "a connection to the port of a virtual cluster that is not there",
-		Cause: "The listener's ports name a virtual cluster that no resource defines, or that was removed.",
-		Cure:  "Add the VirtualCluster, or take its ports off the listener.",
+		Cause: "The listener's virtualCluster is one that no resource defines, or that was removed.",
+		Cure:  "Add the VirtualCluster, or remove the listener.",
 	}
 	BrokerWithoutPort = &Refusal{
 		ID:    "TG-LISTEN-018",
 		Kafka: kerr.BrokerNotAvailable,
 		When:  "a broker for which a port-routed listener has no port",
-		Cause: "The broker's virtual node id is outside the listener's brokers range and not in its nodes table.",
-		Cure:  "Widen brokers, or list the id in the log line under nodes.",
+		Cause: "The broker's virtual node id is outside every range of the listener's brokerPorts.",
+		Cure:  "Widen a range, or add one whose firstNode is the id in the log line.",
 	}
 	Internal = &Refusal{
 		ID:    "TG-NODE-001",
