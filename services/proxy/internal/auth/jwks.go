@@ -48,6 +48,32 @@ type keySet struct {
 type knownKeys struct {
 	keys []jose.JSONWebKey
 	at   time.Time
+	file fileState // when they came from one
+}
+
+// fileState tells one version of a file from the next.
+type fileState struct {
+	modified time.Time
+	size     int64
+}
+
+func stateOf(path string) (fileState, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileState{}, err
+	}
+	return fileState{info.ModTime(), info.Size()}, nil
+}
+
+// replaced reports whether the file is another one than was read. A file that is
+// gone is not: its keys serve on, as those of an issuer that is down.
+func (k *keySet) replaced() bool {
+	known := k.known.Load()
+	if k.file == "" || known == nil {
+		return false
+	}
+	now, err := stateOf(k.file)
+	return err == nil && now != known.file
 }
 
 // keySetOf finds or makes the keys of an issuer. A file must be readable now; a
@@ -92,7 +118,7 @@ func isHTTP(s string) bool {
 func (k *keySet) find(ctx context.Context, kid, alg string) ([]jose.JSONWebKey, error) {
 	now := k.deps.now()
 	found, fresh := k.pick(kid, alg, now)
-	if len(found) > 0 {
+	if len(found) > 0 && !k.replaced() { // a key taken out of a file is out at once
 		if fresh {
 			return found, nil
 		}
@@ -110,7 +136,7 @@ func (k *keySet) find(ctx context.Context, kid, alg string) ([]jose.JSONWebKey, 
 		}
 	}
 	defer func() { <-k.fetching }()
-	if k.tried.IsZero() || now.Sub(k.tried) >= keysMinInterval {
+	if k.tried.IsZero() || now.Sub(k.tried) >= keysMinInterval || k.replaced() {
 		k.fetch(ctx, now)
 	}
 	found, _ = k.pick(kid, alg, now) // somebody else's fetch counts as well
@@ -126,10 +152,14 @@ func (k *keySet) find(ctx context.Context, kid, alg string) ([]jose.JSONWebKey, 
 func (k *keySet) fetch(ctx context.Context, now time.Time) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
 	defer cancel()
+	var state fileState
+	if k.file != "" {
+		state, _ = stateOf(k.file) // before reading: a change meanwhile is seen next time
+	}
 	keys, err := k.load(ctx)
 	k.tried, k.err = now, err
 	if err == nil {
-		k.known.Store(&knownKeys{keys, now})
+		k.known.Store(&knownKeys{keys, now, state})
 	}
 }
 

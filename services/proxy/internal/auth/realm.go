@@ -236,6 +236,10 @@ func (r *Realm) Anonymous() (Identity, bool) {
 	return Identity{Principal: "User:ANONYMOUS", Mechanism: Anonymous}, true
 }
 
+// MaxReauthentication is how long a login is good for at most (KIP-368); zero
+// means as long as its credential.
+func (r *Realm) MaxReauthentication() time.Duration { return r.settings.MaxReauthentication }
+
 // local is the identity of an account that proved a secret.
 func (r *Realm) local(a *account, v *verifier, mechanism string) Identity {
 	return Identity{
