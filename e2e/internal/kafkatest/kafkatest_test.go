@@ -62,29 +62,49 @@ func TestTheAuthorizerKnowsOnlySuperUsers(t *testing.T) {
 }
 
 func TestABrokerComesBackOnItsPortsAndData(t *testing.T) {
-	c := Start(t, Options{NodeIDs: []int32{7, 101, 305}})
-	createTopic(t, c, "events", 3)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	b := c.Broker(101)
-	stop := func() error { return b.Stop(ctx) }
-	for name, end := range map[string]func() error{"killed": b.Kill, "stopped": stop} {
-		addr := b.Addr(PLAINTEXT)
-		if err := end(); err != nil {
-			t.Fatalf("%s: %v", name, err)
+	for _, version := range Versions() {
+		t.Run(version, func(t *testing.T) {
+			c := Start(t, Options{Version: version, NodeIDs: []int32{7, 101, 305}})
+			createTopic(t, c, "events", 3)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			b := c.Broker(101)
+			addr := b.Addr(PLAINTEXT)
+			stop := func() error { return b.Stop(ctx) }
+			for name, end := range map[string]func() error{"killed": b.Kill, "stopped": stop} {
+				if err := end(); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				if b.Running() {
+					t.Errorf("%s: the broker still runs", name)
+				}
+				if err := b.Restart(ctx); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				if got := b.Addr(PLAINTEXT); got != addr || !b.Running() {
+					t.Errorf("%s: came back at %s, running %t, want %s", name, got, b.Running(), addr)
+				}
+				if err := produce(ctx, "events", kgo.SeedBrokers(addr)); err != nil {
+					t.Errorf("%s: produce after the restart: %v", name, err)
+				}
+			}
+			if err := c.WaitInSync(ctx); err != nil {
+				t.Errorf("WaitInSync: %v", err)
+			}
+		})
+	}
+}
+
+func TestASharedClusterIsStartedOnce(t *testing.T) {
+	s := Share(Options{})
+	t.Cleanup(func() {
+		if err := CloseShared(); err != nil {
+			t.Error(err)
 		}
-		if b.Running() {
-			t.Errorf("%s: the broker still runs", name)
-		}
-		if err := b.Restart(ctx); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if b.Addr(PLAINTEXT) != addr || !b.Running() {
-			t.Errorf("%s: came back at %s, running %t, want %s", name, b.Addr(PLAINTEXT), b.Running(), addr)
-		}
-		if err := produce(ctx, "events", kgo.SeedBrokers(addr)); err != nil {
-			t.Errorf("%s: produce after the restart: %v", name, err)
-		}
+	})
+	first, second := s.Get(t), s.Get(t)
+	if first != second {
+		t.Errorf("Get returned two clusters: %s and %s", first.ID, second.ID)
 	}
 }
 
