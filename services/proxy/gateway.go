@@ -65,7 +65,7 @@ type runningCluster struct {
 func newGateway(cfg *Config) (*gateway, error) {
 	g := &gateway{
 		cfg:      cfg,
-		deps:     auth.NewDeps(auth.Options{}),
+		deps:     auth.NewDeps(auth.Options{SaltKey: cfg.SaltKey}),
 		clusters: make(map[string]*runningCluster),
 		sessions: make(map[*session.Session]struct{}),
 	}

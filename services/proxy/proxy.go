@@ -49,6 +49,11 @@ type Config struct {
 	Admin     string     // address of the admin listener; empty: none
 	Log       *slog.Logger
 
+	// SaltKey makes the SCRAM salts of users that do not exist, and of passwords
+	// in files. All nodes of a fleet share one, and keep it: salts that change
+	// from node to node would tell which users exist. Empty: random.
+	SaltKey []byte
+
 	Limits        ClientLimits
 	MaxFrameBytes int32         // of one request; 100 MiB, as socket.request.max.bytes
 	RequestMemory int64         // for large request frames in the whole node; 512 MiB

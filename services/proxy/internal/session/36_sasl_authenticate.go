@@ -20,6 +20,8 @@ import (
 // refusedText is all a client learns, as a broker says it.
 const refusedText = "Authentication failed during authentication due to invalid credentials"
 
+var errUnjudged = errors.New("the credential could not be judged")
+
 func quote(v string) string {
 	if len(v) > 64 {
 		v = v[:64]
@@ -36,6 +38,9 @@ func saslAuthenticate(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		return resp, nil
 	}
 	server, err := s.saslStep(ctx, req.SASLAuthBytes)
+	if errors.Is(err, errUnjudged) {
+		return nil, err
+	}
 	if err != nil {
 		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
 		resp.ErrorMessage = kmsg.StringPtr(refusedText)
@@ -56,6 +61,11 @@ func (s *Session) saslStep(ctx context.Context, msg []byte) ([]byte, error) {
 	if err != nil {
 		claimed := s.exchange.Claimed()
 		s.exchange = nil
+		if _, refused := errors.AsType[*auth.Refusal](err); !refused {
+			// Nobody judged the credential: its issuer is down, say. Error 58
+			// would be final to a client; a closed connection is tried again.
+			return nil, fmt.Errorf("%w: %w", errUnjudged, err)
+		}
 		s.node.Backoff.Failed(s.client.Remote, s.vc.Name, claimed)
 		if err := s.pause(ctx, s.node.Backoff.Delay(s.client.Remote, s.vc.Name, claimed)); err != nil {
 			return nil, err
