@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,8 +17,10 @@ const maxFileBytes = 64 << 20
 
 // LoadDir reads every *.yaml and *.yml file below dir, in the order of their
 // names. Names that begin with a dot are passed over: that is where editors and
-// Kubernetes keep what is not meant to be read. A symbolic link to a file is
-// followed, one to a directory is not. The error is of type [Problems].
+// Kubernetes keep what is not meant to be read. Symbolic links are followed, to
+// files and to directories. A directory without any object is refused: a volume
+// that is not mounted looks the same as the end of every tenant. The error is of
+// type [Problems].
 func LoadDir(dir string) (*Set, error) {
 	var problems Problems
 	l := newLoader(time.Now(), &problems)
@@ -25,43 +28,60 @@ func LoadDir(dir string) (*Set, error) {
 	if err != nil {
 		return nil, Problems{{File: dir, Message: err.Error()}}
 	}
-	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			problems = append(problems, Problem{File: path, Message: reason(err)})
-			return nil
-		}
-		if path != dir && strings.HasPrefix(entry.Name(), ".") {
-			if entry.IsDir() {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if ext := filepath.Ext(path); entry.IsDir() || ext != ".yaml" && ext != ".yml" {
-			return nil
-		}
-		data, err := readFile(path)
-		if err != nil {
-			problems = append(problems, Problem{File: path, Message: reason(err)})
-			return nil
-		}
-		below, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		l.add(path, filepath.Dir(filepath.Join(absolute, below)), data)
-		return nil
-	})
-	if err != nil {
-		problems = append(problems, Problem{File: dir, Message: reason(err)})
+	l.read(dir, absolute, nil)
+	if len(l.objects) == 0 && len(problems) == 0 {
+		return nil, Problems{{File: dir, Message: "holds no objects: there is no *.yaml or *.yml file with a document in it"}}
 	}
 	return l.finish()
 }
 
-func readFile(path string) ([]byte, error) {
+// read reads what path names: a file, or a directory with all below it. Above
+// are the directories on the way to it.
+func (l *loader) read(path, absolute string, above []fs.FileInfo) {
+	report := func(message string) {
+		*l.problems = append(*l.problems, Problem{File: path, Message: message})
+	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, err
+		report(reason(err))
+		return
 	}
+	if !info.IsDir() {
+		if !isYAML(path) {
+			return
+		}
+		data, err := readFile(path, info)
+		if err != nil {
+			report(reason(err))
+			return
+		}
+		l.add(path, filepath.Dir(absolute), data)
+		return
+	}
+	if slices.ContainsFunc(above, func(a fs.FileInfo) bool { return os.SameFile(a, info) }) {
+		report("a symbolic link leads back to a directory that holds it")
+		return
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		report(reason(err)) // and read the entries that came before the error
+	}
+	above = append(slices.Clip(above), info)
+	for _, entry := range entries {
+		name := entry.Name()
+		if strings.HasPrefix(name, ".") || entry.Type().IsRegular() && !isYAML(name) {
+			continue
+		}
+		l.read(filepath.Join(path, name), filepath.Join(absolute, name), above)
+	}
+}
+
+func isYAML(path string) bool {
+	ext := filepath.Ext(path)
+	return ext == ".yaml" || ext == ".yml"
+}
+
+func readFile(path string, info fs.FileInfo) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("not a regular file")
 	}

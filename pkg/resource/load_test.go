@@ -206,6 +206,8 @@ func TestWhatIsRefused(t *testing.T) {
 			[]string{"9: spec.authentication.plain: must be an empty mapping: write {}, is empty"},
 		},
 		{"float for an integer", vc(good + ", authentication: {plain: {}}, quotas: {connections: 1.5}"), []string{"1: spec.quotas.connections: must be a whole number"}},
+		{"octal numbers", doc("Tenant", "name: x, revision: 010", "") + "---\n" + doc("Tenant", "name: y, revision: -08", "") + "---\n" + doc("Tenant", "name: z, revision: 0_7", ""), []string{"1: metadata.revision: begins with 0", "3: metadata.revision: begins with 0", "5: metadata.revision: begins with 0"}},
+		{"zero", doc("Tenant", "name: x, revision: 0", ""), nil},
 		{"number too large", vc(good + ", authentication: {plain: {}}, topics: {maxPartitions: 3000000000}"), []string{"1: spec.topics.maxPartitions: number is too large"}},
 		{"word for a boolean", vc(good + ", authentication: {plain: {}}, autoCreateTopics: yes"), []string{"1: spec.autoCreateTopics: must be true or false"}},
 		{"time without a zone", doc("TopicGrant", "name: g, tenant: acme", "cluster: main, topic: {name: t}, access: read, until: 2027-06-30"), []string{"1: spec.until: must be a time"}},
@@ -216,6 +218,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"not YAML", "a: [\n", []string{"not YAML"}},
 
 		{"name is no label", doc("Tenant", "name: Big_Co", ""), []string{`1: metadata.name: "Big_Co" is not a DNS label`}},
+		{"a virtual cluster's name with a dot", doc("VirtualCluster", "name: shop.eu, tenant: acme", good+", authentication: {plain: {}}"), []string{`1: metadata.name: "shop.eu" is not a DNS label`}},
 		{"name is too long", doc("Tenant", "name: "+strings.Repeat("a", 64), ""), []string{"1: metadata.name:"}},
 		{
 			"name is missing, and more", doc("Tenant", "revision: -1", "state: gone"),
@@ -237,8 +240,13 @@ func TestWhatIsRefused(t *testing.T) {
 		{"mechanisms that come later", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: GSSAPI}"), []string{"1: spec.sasl.mechanism: GSSAPI is not supported yet"}},
 		{
 			"IAM", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: AWS_MSK_IAM, region: x}"),
-			[]string{"1: spec.sasl.region: unknown field", "1: spec.sasl.mechanism: AWS_MSK_IAM is not supported yet"},
+			[]string{"1: spec.sasl.mechanism: AWS_MSK_IAM is not supported yet"},
 		},
+		{
+			"tokens, with fields of their own in any order", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {password: hunter2, tokenEndpoint: 'https://x', username: 7, mechanism: OAUTHBEARER}"),
+			[]string{"1: spec.sasl.mechanism: OAUTHBEARER is not supported yet"},
+		},
+		{"an unknown field of a login", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: PLAIN, username: u, password: 'env:A', region: x}"), []string{"1: spec.sasl.region: unknown field"}},
 		{"a mechanism nobody knows", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: MD5}"), []string{`1: spec.sasl.mechanism: unknown mechanism "MD5"`}},
 		{"a login without credentials", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: PLAIN}"), []string{"1: spec.sasl.username: required", "1: spec.sasl.password: required"}},
 
@@ -253,6 +261,16 @@ func TestWhatIsRefused(t *testing.T) {
 		{"home outside the clusters", vc("type: standard, host: v, home: main, clusters: [west], authentication: {plain: {}}"), []string{`1: spec.clusters: must contain home, "main"`}},
 		{"a cluster twice", vc("type: standard, host: v, home: main, clusters: [main, main], authentication: {plain: {}}"), []string{`1: spec.clusters[1]: "main" appears twice`}},
 		{"the host of a virtual broker", vc("type: standard, host: b12-x, home: main, authentication: {plain: {}}"), []string{`1: spec.host: "b12-x" looks like the host of a virtual broker`}},
+		{"a host like the start of a virtual broker's", vc("type: standard, host: b12, home: main, authentication: {plain: {}}"), []string{`1: spec.host: "b12" looks like the host of a virtual broker`}},
+		{"hosts that only begin like a broker's", vc("type: standard, host: b12x, home: main, customHosts: [b, b-1, bb1-x, x.b1], authentication: {plain: {}}"), nil},
+		{
+			"custom hosts of virtual brokers", vc(good + ", customHosts: [b1.example, b007, b1-2.example], authentication: {plain: {}}"),
+			[]string{"1: spec.customHosts[0]:", "1: spec.customHosts[1]:", "1: spec.customHosts[2]:"},
+		},
+		{
+			"custom hosts that are addresses", vc(good + ", customHosts: [10.0.0.1, '2001:db8::1', '127.1', k.1example], authentication: {plain: {}}"),
+			[]string{`1: spec.customHosts[0]: "10.0.0.1" is an IP address`, `1: spec.customHosts[1]: "2001:db8::1" is an IP address`, `1: spec.customHosts[2]: "127.1" is an IP address`},
+		},
 		{"a host without room for its brokers", vc("type: standard, host: " + strings.Repeat("h", 52) + ", home: main, authentication: {plain: {}}"), []string{"1: spec.host:"}},
 		{"a host that is taken", vc("type: standard, host: shop, home: main, authentication: {plain: {}}"), []string{`1: spec.host: "shop" is a host of VirtualCluster shop already, in `}},
 		{
@@ -296,6 +314,30 @@ func TestWhatIsRefused(t *testing.T) {
 		{
 			"two aliases of one physical topic", doc("AliasTopic", "name: a, virtualCluster: shop", "cluster: main, topic: t") + "---\n" + doc("AliasTopic", "name: b, virtualCluster: shop", "cluster: main, topic: t"),
 			[]string{"3: spec.topic: t of main has an alias in this virtual cluster already: a"},
+		},
+		{"an alias of the virtual cluster's own topic", doc("AliasTopic", "name: a, virtualCluster: shop", "cluster: main, topic: shop.t"), []string{`1: spec.topic: "shop.t" is a topic of VirtualCluster shop itself`}},
+		{
+			"aliases beside the virtual cluster's own topics", vc("type: partner, host: v, home: main, clusters: [main, west], authentication: {plain: {}}") + "---\n" +
+				doc("AliasTopic", "name: a, virtualCluster: v", "cluster: main, topic: v.t") + "---\n" +
+				doc("AliasTopic", "name: b, virtualCluster: shop", "cluster: main, topic: shopping"),
+			nil,
+		},
+		{
+			"the prefix on another cluster", doc("VirtualCluster", "name: v, tenant: acme", "type: standard, host: v, home: main, clusters: [main, west], authentication: {plain: {}}") + "---\n" +
+				doc("AliasTopic", "name: a, virtualCluster: v", "cluster: west, topic: v.t"),
+			nil,
+		},
+		{
+			"aliases of the brokers' own topics", doc("AliasTopic", "name: a, virtualCluster: shop", "cluster: main, topic: __consumer_offsets") + "---\n" +
+				doc("AliasTopic", "name: b, virtualCluster: shop", "cluster: main, topic: __transaction_state") + "---\n" +
+				doc("AliasTopic", "name: c, virtualCluster: shop", "cluster: main, topic: __consumer_offsets_copy"),
+			[]string{`1: spec.topic: "__consumer_offsets" is`, `3: spec.topic: "__transaction_state" is`},
+		},
+		{
+			"grants of the brokers' own topics", doc("TopicGrant", "name: g, tenant: acme", "cluster: main, topic: {name: __share_group_state}, access: read") + "---\n" +
+				doc("TopicGrant", "name: h, tenant: acme", "cluster: main, topic: {name: __cluster_metadata, pattern: prefixed}, access: read") + "---\n" +
+				doc("TopicGrant", "name: i, tenant: acme", "cluster: main, topic: {name: _, pattern: prefixed}, access: read"),
+			[]string{`1: spec.topic.name: "__share_group_state" is`, `3: spec.topic.name: "__cluster_metadata" is`},
 		},
 		{"an alias of nothing, nowhere", doc("AliasTopic", "name: a, virtualCluster: nowhere", ""), []string{`1: metadata.virtualCluster: there is no VirtualCluster "nowhere"`, "1: spec.cluster: required", "1: spec.topic: required"}},
 
@@ -433,9 +475,85 @@ func TestDirectoriesThatCannotBeRead(t *testing.T) {
 	if set, err := LoadDir(dir); err == nil {
 		t.Errorf("LoadDir with a dangling link = %v, want an error", set)
 	}
-	set, err := LoadDir(t.TempDir())
-	if err != nil || set == nil {
-		t.Errorf("LoadDir of an empty directory = %v, %v, want an empty set", set, err)
+}
+
+// What looks like the end of every tenant is far more often a volume that is not
+// mounted.
+func TestADirectoryWithoutObjectsIsRefused(t *testing.T) {
+	for name, files := range map[string]map[string]string{
+		"empty":              nil,
+		"other files":        {"notes.txt": tenant, ".hidden.yaml": tenant},
+		"no documents":       {"a.yaml": "# nothing\n---\n"},
+		"empty subdirectory": {".keep": "", "sub/.keep": ""},
+	} {
+		dir := write(t, files)
+		set, err := LoadDir(dir)
+		problems, _ := errors.AsType[Problems](err)
+		if set != nil || len(problems) != 1 || problems[0].File != dir || !strings.Contains(problems[0].Message, "no objects") {
+			t.Errorf("%s: LoadDir = %v, %v, want no set and one problem of the directory", name, set, err)
+		}
+	}
+}
+
+func TestLinksToDirectoriesAreFollowed(t *testing.T) {
+	link := func(target, path string) {
+		t.Helper()
+		if err := os.Symlink(target, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const secret = "---\napiVersion: tollgate/v1\nkind: UpstreamCluster\nmetadata: {name: tls}\nspec: {bootstrap: ['b:1'], tls: {caFile: ca.pem}}\n"
+	dir := write(t, map[string]string{"real/a.yaml": tenant + secret, "..2026/sub/b.yaml": cluster, "other/.keep": ""})
+	root := filepath.Join(dir, "root")
+	link("real", root)
+	link(filepath.Join("..", "..2026"), filepath.Join(dir, "real", "..data"))
+	link(filepath.Join("..data", "sub"), filepath.Join(dir, "real", "sub"))
+	set, err := LoadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if set.Tenants["acme"] == nil || set.UpstreamClusters["main"] == nil || len(set.UpstreamClusters) != 2 {
+		t.Fatalf("LoadDir of a link = %+v, want the tenant and two clusters", set)
+	}
+	if got, want := set.UpstreamClusters["main"].Metadata.Source.File, filepath.Join(root, "sub", "b.yaml"); got != want {
+		t.Errorf("source below a link = %s, want %s", got, want)
+	}
+	if got, want := set.UpstreamClusters["tls"].Spec.TLS.CAFile, filepath.Join(root, "ca.pem"); got != want {
+		t.Errorf("caFile below a link = %s, want %s", got, want)
+	}
+
+	back := filepath.Join(dir, "real", "sub", "back")
+	link(filepath.Join(dir, "..2026"), back)
+	link("nowhere", filepath.Join(dir, "real", "gone"))
+	_, err = LoadDir(root)
+	problems, _ := errors.AsType[Problems](err)
+	if len(problems) != 2 || problems[0].File != filepath.Join(root, "gone") ||
+		problems[1].File != filepath.Join(root, "sub", "back", "sub") || !strings.Contains(problems[1].Message, "leads back") {
+		t.Errorf("LoadDir with a circle and a dangling link: %v, want a problem of each", err)
+	}
+}
+
+func TestWhatBelongsToWhom(t *testing.T) {
+	set, problems := load(t, base+account("type: local, password: 'env:A'")+"---\n"+
+		doc("ServiceAccount", "name: bob, virtualCluster: shop", "type: local, password: 'env:A'")+"---\n"+
+		doc("TopicGrant", "name: g, tenant: acme", "cluster: main, topic: {name: t}, access: read"))
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	_, first, _ := set.OfVirtualCluster("shop")
+	if len(first) != 2 || first[0].Metadata.Name != "alice" || first[1].Metadata.Name != "bob" {
+		t.Errorf("accounts of shop = %v, want alice and bob in the order of the file", first)
+	}
+	// Every reload asks for every virtual cluster: asking must not search again.
+	if n := testing.AllocsPerRun(10, func() { set.OfVirtualCluster("shop"); set.GrantsOf("acme") }); n != 0 {
+		t.Errorf("asking again allocates %v times, want 0", n)
+	}
+	// What a caller appends is the caller's alone.
+	if one, two := append(first, nil), append(first, first[0]); one[2] != nil || two[2] != first[0] {
+		t.Error("two callers share the room behind the accounts")
+	}
+	if got := new(Set).GrantsOf("acme"); got != nil {
+		t.Errorf("grants in an empty set = %v, want none", got)
 	}
 }
 
@@ -466,6 +584,7 @@ func TestGrantCovers(t *testing.T) {
 		{"the topic itself", grant("a", Literal, time.Time{}), "main", "a", end, true},
 		{"an empty pattern is literal", grant("a", "", time.Time{}), "main", "ab", end, false},
 		{"a longer name", grant("a", Literal, time.Time{}), "main", "ab", end, false},
+		{"the brokers' own topic", grant("_", Prefixed, time.Time{}), "main", "__consumer_offsets", end, false},
 		{"another cluster", grant("a", Literal, time.Time{}), "west", "a", end, false},
 		{"the prefix alone", grant("a.", Prefixed, time.Time{}), "main", "a.", end, true},
 		{"below the prefix", grant("a.", Prefixed, time.Time{}), "main", "a.b", end, true},

@@ -218,6 +218,8 @@ var (
 	durationType  = reflect.TypeFor[time.Duration]()
 	referenceType = reflect.TypeFor[Reference]()
 	issuerType    = reflect.TypeFor[OAuthIssuer]()
+
+	upstreamSASLType = reflect.TypeFor[UpstreamSASL]()
 )
 
 // decode stores n in v and reports what does not fit, with YAML's own types: a
@@ -290,7 +292,9 @@ func (o *object) decode(n *yaml.Node, v reflect.Value, path string) {
 		v.SetBool(strings.EqualFold(n.Value, "true"))
 	case reflect.Int, reflect.Int16, reflect.Int32, reflect.Int64:
 		var i int64
-		if !isScalar(n, "!!int") {
+		if leadingZero.MatchString(n.Value) && (isScalar(n, "!!int") || isScalar(n, "!!float")) {
+			o.unreadable(n.Line, path, "begins with 0, which YAML may read as octal: write the number without it")
+		} else if !isScalar(n, "!!int") {
 			o.mismatch(n, path, "a whole number")
 		} else if err := n.Decode(&i); err != nil || v.OverflowInt(i) {
 			o.unreadable(n.Line, path, "number is too large for this field")
@@ -301,6 +305,21 @@ func (o *object) decode(n *yaml.Node, v reflect.Value, path string) {
 		panic("resource: no YAML form for " + v.Type().String())
 	}
 }
+
+// hasLaterMechanism reports whether a login uses a mechanism that is not
+// supported yet. Its fields cannot be judged: the mechanism alone is reported.
+func hasLaterMechanism(login *yaml.Node) bool {
+	for i := 0; i+1 < len(login.Content); i += 2 {
+		if key, value := login.Content[i], login.Content[i+1]; key.Value == "mechanism" {
+			return isScalar(value, "!!str") && slices.Contains(laterMechanisms, value.Value)
+		}
+	}
+	return false
+}
+
+// leadingZero matches the numbers of which YAML 1.1 and 1.2 have different
+// opinions: 010 is 8 to one and 10 to the other.
+var leadingZero = regexp.MustCompile(`^[-+]?0[0-9_]`)
 
 func (o *object) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
@@ -320,7 +339,11 @@ func (o *object) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 			names = append(names, name)
 		}
 	}
+	later := v.Type() == upstreamSASLType && hasLaterMechanism(n)
 	o.fields(n, path, func(name, path string, key, value *yaml.Node) {
+		if later && name != "mechanism" {
+			return
+		}
 		field, known := byName[name]
 		switch {
 		case known:

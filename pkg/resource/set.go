@@ -1,7 +1,9 @@
 package resource
 
 import (
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -10,7 +12,8 @@ import (
 type Object any
 
 // Set holds objects that fit together: every reference leads somewhere and no
-// two objects contradict each other.
+// two objects contradict each other. Its lists must not change any more once it
+// was asked what belongs to whom; asking is safe from several goroutines.
 type Set struct {
 	Tenants          map[string]*Tenant
 	UpstreamClusters map[string]*UpstreamCluster
@@ -19,6 +22,10 @@ type Set struct {
 	AliasTopics      []*AliasTopic
 	ServiceAccounts  []*ServiceAccount
 	ACLs             []*ACL
+
+	once   sync.Once // guards the index below
+	owned  map[string]owned
+	grants map[string][]*TopicGrant
 }
 
 func newSet() *Set {
@@ -29,41 +36,55 @@ func newSet() *Set {
 	}
 }
 
-// OfVirtualCluster returns what belongs to one virtual cluster.
-func (s *Set) OfVirtualCluster(name string) (aliases []*AliasTopic, accounts []*ServiceAccount, acls []*ACL) {
+// owned is what belongs to one virtual cluster.
+type owned struct {
+	aliases  []*AliasTopic
+	accounts []*ServiceAccount
+	acls     []*ACL
+}
+
+// index sorts objects by their owners, once: a reload asks for every virtual
+// cluster in turn.
+func (s *Set) index() {
+	s.owned = make(map[string]owned, len(s.VirtualClusters))
+	s.grants = make(map[string][]*TopicGrant, len(s.Tenants))
 	for _, a := range s.AliasTopics {
-		if a.Metadata.VirtualCluster == name {
-			aliases = append(aliases, a)
-		}
+		of := s.owned[a.Metadata.VirtualCluster]
+		of.aliases = append(of.aliases, a)
+		s.owned[a.Metadata.VirtualCluster] = of
 	}
 	for _, a := range s.ServiceAccounts {
-		if a.Metadata.VirtualCluster == name {
-			accounts = append(accounts, a)
-		}
+		of := s.owned[a.Metadata.VirtualCluster]
+		of.accounts = append(of.accounts, a)
+		s.owned[a.Metadata.VirtualCluster] = of
 	}
 	for _, a := range s.ACLs {
-		if a.Metadata.VirtualCluster == name {
-			acls = append(acls, a)
-		}
+		of := s.owned[a.Metadata.VirtualCluster]
+		of.acls = append(of.acls, a)
+		s.owned[a.Metadata.VirtualCluster] = of
 	}
-	return aliases, accounts, acls
+	for _, g := range s.TopicGrants {
+		s.grants[g.Metadata.Tenant] = append(s.grants[g.Metadata.Tenant], g)
+	}
+}
+
+// OfVirtualCluster returns what belongs to one virtual cluster.
+func (s *Set) OfVirtualCluster(name string) (aliases []*AliasTopic, accounts []*ServiceAccount, acls []*ACL) {
+	s.once.Do(s.index)
+	of := s.owned[name]
+	return slices.Clip(of.aliases), slices.Clip(of.accounts), slices.Clip(of.acls)
 }
 
 // GrantsOf returns what was lent to a tenant, expired grants included.
 func (s *Set) GrantsOf(tenant string) []*TopicGrant {
-	var grants []*TopicGrant
-	for _, g := range s.TopicGrants {
-		if g.Metadata.Tenant == tenant {
-			grants = append(grants, g)
-		}
-	}
-	return grants
+	s.once.Do(s.index)
+	return slices.Clip(s.grants[tenant])
 }
 
 // Covers reports whether g lends a physical topic at a time. It ends at Until:
-// the interval is half-open.
+// the interval is half-open. No grant lends the brokers' own topics.
 func (g *TopicGrant) Covers(cluster, topic string, now time.Time) bool {
-	if g.Spec.Cluster != cluster || !g.Spec.Until.IsZero() && !now.Before(g.Spec.Until) {
+	if IsInternalTopic(topic) || g.Spec.Cluster != cluster || !g.Spec.Until.IsZero() && !now.Before(g.Spec.Until) {
 		return false
 	}
 	if g.Spec.Topic.Pattern == Prefixed {

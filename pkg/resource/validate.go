@@ -185,7 +185,14 @@ func validateUpstreamCluster(o *object, s *UpstreamClusterSpec) {
 	}
 }
 
+// laterMechanisms are known, but not supported yet.
+var laterMechanisms = []string{"OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM"}
+
 func validateUpstreamSASL(o *object, s *UpstreamSASL) {
+	if slices.Contains(laterMechanisms, s.Mechanism) {
+		o.problem("spec.sasl.mechanism", "%s is not supported yet: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, or client certificates under spec.tls", s.Mechanism)
+		return
+	}
 	switch s.Mechanism {
 	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
 		if s.Username == "" {
@@ -199,8 +206,6 @@ func validateUpstreamSASL(o *object, s *UpstreamSASL) {
 		return
 	case "":
 		o.problem("spec.sasl.mechanism", "required: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
-	case "OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM":
-		o.problem("spec.sasl.mechanism", "%s is not supported yet: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, or client certificates under spec.tls", s.Mechanism)
 	default:
 		o.problem("spec.sasl.mechanism", "unknown mechanism %q: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", s.Mechanism)
 	}
@@ -223,6 +228,10 @@ func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
 	}
 	for i, host := range s.CustomHosts {
 		field := index("spec.customHosts", i)
+		if isAddress(host) {
+			o.problem(field, "%q is an IP address: clients that connect to one send no host name to route by", host)
+			continue
+		}
 		if len(host) > 253 || slices.ContainsFunc(strings.Split(host, "."), func(part string) bool { return !label(part) }) {
 			o.problem(field, "%q is not a host name in lower case", host)
 			continue
@@ -262,7 +271,19 @@ func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
 	}
 }
 
-var brokerHost = regexp.MustCompile(`^b[0-9]+-`)
+// brokerHost matches the first label of a virtual broker's host, and b12 too:
+// beside b12-acme it is easily taken for one.
+var brokerHost = regexp.MustCompile(`^b[0-9]+(-|$)`)
+
+// isAddress reports whether clients take a host for an IP address: also the
+// short forms of inet_aton, such as 127.1.
+func isAddress(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	return last != "" && strings.Trim(last, "0123456789") == ""
+}
 
 // maxHostLabel leaves room for the "b2147483647-" in front of the host of a
 // virtual broker, which is a DNS label too.
@@ -273,7 +294,7 @@ const maxHostLabel = 63 - 12
 func (l *loader) host(o *object, field, host string) {
 	first, _, _ := strings.Cut(host, ".")
 	if brokerHost.MatchString(first) {
-		o.problem(field, "%q looks like the host of a virtual broker: choose a name that does not begin with b, digits and '-'", host)
+		o.problem(field, "%q looks like the host of a virtual broker: choose a name whose first label is neither b and digits nor begins so before a '-'", host)
 		return
 	}
 	if len(first) > maxHostLabel {
@@ -447,6 +468,8 @@ func physicalTopic(o *object, field, name string, prefix bool) {
 	}
 	if err := CheckTopicName(name); err != nil {
 		o.problem(field, "%v", err)
+	} else if IsInternalTopic(name) {
+		o.problem(field, "%q is the brokers' own topic, with the state of every tenant in it: it cannot be lent", name)
 	}
 }
 
@@ -462,6 +485,10 @@ func (l *loader) validateAliasTopic(o *object, a *AliasTopic) {
 		o.problem("spec.cluster", "%q is not among the clusters of VirtualCluster %s", s.Cluster, vc.Metadata.Name)
 	}
 	if s.Topic == "" {
+		return
+	}
+	if own := vc.Metadata.Name + "."; vc.Spec.Type == Standard && s.Cluster == vc.Spec.Home && strings.HasPrefix(s.Topic, own) {
+		o.problem("spec.topic", "%q is a topic of VirtualCluster %s itself, which sees it as %q", s.Topic, vc.Metadata.Name, s.Topic[len(own):])
 		return
 	}
 	physical := [3]string{vc.Metadata.Name, s.Cluster, s.Topic}

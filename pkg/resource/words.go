@@ -40,6 +40,13 @@ const (
 	clusterName  = "kafka-cluster"
 )
 
+// internalTopics are where brokers keep the state of everybody.
+var internalTopics = []string{"__cluster_metadata", "__consumer_offsets", "__share_group_state", "__transaction_state"}
+
+// IsInternalTopic reports whether a physical topic is the brokers' own. No
+// grant covers such a topic.
+func IsInternalTopic(name string) bool { return slices.Contains(internalTopics, name) }
+
 // CheckTopicName says why Kafka would refuse a topic of this name.
 func CheckTopicName(name string) error {
 	switch {
