@@ -1,10 +1,12 @@
 package drivers
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"tollgate.internal/e2e/internal/kafkatest"
 )
@@ -88,7 +90,9 @@ func scenario(t *testing.T, d Driver, target Target, name string) {
 			steps = append(steps, s)
 		}
 	}
-	outcomes, err := d.Run(t.Context(), target, steps...)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	outcomes, err := d.Run(ctx, target, steps...)
 	if err != nil {
 		t.Fatal(err)
 	}

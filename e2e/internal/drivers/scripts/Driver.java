@@ -109,7 +109,8 @@ public class Driver {
                 }
                 break;
             default:
-                try (Admin admin = Admin.create(config(Map.of("default.api.timeout.ms", (int) left().toMillis())))) {
+                int millis = (int) left().toMillis();
+                try (Admin admin = Admin.create(config(Map.of("request.timeout.ms", millis, "default.api.timeout.ms", millis)))) {
                     admin(admin);
                 }
         }
@@ -222,7 +223,10 @@ public class Driver {
 
     void send(KafkaProducer<String, String> producer, String topic, Map<String, String> pairs) throws Exception {
         Map<String, Future<RecordMetadata>> sent = new LinkedHashMap<>();
-        pairs.forEach((key, value) -> sent.put(key, producer.send(new ProducerRecord<>(topic, key, value))));
+        for (Map.Entry<String, String> e : pairs.entrySet()) {
+            left(); // each send may wait for metadata as long as the whole step may take
+            sent.put(e.getKey(), producer.send(new ProducerRecord<>(topic, e.getKey(), e.getValue())));
+        }
         for (Map.Entry<String, Future<RecordMetadata>> e : sent.entrySet()) {
             RecordMetadata m = get(e.getValue());
             emit("produced", at(m.topic(), m.partition(), m.offset()).put("key", e.getKey()));
