@@ -9,8 +9,8 @@
 //
 // Host names that no resolver knows are given as Target.Hosts: a process sees
 // them in its /etc/hosts, a client inside this process through [Target.Dial].
-// What a client needs is installed into the cache on first use, in versions
-// pinned here.
+// What a client needs is installed into the cache on first use; package clients
+// pins the versions.
 package drivers
 
 import (
