@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"tollgate.internal/cmd/tollgate/internal/dev"
+)
+
+const defaultState = ".tollgate"
+
+// flags makes a flag set whose mistakes are explained on stderr.
+func flags(name, arguments string, std stdio) *flag.FlagSet {
+	f := flag.NewFlagSet(name, flag.ContinueOnError)
+	f.SetOutput(std.err)
+	f.Usage = func() {
+		fmt.Fprintf(std.err, "usage: tollgate %s [flags] %s\n", name, arguments)
+		f.PrintDefaults()
+	}
+	return f
+}
+
+// parseFlags also accepts flags behind arguments.
+func parseFlags(f *flag.FlagSet, args []string) (arguments []string, err error) {
+	for {
+		if err := f.Parse(args); err != nil {
+			return nil, errUsage // the flag package has said what is wrong
+		}
+		used := len(args) - f.NArg()
+		if used > 0 && args[used-1] == "--" {
+			return append(arguments, f.Args()...), nil
+		}
+		if args = f.Args(); len(args) == 0 {
+			return arguments, nil
+		}
+		arguments, args = append(arguments, args[0]), args[1:]
+	}
+}
+
+func runDev(ctx context.Context, args []string, std stdio) error {
+	cfg := dev.Config{Out: std.out}
+	f := flags("dev", "", std)
+	f.StringVar(&cfg.State, "state", defaultState, "`directory` of everything that outlives the run")
+	f.Func("upstream", "`NAME=HOST:PORT[,HOST:PORT]`: a real PLAINTEXT cluster instead of the embedded ones; repeatable, the first is home", func(s string) error {
+		u, err := dev.ParseUpstream(s)
+		cfg.Upstreams = append(cfg.Upstreams, u)
+		return err
+	})
+	f.StringVar(&cfg.Resources, "resources", "", "`directory` of resource files, in place of the seeded tenants")
+	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:9092", "`address` of the SNI listener")
+	f.StringVar(&cfg.Domain, "domain", "gw.localhost", "virtual clusters are <host>.<`domain`>")
+	f.IntVar(&cfg.PortBase, "port-base", 9400, "`port` from which on everything else listens")
+	debug := f.Bool("debug", false, "log more")
+	rest, err := parseFlags(f, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		fmt.Fprintf(std.err, "tollgate dev: unexpected argument %q\n", rest[0])
+		return errUsage
+	}
+	level := slog.LevelWarn
+	if *debug {
+		level = slog.LevelDebug
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: level}))
+	return dev.Run(ctx, cfg)
+}
+
+// devExec becomes CMD, in a mount namespace of its own where the gateway's host
+// names stand in /etc/hosts.
+func devExec(args []string, std stdio) error {
+	f := flags("dev exec", "-- CMD [ARG]…", std)
+	state := f.String("state", defaultState, "state `directory` of the running tollgate dev")
+	if err := f.Parse(args); err != nil {
+		return errUsage
+	}
+	if f.NArg() == 0 {
+		f.Usage()
+		return errUsage
+	}
+	argv, err := execCommand(*state, f.Args())
+	if err != nil {
+		return err
+	}
+	path, err := exec.LookPath(argv[0])
+	if err != nil {
+		return fmt.Errorf("dev exec needs unshare of util-linux: %w", err)
+	}
+	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, argv, os.Environ()))
+}
+
+// execCommand is the command line that runs cmd with the hosts file. The
+// machine's own names stay: without localhost much would not work.
+func execCommand(state string, cmd []string) ([]string, error) {
+	d, err := dev.Read(state)
+	if err != nil {
+		return nil, err
+	}
+	ours, err := os.ReadFile(d.HostsFile)
+	if err != nil {
+		return nil, err
+	}
+	machine, err := os.ReadFile("/etc/hosts")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	merged := bytes.TrimRight(machine, "\n")
+	merged = append(append(merged, '\n'), ours...)
+	file := filepath.Join(filepath.Dir(d.HostsFile), "hosts.exec")
+	if err := dev.WriteFile(file, merged, 0o644); err != nil {
+		return nil, err
+	}
+	argv := []string{"unshare", "--mount"}
+	if os.Geteuid() != 0 {
+		argv = append(argv, "--map-root-user")
+	}
+	script := `hosts=$1; shift; mount --bind "$hosts" /etc/hosts && exec "$@"`
+	argv = append(argv, "--", "sh", "-c", strings.TrimSpace(script), "sh", file)
+	return append(argv, cmd...), nil
+}

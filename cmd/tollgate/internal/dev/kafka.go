@@ -1,0 +1,240 @@
+package dev
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"tollgate.internal/pkg/resource"
+)
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// portSlots gives each virtual cluster its block of ports for good: others come
+// and go without moving it.
+func portSlots(state string, names []string) (map[string]int, error) {
+	path := filepath.Join(state, "ports.json")
+	slots := make(map[string]int)
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &slots)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	next := 0
+	for _, slot := range slots {
+		next = max(next, slot+1)
+	}
+	for _, name := range names {
+		if _, ok := slots[name]; !ok {
+			slots[name] = next
+			next++
+		}
+	}
+	if data, err = json.Marshal(slots); err != nil {
+		return nil, err
+	}
+	return slots, WriteFile(path, data, 0o600)
+}
+
+// direct connects to a physical cluster.
+func direct(u Upstream) (*kadm.Client, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(u.Bootstrap...), kgo.RetryTimeout(30*time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	return kadm.NewClient(cl), nil
+}
+
+// brokers returns the ids of a cluster's brokers, sorted.
+func brokers(ctx context.Context, u Upstream) ([]int32, error) {
+	adm, err := direct(u)
+	if err != nil {
+		return nil, err
+	}
+	defer adm.Close()
+	m, err := adm.BrokerMetadata(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s at %s: %w", u.Name, strings.Join(u.Bootstrap, ","), err)
+	}
+	ids := m.Brokers.NodeIDs()
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// createTopics makes the physical topics that are absent.
+func createTopics(ctx context.Context, u Upstream, topics []string) error {
+	adm, err := direct(u)
+	if err != nil {
+		return err
+	}
+	defer adm.Close()
+	created, err := adm.CreateTopics(ctx, 3, -1, nil, topics...)
+	if err != nil {
+		return fmt.Errorf("create topics on %s: %w", u.Name, err)
+	}
+	for _, t := range created.Sorted() {
+		if t.Err != nil && !errors.Is(t.Err, kerr.TopicAlreadyExists) {
+			return fmt.Errorf("create topic %s on %s: %w", t.Topic, u.Name, t.Err)
+		}
+	}
+	return nil
+}
+
+// A target is a way in that has to work before dev.json says so.
+type target struct {
+	bootstrap string
+	tls       bool
+	login     bool // with the options below; without one the handshake has to do
+	options   []kgo.Opt
+}
+
+func targetsOf(vc *resource.VirtualCluster, info *VirtualCluster) []target {
+	t := target{bootstrap: info.Bootstrap, tls: true}
+	a := vc.Spec.Authentication
+	for _, account := range info.ServiceAccounts {
+		if account.Password == "" || t.login {
+			continue
+		}
+		t.login = true
+		if a.SCRAM != nil {
+			t.options = []kgo.Opt{kgo.SASL(scram.Auth{User: account.Username, Pass: account.Password}.AsSha256Mechanism())}
+		} else {
+			t.options = []kgo.Opt{kgo.SASL(plain.Auth{User: account.Username, Pass: account.Password}.AsMechanism())}
+		}
+	}
+	t.login = t.login || a.Anonymous != nil
+	targets := []target{t}
+	if t.login && info.PortBootstrap != "" {
+		targets = append(targets, target{bootstrap: info.PortBootstrap, login: true, options: t.options})
+	}
+	return targets
+}
+
+// verify returns once every way in works, up to a login on each virtual broker.
+func (r *run) verify(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	dialer, err := Dialer(&r.info, r.info.CAFile)
+	if err != nil {
+		return err
+	}
+	for _, t := range r.targets {
+		if err := t.verify(ctx, dialer); err != nil {
+			return fmt.Errorf("log in on %s: %w", t.bootstrap, err)
+		}
+	}
+	return nil
+}
+
+func (t *target) verify(ctx context.Context, dialTLS func(context.Context, string, string) (net.Conn, error)) error {
+	if !t.login {
+		// A client without a certificate may be refused after the handshake,
+		// but not before the server has shown who it is.
+		c, err := dialTLS(ctx, "tcp", t.bootstrap)
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}
+	options := append([]kgo.Opt{kgo.SeedBrokers(t.bootstrap)}, t.options...)
+	if t.tls {
+		options = append(options, kgo.Dialer(dialTLS))
+	}
+	cl, err := kgo.NewClient(options...)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if err := cl.Ping(ctx); err != nil {
+		return err
+	}
+	m, err := kadm.NewClient(cl).BrokerMetadata(ctx)
+	if err != nil {
+		return err
+	}
+	if len(m.Brokers) == 0 {
+		return errors.New("no brokers")
+	}
+	// Sockets by port open when the brokers are first known, so the first
+	// attempt may come too early.
+	retry := time.NewTicker(100 * time.Millisecond)
+	defer retry.Stop()
+	for _, b := range m.Brokers {
+		for {
+			_, err := cl.Broker(int(b.NodeID)).Request(ctx, kmsg.NewPtrMetadataRequest())
+			if err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("broker %d at %s:%d: %w", b.NodeID, b.Host, b.Port, err)
+			case <-retry.C:
+			}
+		}
+	}
+	return nil
+}
+
+// Dialer connects with TLS to the host names of what runs, which need not
+// resolve on this machine; caFile says whom to trust.
+func Dialer(i *Info, caFile string) (func(ctx context.Context, network, address string) (net.Conn, error), error) {
+	pool, err := roots(caFile)
+	if err != nil {
+		return nil, err
+	}
+	listenHost, _, err := net.SplitHostPort(i.Listen)
+	if err != nil {
+		return nil, err
+	}
+	if ip := net.ParseIP(listenHost); listenHost == "" || ip != nil && ip.IsUnspecified() {
+		listenHost = "127.0.0.1"
+	}
+	ours, err := hostNames(i.HostsFile)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		d := &tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: host, MinVersion: tls.VersionTLS12}}
+		if ours[host] || strings.HasSuffix(host, "."+i.Domain) {
+			address = net.JoinHostPort(listenHost, port)
+		}
+		return d.DialContext(ctx, network, address)
+	}, nil
+}
+
+func hostNames(file string) (map[string]bool, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]bool)
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) == 2 {
+			names[f[1]] = true
+		}
+	}
+	return names, nil
+}
