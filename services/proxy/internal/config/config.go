@@ -8,12 +8,14 @@
 //	drainTimeout: 30s                # for sessions to finish after SIGTERM
 //	reloadEvery: 250ms               # how often the resource files are looked at
 //	limits:
-//	  handshake: 10s                 # accept to the end of the TLS handshake
-//	  authentication: 30s            # accept to authenticated
-//	  unauthenticated: 2000          # connections that are not authenticated yet
-//	  perAddress: 1000               # connections of one client address; absent: no limit
-//	  request: 100MiB                # one request frame
-//	  requestTime: 60s               # for a request to arrive once it has begun
+//	  handshakeTimeout: 10s          # accept to the end of the TLS handshake
+//	  authenticationTimeout: 30s     # accept to authenticated
+//	  connections: 15000             # absent: no limit
+//	  connectionsPerAddress: 1000    # absent: no limit; IPv6 addresses count by their /64
+//	  unauthenticatedConnections: 2000
+//	  unauthenticatedConnectionsPerAddress: 1000 # default: half of the above
+//	  requestBytes: 100MiB           # one request frame
+//	  requestTimeout: 60s            # for a request to arrive once it has begun
 //	  requestMemory: 512MiB          # large request frames in the whole node
 //	listeners:
 //	  - name: public
@@ -54,6 +56,7 @@ import (
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy"
+	"tollgate.internal/services/proxy/internal/listener"
 )
 
 // defaultUnauthenticated bounds what strangers can hold: some 30 KiB each
@@ -77,26 +80,28 @@ type logging struct {
 }
 
 type limits struct {
-	Handshake       time.Duration `yaml:"handshake"`
-	Authentication  time.Duration `yaml:"authentication"`
-	Unauthenticated int           `yaml:"unauthenticated"`
-	PerAddress      int           `yaml:"perAddress"`
-	Request         size          `yaml:"request"`
-	RequestTime     time.Duration `yaml:"requestTime"`
-	RequestMemory   size          `yaml:"requestMemory"`
+	HandshakeTimeout          time.Duration `yaml:"handshakeTimeout"`
+	AuthenticationTimeout     time.Duration `yaml:"authenticationTimeout"`
+	Connections               int           `yaml:"connections"`
+	PerAddress                int           `yaml:"connectionsPerAddress"`
+	Unauthenticated           int           `yaml:"unauthenticatedConnections"`
+	UnauthenticatedPerAddress int           `yaml:"unauthenticatedConnectionsPerAddress"`
+	RequestBytes              size          `yaml:"requestBytes"`
+	RequestTimeout            time.Duration `yaml:"requestTimeout"`
+	RequestMemory             size          `yaml:"requestMemory"`
 }
 
 type listening struct {
-	Name           string         `yaml:"name"`
-	Address        string         `yaml:"address"`
-	Routing        string         `yaml:"routing"`
-	Protocol       string         `yaml:"protocol"`
-	Certificates   []keyPair      `yaml:"certificates"`
-	AdvertisedPort uint16         `yaml:"advertisedPort"`
-	ProxyProtocol  []netip.Prefix `yaml:"proxyProtocol"`
-	VirtualCluster string         `yaml:"virtualCluster"`
-	AdvertisedHost string         `yaml:"advertisedHost"`
-	BrokerPorts    []brokerPorts  `yaml:"brokerPorts"`
+	Name           string        `yaml:"name"`
+	Address        string        `yaml:"address"`
+	Routing        string        `yaml:"routing"`
+	Protocol       string        `yaml:"protocol"`
+	Certificates   []keyPair     `yaml:"certificates"`
+	AdvertisedPort uint16        `yaml:"advertisedPort"`
+	ProxyProtocol  []source      `yaml:"proxyProtocol"`
+	VirtualCluster string        `yaml:"virtualCluster"`
+	AdvertisedHost string        `yaml:"advertisedHost"`
+	BrokerPorts    []brokerPorts `yaml:"brokerPorts"`
 }
 
 type keyPair struct {
@@ -112,6 +117,21 @@ type brokerPorts struct {
 }
 
 func (b *brokerPorts) UnmarshalText(text []byte) error { return b.Ports.UnmarshalText(text) }
+
+// source is written 10.0.0.0/8 or 10.1.2.3.
+type source struct{ netip.Prefix }
+
+func (s *source) UnmarshalText(text []byte) (err error) {
+	if s.Prefix, err = netip.ParsePrefix(string(text)); err == nil {
+		return nil
+	}
+	a, err := netip.ParseAddr(string(text))
+	if err != nil {
+		return errors.New("must be an address or a network such as 10.0.0.0/8")
+	}
+	s.Prefix = netip.PrefixFrom(a.WithZone(""), a.BitLen())
+	return nil
+}
 
 // portRange is written 9502-9600, both ends included.
 type portRange struct{ first, last uint16 }
@@ -196,20 +216,7 @@ func (f *file) check(d *decoder) {
 	if _, _, ok := hostPort(f.Admin); f.Admin != "" && !ok {
 		d.problem("admin", "%q is not an address such as 127.0.0.1:9410", f.Admin)
 	}
-	for _, l := range []struct {
-		path  string
-		value int
-	}{{"limits.unauthenticated", f.Limits.Unauthenticated}, {"limits.perAddress", f.Limits.PerAddress}} {
-		if _, written := d.lines[l.path]; written && l.value <= 0 {
-			d.problem(l.path, "must be positive: leave it out for the default")
-		}
-	}
-	if f.Limits.Request > 1<<31-1 {
-		d.problem("limits.request", "is larger than a frame can be (2 GiB)")
-	}
-	if m := f.Limits.RequestMemory; m != 0 && f.Limits.Request > m {
-		d.problem("limits.requestMemory", "is less than limits.request: the largest request would never be read")
-	}
+	f.Limits.check(d)
 	for i, domain := range f.Domains {
 		if strings.Trim(domain, ".") != domain || !strings.Contains(domain, ".") || strings.ToLower(domain) != domain {
 			d.problem(fmt.Sprintf("domains[%d]", i), "%q is not a domain such as gw.example.com, in lower case", domain)
@@ -232,7 +239,7 @@ func (f *file) check(d *decoder) {
 		} else {
 			names[l.Name] = i
 		}
-		if l.Routing == string(proxy.BySNI) && len(f.Domains) == 0 {
+		if l.Routing == string(listener.BySNI) && len(f.Domains) == 0 {
 			bad("routing", "sni needs domains: the hosts of virtual clusters are <host>.<domain>")
 		}
 		for _, s := range l.check(bad) {
@@ -247,6 +254,31 @@ func (f *file) check(d *decoder) {
 	}
 }
 
+func (l *limits) check(d *decoder) {
+	for _, count := range []struct {
+		name  string
+		value int
+	}{
+		{"connections", l.Connections},
+		{"connectionsPerAddress", l.PerAddress},
+		{"unauthenticatedConnections", l.Unauthenticated},
+		{"unauthenticatedConnectionsPerAddress", l.UnauthenticatedPerAddress},
+	} {
+		path := "limits." + count.name
+		if _, written := d.lines[path]; written && count.value <= 0 {
+			d.problem(path, "must be positive: leave it out for the default")
+		}
+	}
+	if l.RequestBytes > 1<<31-1 {
+		d.problem("limits.requestBytes", "is larger than a frame can be (2 GiB)")
+	}
+	// The other one of the two may be its default.
+	frame, memory := cmp.Or(l.RequestBytes, 100<<20), cmp.Or(l.RequestMemory, 512<<20)
+	if frame > memory {
+		d.problem("limits.requestMemory", "%d bytes are less than the %d of limits.requestBytes: the largest request would never be read", memory, frame)
+	}
+}
+
 // check reports what is wrong within a listener, and returns the ports that it
 // binds.
 func (l *listening) check(bad func(field, format string, args ...any)) []span {
@@ -257,13 +289,12 @@ func (l *listening) check(bad func(field, format string, args ...any)) []span {
 	case !ok:
 		bad("address", "%q is not an address such as 0.0.0.0:9092", l.Address)
 	}
-	protocol := proxy.Listener{}.Protocol // its type, without the package
-	protocol = typed(protocol, cmp.Or(l.Protocol, string(proxy.TLS)))
+	protocol := l.protocol()
 	switch protocol {
-	case proxy.TLS, proxy.SSL, proxy.SASLSSL, proxy.Plaintext, proxy.SASLPlaintext:
+	case listener.TLS, listener.SSL, listener.SASLSSL, listener.Plaintext, listener.SASLPlaintext:
 	default:
 		bad("protocol", "%q is none of TLS, SSL, SASL_SSL, PLAINTEXT, SASL_PLAINTEXT", l.Protocol)
-		protocol = proxy.TLS
+		protocol = listener.TLS
 	}
 	switch {
 	case protocol.Encrypted() && len(l.Certificates) == 0:
@@ -285,12 +316,12 @@ func (l *listening) check(bad func(field, format string, args ...any)) []span {
 		}
 	}
 	switch l.Routing {
-	case string(proxy.BySNI):
+	case string(listener.BySNI):
 		l.checkSNI(protocol.Encrypted(), bad)
 		if ok && port != 0 {
 			return []span{{host, port, port, "address"}}
 		}
-	case string(proxy.ByPort):
+	case string(listener.ByPort):
 		return l.checkPort(host, port, ok, bad)
 	case "":
 		bad("routing", "required: sni or port")
@@ -300,7 +331,9 @@ func (l *listening) check(bad func(field, format string, args ...any)) []span {
 	return nil
 }
 
-func typed[T ~string](_ T, s string) T { return T(s) }
+func (l *listening) protocol() listener.Protocol {
+	return listener.Protocol(cmp.Or(l.Protocol, string(listener.TLS)))
+}
 
 func (l *listening) checkSNI(encrypted bool, bad func(field, format string, args ...any)) {
 	if !encrypted {
@@ -405,28 +438,34 @@ func (f *file) config(dir string, logs io.Writer) proxy.Config {
 		Domains:   f.Domains,
 		Admin:     f.Admin,
 		Log:       slog.New(handler),
-		Limits: proxy.ClientLimits{
-			Handshake: f.Limits.Handshake, Authentication: f.Limits.Authentication,
-			Unauthenticated: f.Limits.Unauthenticated, PerAddress: f.Limits.PerAddress,
+		Limits: listener.Limits{
+			HandshakeTimeout:           f.Limits.HandshakeTimeout,
+			AuthenticationTimeout:      f.Limits.AuthenticationTimeout,
+			Connections:                f.Limits.Connections,
+			ConnectionsPerAddress:      f.Limits.PerAddress,
+			UnauthenticatedConnections: f.Limits.Unauthenticated,
+			// Half, so that one address cannot lock out all the others.
+			UnauthenticatedConnectionsPerAddress: cmp.Or(f.Limits.UnauthenticatedPerAddress, (f.Limits.Unauthenticated+1)/2),
 		},
-		MaxFrameBytes: int32(f.Limits.Request),
+		MaxFrameBytes: int32(f.Limits.RequestBytes),
 		RequestMemory: int64(f.Limits.RequestMemory),
-		FrameTimeout:  f.Limits.RequestTime,
+		FrameTimeout:  f.Limits.RequestTimeout,
 		DrainTimeout:  f.DrainTimeout,
 		ReloadEvery:   f.ReloadEvery,
 	}
 	for _, l := range f.Listeners {
-		spec := proxy.Listener{
-			Name: l.Name, Address: l.Address, AdvertisedPort: l.AdvertisedPort, ProxyProtocol: l.ProxyProtocol,
-			VirtualCluster: l.VirtualCluster, AdvertisedHost: l.AdvertisedHost,
+		spec := listener.Spec{
+			Name: l.Name, Address: l.Address, Routing: listener.Routing(l.Routing), Protocol: l.protocol(),
+			AdvertisedPort: l.AdvertisedPort, VirtualCluster: l.VirtualCluster, AdvertisedHost: l.AdvertisedHost,
 		}
-		spec.Routing = typed(spec.Routing, l.Routing)
-		spec.Protocol = typed(spec.Protocol, cmp.Or(l.Protocol, string(proxy.TLS)))
+		for _, from := range l.ProxyProtocol {
+			spec.ProxyProtocol = append(spec.ProxyProtocol, from.Prefix)
+		}
 		for _, c := range l.Certificates {
-			spec.Certificates = append(spec.Certificates, proxy.KeyPair{CertFile: c.CertFile, KeyFile: c.KeyFile})
+			spec.Certificates = append(spec.Certificates, listener.KeyPair{CertFile: c.CertFile, KeyFile: c.KeyFile})
 		}
 		for _, b := range l.BrokerPorts {
-			spec.BrokerPorts = append(spec.BrokerPorts, proxy.PortRange{
+			spec.BrokerPorts = append(spec.BrokerPorts, listener.PortRange{
 				First: b.Ports.first, Count: b.Ports.count(), Lowest: b.FirstNode, Advertised: b.Advertised,
 			})
 		}

@@ -100,18 +100,20 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 		d.duration(n, v, path)
 		return
 	}
-	if n.Kind == yaml.ScalarNode && !isScalar(n, "!!null") && isText(v.Type()) {
-		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
-			d.unreadable(n.Line, path, "%s", err)
+	if isText(v.Type()) {
+		if n.Kind == yaml.ScalarNode && !isScalar(n, "!!null") {
+			if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
+				d.unreadable(n.Line, path, "%s", err)
+			}
+			return
 		}
-		return
-	}
-	switch v.Kind() {
-	case reflect.Struct:
-		if isText(v.Type()) && n.Kind != yaml.MappingNode || v.NumField() == 0 || fieldNames(v.Type()) == nil {
+		if n.Kind != yaml.MappingNode || v.Kind() != reflect.Struct || fieldNames(v.Type()) == nil {
 			d.mismatch(n, path, "a single value")
 			return
 		}
+	}
+	switch v.Kind() {
+	case reflect.Struct:
 		d.structure(n, v, path)
 	case reflect.Slice:
 		if n.Kind == yaml.ScalarNode && !isScalar(n, "!!null") && isText(v.Type().Elem()) {
@@ -193,7 +195,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 }
 
 // fieldNames are the names of a struct's fields in files, in order; nil for a
-// type that is not ours.
+// struct that is not written as a mapping.
 func fieldNames(t reflect.Type) []string {
 	var names []string
 	for f := range t.Fields() {
