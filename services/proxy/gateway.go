@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -23,6 +23,7 @@ import (
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/pkg/secret"
+	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/auth"
 	"tollgate.internal/services/proxy/internal/listener"
 	"tollgate.internal/services/proxy/internal/meter"
@@ -38,6 +39,9 @@ type gateway struct {
 	deps     *auth.Deps
 	node     *session.Node
 	listener *listener.Listener
+	admin    net.Listener // nil: none
+	handler  http.Handler // of admin
+	checks   *admin.Checks
 	serving  atomic.Pointer[serving]
 
 	mu       sync.Mutex // one apply at a time
@@ -68,6 +72,7 @@ func newGateway(cfg *Config) (*gateway, error) {
 		deps:     auth.NewDeps(auth.Options{SaltKey: cfg.SaltKey}),
 		clusters: make(map[string]*runningCluster),
 		sessions: make(map[*session.Session]struct{}),
+		checks:   admin.NewChecks(checkListeners, checkResources, checkUpstream),
 	}
 	g.node = &session.Node{
 		Log: cfg.Log, Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
@@ -82,6 +87,16 @@ func newGateway(cfg *Config) (*gateway, error) {
 		return nil, err
 	}
 	g.listener = l
+	if cfg.Admin != "" {
+		if g.handler, err = g.adminHandler(); err != nil {
+			l.Stop()
+			return nil, fmt.Errorf("admin listener: %w", err)
+		}
+		if g.admin, err = net.Listen("tcp", cfg.Admin); err != nil {
+			l.Stop()
+			return nil, fmt.Errorf("admin listener: %w", err)
+		}
+	}
 	return g, nil
 }
 
@@ -319,21 +334,32 @@ func (g *gateway) allSessions() []*session.Session {
 
 // run serves until ctx ends, then drains.
 func (g *gateway) run(ctx context.Context) error {
-	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	served := make(chan error, 1)
 	wg.Go(func() { served <- g.listener.Serve(serveCtx) })
 	watchCtx, endWatch := context.WithCancel(ctx)
 	defer endWatch()
 	wg.Go(func() { g.watch(watchCtx) })
+	if g.admin != nil {
+		wg.Go(func() {
+			if err := admin.Serve(serveCtx, g.admin, g.handler, g.cfg.Log); err != nil {
+				g.cfg.Log.Error("admin listener ended", "err", err)
+			}
+		})
+	}
+	g.checks.Set(checkListeners, nil)
 	if g.cfg.Ready != nil {
 		addresses := make(map[string]string)
 		for _, spec := range g.cfg.Listeners {
 			if a := g.listener.Addr(spec.Name); a != nil {
 				addresses[spec.Name] = a.String()
 			}
+		}
+		if g.admin != nil {
+			addresses[AdminAddress] = g.admin.Addr().String()
 		}
 		g.cfg.Ready(addresses)
 	}
@@ -343,6 +369,7 @@ func (g *gateway) run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	g.cfg.Log.Info("draining")
+	g.checks.Set(checkListeners, errors.New("draining"))
 	g.listener.Stop()
 	for _, s := range g.allSessions() {
 		s.Drain()
@@ -369,6 +396,7 @@ func (g *gateway) watch(ctx context.Context) {
 	seen := signature(g.cfg.Resources)
 	for {
 		g.setBrokers()
+		g.check()
 		select {
 		case <-ctx.Done():
 			return
@@ -427,19 +455,29 @@ func (g *gateway) setBrokers() {
 	}
 }
 
-// signature changes when any file below dir does.
+// signature changes when any file below dir does. Links are followed, as LoadDir
+// follows them; a link back into itself ends at the depth no real tree has.
 func signature(dir string) uint64 {
 	h := fnv.New64a()
-	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
+	var walk func(path string, depth int)
+	walk = func(path string, depth int) {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
 			h.Write([]byte(err.Error()))
-			return nil
-		}
-		if info, err := os.Stat(path); err == nil && !d.IsDir() {
+		case !info.IsDir():
 			h.Write([]byte(path + "\x00" + strconv.FormatInt(info.ModTime().UnixNano(), 10) + "\x00" + strconv.FormatInt(info.Size(), 10) + "\x00"))
+		case depth < 16:
+			entries, err := os.ReadDir(path)
+			if err != nil {
+				h.Write([]byte(err.Error()))
+			}
+			for _, e := range entries {
+				walk(filepath.Join(path, e.Name()), depth+1)
+			}
 		}
-		return nil
-	})
+	}
+	walk(dir, 0)
 	return h.Sum64()
 }
 

@@ -41,6 +41,10 @@ const (
 	SASLPlaintext = listener.SASLPlaintext
 )
 
+// AdminAddress is the name of the admin listener among the addresses that
+// Config.Ready is told.
+const AdminAddress = "admin"
+
 // Config is everything a proxy needs. Zero values get the defaults beside them.
 type Config struct {
 	Resources string     // directory of resource files

@@ -30,6 +30,7 @@ import (
 // gateway is a proxy over a kfake cluster.
 type gateway struct {
 	addr      string
+	admin     string
 	roots     *x509.CertPool
 	resources string
 	upstream  *kfake.Cluster
@@ -71,6 +72,9 @@ spec:
 {apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: admin, virtualCluster: acme-prod}, spec: {type: local, password: "file:dev.secret"}}
 `
 
+// loginDev logs in to acme-dev.
+var loginDev = kgo.SASL(scram.Auth{User: "dev", Pass: "dev-secret"}.AsSha512Mechanism())
+
 func start(t *testing.T) *gateway {
 	t.Helper()
 	upstream, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(3, "shop.orders.v2", "other.secret"))
@@ -94,13 +98,14 @@ func start(t *testing.T) *gateway {
 		done <- proxy.Run(ctx, proxy.Config{
 			Resources: g.resources, Domains: []string{"gw.test"},
 			Listeners: []proxy.Listener{{Name: "sni", Address: "127.0.0.1:0", Routing: proxy.BySNI, Certificates: []proxy.KeyPair{pair}}},
+			Admin:     "127.0.0.1:0",
 			Log:       slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 			Ready:     func(a map[string]string) { ready <- a },
 		})
 	}()
 	select {
 	case a := <-ready:
-		g.addr = a["sni"]
+		g.addr, g.admin = a["sni"], a[proxy.AdminAddress]
 	case err := <-done:
 		cancel()
 		t.Fatal(err)
