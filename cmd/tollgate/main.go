@@ -16,6 +16,17 @@ const usage = `usage: tollgate COMMAND [flags] [arguments]
 
   dev                      run everything on this machine, until interrupted
   dev exec -- CMD [ARG]…   run CMD so that it finds the gateway's host names
+  topics COMMAND           list, create, describe and delete topics
+  produce TOPIC            send each line of the input as a record
+  consume TOPIC            print records
+
+topics, produce and consume take --bootstrap, --user, --password, --ca and
+--mechanism, and ask the running tollgate dev for what is not said; --vc NAME
+picks one of its virtual clusters. COMMAND --help explains the flags.
+
+  tollgate dev
+  echo hello | tollgate produce greetings
+  tollgate consume greetings --from-beginning --max 1
 `
 
 func main() {
@@ -53,6 +64,12 @@ func run(ctx context.Context, args []string, std stdio) error {
 			return devExec(args[1:], std)
 		}
 		return runDev(ctx, args, std)
+	case "topics":
+		return topics(ctx, args, std)
+	case "produce":
+		return produce(ctx, args, std)
+	case "consume":
+		return consume(ctx, args, std)
 	case "help", "-h", "--help":
 		fmt.Fprint(std.out, usage)
 		return nil

@@ -197,7 +197,7 @@ func (t *target) verify(ctx context.Context, dialTLS func(context.Context, strin
 // Dialer connects with TLS to the host names of what runs, which need not
 // resolve on this machine; caFile says whom to trust.
 func Dialer(i *Info, caFile string) (func(ctx context.Context, network, address string) (net.Conn, error), error) {
-	pool, err := roots(caFile)
+	pool, err := Roots(caFile)
 	if err != nil {
 		return nil, err
 	}

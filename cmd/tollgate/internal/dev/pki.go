@@ -76,8 +76,8 @@ func issue(certFile, keyFile string, c *x509.Certificate, ca *tls.Certificate) e
 	return WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
 }
 
-// roots trusts the CA of caFile.
-func roots(caFile string) (*x509.CertPool, error) {
+// Roots trusts the CA of caFile.
+func Roots(caFile string) (*x509.CertPool, error) {
 	data, err := os.ReadFile(caFile)
 	if err != nil {
 		return nil, err
