@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate.internal/cmd/tollgate/internal/dev"
+)
+
+// tollgate runs one command and returns what it printed.
+func tollgate(t *testing.T, input string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var out bytes.Buffer
+	err := run(ctx, args, stdio{strings.NewReader(input), &out, t.Output()})
+	return out.String(), err
+}
+
+func must(t *testing.T, input string, args ...string) string {
+	t.Helper()
+	out, err := tollgate(t, input, args...)
+	if err != nil {
+		t.Fatalf("tollgate %s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+// announced hears of the first thing dev prints, which it does when
+// everything serves.
+type announced chan struct{}
+
+func (a announced) Write(p []byte) (int, error) {
+	select {
+	case a <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+// startDev runs tollgate dev until stop is called.
+func startDev(t *testing.T, args ...string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	serves := make(announced, 1)
+	done := make(chan error, 1)
+	go func() {
+		done <- run(ctx, append([]string{"dev"}, args...), stdio{strings.NewReader(""), serves, t.Output()})
+	}()
+	select {
+	case <-serves:
+	case err := <-done:
+		cancel()
+		t.Fatalf("tollgate dev: %v", err)
+	}
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("tollgate dev: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// freePorts finds a port base whose whole block is free, below the range that
+// outgoing connections take theirs from.
+func freePorts(t *testing.T) int {
+	t.Helper()
+	for base := 15000; base < 32000; base += 400 {
+		var held []net.Listener
+		for port := base; port < base+200; port++ {
+			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+			if err != nil {
+				break
+			}
+			held = append(held, l)
+		}
+		for _, l := range held {
+			l.Close()
+		}
+		if len(held) == 200 {
+			return base
+		}
+	}
+	t.Fatal("no 200 free ports in a row between 15000 and 32000")
+	return 0
+}
+
+func TestRecordsOutliveARestart(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	base := freePorts(t)
+	listen := net.JoinHostPort("127.0.0.1", strconv.Itoa(base))
+	args := []string{"--state", state, "--listen", listen, "--port-base", strconv.Itoa(base)}
+	stop := startDev(t, args...)
+	first, err := dev.Read(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	must(t, "one\ntwo\n", "produce", "things", "--state", state)
+	must(t, "k:v\n", "produce", "orders", "--state", state, "--vc", "acme-prod", "--user", "shipping", "--key-separator", ":")
+	out := must(t, "", "consume", "orders", "--state", state, "--vc", "acme-prod", "--user", "shipping", "--mechanism", "PLAIN",
+		"--group", "shipping-1", "--from-beginning", "--max", "1", "--key-separator", "=")
+	if out != "k=v\n" {
+		t.Errorf("consumed %q from orders, want k=v", out)
+	}
+	must(t, "", "topics", "create", "a", "b", "--partitions", "2", "--state", state)
+	must(t, "", "topics", "delete", "b", "--state", state)
+	if out := must(t, "", "topics", "list", "--state", state); !strings.Contains(out, "a ") || !strings.Contains(out, "things ") || strings.Contains(out, "b ") {
+		t.Errorf("topics list:\n%s", out)
+	}
+	if out := must(t, "", "topics", "list", "--state", state, "--vc", "globex", "--plaintext"); strings.Contains(out, "things") {
+		t.Errorf("globex sees topics of acme-dev:\n%s", out)
+	}
+	if _, err := tollgate(t, "x\n", "produce", "elsewhere", "--state", state, "--vc", "acme-prod", "--user", "shipping"); err == nil {
+		t.Error("produce to a topic without an ACL succeeded")
+	}
+	hosts, err := os.ReadFile(first.HostsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"acme.gw.localhost", "b0-acme.gw.localhost", "b2-globex.gw.localhost"} {
+		if !strings.Contains(string(hosts), "127.0.0.1 "+name+"\n") {
+			t.Errorf("no %s in the hosts file:\n%s", name, hosts)
+		}
+	}
+
+	stop()
+	if _, err := os.Stat(filepath.Join(state, "dev.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("dev.json after the stop: %v, want none", err)
+	}
+	startDev(t, args...)
+	second, err := dev.Read(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, vc := range second.VirtualClusters {
+		was := first.VirtualClusters[i]
+		if vc.Bootstrap != was.Bootstrap || vc.PortBootstrap != was.PortBootstrap || vc.ServiceAccounts[0].Password != was.ServiceAccounts[0].Password {
+			t.Errorf("%s changed over the restart: %+v, was %+v", vc.Name, vc, was)
+		}
+	}
+	out = must(t, "", "consume", "things", "--state", state, "--from-beginning", "--max", "2")
+	got := strings.Fields(out)
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("consumed %q after the restart, want one and two", got)
+	}
+}
+
+func TestMistakesAreExplained(t *testing.T) {
+	empty := t.TempDir()
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"nothing serves", []string{"topics", "list", "--state", empty}, "start tollgate dev"},
+		{"nothing to execute in", []string{"dev", "exec", "--state", empty, "--", "true"}, "start tollgate dev"},
+		{"no such command", []string{"fly"}, "usage"},
+		{"no topic", []string{"produce", "--state", empty}, "usage"},
+		{"an upstream without a port", []string{"dev", "--state", empty, "--upstream", "main=localhost"}, "usage"},
+		{"a listener without a port", []string{"dev", "--state", empty, "--listen", "127.0.0.1:0"}, "--listen"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := tollgate(t, "", c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%q: %v, want an error with %q", c.args, err, c.want)
+			}
+		})
+	}
+}
