@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,8 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 	wg.Go(func() {
 		served <- proxy.Run(serveCtx, proxy.Config{
 			Resources: assembled, Domains: []string{cfg.Domain}, Listeners: r.listeners, Log: cfg.Log,
-			Admin:        net.JoinHostPort("127.0.0.1", strconv.Itoa(cfg.PortBase+adminPort)),
-			DrainTimeout: 5 * time.Second, Ready: func(map[string]string) { close(ready) },
+			Admin: r.admin(), DrainTimeout: 5 * time.Second, Ready: func(map[string]string) { close(ready) },
 		})
 	})
 	defer stop() // before the wait
@@ -105,6 +105,11 @@ func Run(ctx context.Context, cfg Config) error {
 		if err != nil {
 			return err
 		}
+		admin := "http://" + r.admin() + "/metrics"
+		if err := answers(serveCtx, admin); err != nil {
+			return err
+		}
+		r.info.Nodes[0].Metrics = admin
 		if err := r.announce(); err != nil {
 			return err
 		}
@@ -148,6 +153,29 @@ type run struct {
 	listeners []proxy.Listener
 	targets   []target
 	hosts     []string
+}
+
+func (r *run) admin() string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(r.cfg.PortBase+adminPort))
+}
+
+// answers says why nothing good comes from an address.
+func answers(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("get %s: %s", url, response.Status)
+	}
+	return nil
 }
 
 // startUpstreams decides which physical clusters there are: those of --upstream,
