@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -25,7 +26,8 @@ func produce(ctx context.Context, args []string, std stdio) error {
 	if len(names) != 1 {
 		return usageError(f, "produce needs one topic")
 	}
-	cl, err := l.client(kgo.DefaultProduceTopic(names[0]), kgo.AllowAutoTopicCreation())
+	// A topic that is being created is asked for again soon, not in 5 s.
+	cl, err := l.client(kgo.DefaultProduceTopic(names[0]), kgo.AllowAutoTopicCreation(), kgo.MetadataMinAge(100*time.Millisecond))
 	if err != nil {
 		return err
 	}
