@@ -3,6 +3,7 @@
 //
 //	resources: resources             # directory of resource files
 //	domains: [gw.example.com]        # virtual clusters are <host>.<domain>
+//	saltKey: file:salt.key           # 16 bytes or more, the same on all nodes of a fleet; see proxy.Config.SaltKey
 //	admin: 127.0.0.1:9410            # /healthz /readyz /metrics /debug/pprof; absent: none
 //	log: {level: info, format: json} # debug, info, warn, error; text or json
 //	drainTimeout: 30s                # for sessions to finish after SIGTERM
@@ -55,6 +56,7 @@ import (
 	"time"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/proxy"
 	"tollgate.internal/services/proxy/internal/listener"
 )
@@ -66,6 +68,7 @@ const defaultUnauthenticated = 2000
 type file struct {
 	Resources    string        `yaml:"resources"`
 	Domains      []string      `yaml:"domains"`
+	SaltKey      string        `yaml:"saltKey"`
 	Admin        string        `yaml:"admin"`
 	Log          logging       `yaml:"log"`
 	DrainTimeout time.Duration `yaml:"drainTimeout"`
@@ -198,8 +201,28 @@ func parse(path string, data []byte, logs io.Writer) (proxy.Config, resource.Pro
 		}
 	}
 	f.check(d)
+	salt := f.saltKey(d, dir)
 	slices.SortStableFunc(d.problems, func(a, b resource.Problem) int { return cmp.Compare(a.Line, b.Line) })
-	return f.config(dir, logs), d.problems
+	cfg := f.config(dir, logs)
+	cfg.SaltKey = salt
+	return cfg, d.problems
+}
+
+// saltKey resolves the reference. A short one could be guessed from the salts
+// that clients are shown.
+func (f *file) saltKey(d *decoder, dir string) []byte {
+	if f.SaltKey == "" {
+		return nil
+	}
+	salt, err := secret.Resolve(f.SaltKey, dir)
+	if err != nil {
+		d.problem("saltKey", "%v", err)
+		return nil
+	}
+	if n := len(salt.Reveal()); n < 16 {
+		d.problem("saltKey", "holds %d bytes: 16 or more are needed", n)
+	}
+	return []byte(salt.Reveal())
 }
 
 func within(dir, path string) string {

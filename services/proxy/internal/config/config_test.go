@@ -24,7 +24,8 @@ import (
 	"tollgate.internal/services/proxy/internal/listener"
 )
 
-// directory has gw.pem, its key gw.key, and a key of somebody else.
+// directory has gw.pem, its key gw.key, a key of somebody else, and short.key
+// of 5 bytes.
 func directory(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -37,6 +38,9 @@ func directory(t testing.TB) string {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "short.key"), []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	var keys []*ecdsa.PrivateKey
 	for _, name := range []string{"gw.key", "other.key"} {
@@ -68,9 +72,13 @@ func TestAWholeFile(t *testing.T) {
 	dir := directory(t)
 	path := filepath.Join(dir, "proxy.yaml")
 	var logs strings.Builder
+	if err := os.WriteFile(filepath.Join(dir, "salt.key"), []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	err := os.WriteFile(path, []byte(`
 resources: resources
 domains: [gw.example.com]
+saltKey: file:salt.key
 admin: 127.0.0.1:9410
 log: {level: debug, format: json}
 drainTimeout: 20s
@@ -143,6 +151,9 @@ listeners:
 		cfg.MaxFrameBytes != 10<<20 || cfg.RequestMemory != 1<<30 || cfg.FrameTimeout != 40*time.Second {
 		t.Errorf("configuration %+v", cfg)
 	}
+	if string(cfg.SaltKey) != "0123456789abcdef" {
+		t.Errorf("salt key of %d bytes is not the file's", len(cfg.SaltKey))
+	}
 	cfg.Log.Debug("hello")
 	if !strings.Contains(logs.String(), `"msg":"hello"`) {
 		t.Errorf("the log is %q, want JSON at level debug", logs.String())
@@ -213,6 +224,13 @@ func TestMistakes(t *testing.T) {
 		{"memory below one request, against a default too", good + "limits: {requestMemory: 50MiB}\n", []string{
 			"8: limits.requestMemory: 52428800 bytes are less than the 104857600 of limits.requestBytes: the largest request would never be read",
 		}},
+		{"a salt key instead of a reference to one, which is not repeated", good + "saltKey: 0123456789abcdef-\n", []string{
+			"8: saltKey: resolve secret: not a reference: write env:NAME or file:PATH",
+		}},
+		{"a salt key that is not there", good + "saltKey: env:TOLLGATE_NO_SUCH_VARIABLE\n", []string{
+			"8: saltKey: resolve secret env:TOLLGATE_NO_SUCH_VARIABLE: variable is not set",
+		}},
+		{"a salt key that could be guessed", good + "saltKey: file:short.key\n", []string{"8: saltKey: holds 5 bytes: 16 or more are needed"}},
 		{"no listener", "domains: [gw.example.com]\n", []string{"1: listeners: required: at least one"}},
 		{"a listener that says nothing", "domains: [gw.example.com]\nlisteners:\n  - {}\n", []string{
 			"3: listeners[0].name: required: it names the listener in logs and metrics",
