@@ -62,7 +62,7 @@ func TestReadinessShowsAMistakeInTheFiles(t *testing.T) {
 	if _, body := g.get(t, "/metrics"); !strings.Contains(body, "tollgate_proxy_resources_refused 1") {
 		t.Error("the metric does not show it")
 	}
-	g.write(t, "zz.yaml", "{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: another}}\n")
+	g.write(t, "zz.yaml", "{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: another}, spec: {displayName: Another}}\n")
 	eventually(t, "the mistake is forgotten", func() bool {
 		_, body := g.get(t, "/readyz")
 		return !strings.Contains(body, "zz.yaml")
