@@ -111,6 +111,7 @@ type scramClient struct {
 	password   string
 	salt       string // as the server sent it
 	iterations int
+	before     string // what the client puts before the nonce of its final message
 }
 
 func (c *scramClient) login(t *testing.T, r *Realm) (Identity, error) {
@@ -141,6 +142,7 @@ func (c *scramClient) login(t *testing.T, r *Realm) (Identity, error) {
 	}
 	c.salt = string(salt)
 	c.iterations, _ = strconv.Atoi(strings.TrimPrefix(f[2], "i="))
+	nonce = c.before + nonce
 	proof, signature := c.prove(c.password, bare, string(server), nonce)
 	final := "c=" + base64.StdEncoding.EncodeToString([]byte(c.gs2)) + ",r=" + nonce + ",p=" + base64.StdEncoding.EncodeToString(proof)
 	server, done, err = x.Step(context.Background(), []byte(final))

@@ -73,6 +73,9 @@ func TestSCRAMLogin(t *testing.T) {
 				{"channel binding", scramClient{user: "alice", gs2: "p=tls-unique,,", password: "pa,ss=wörd"}, Malformed},
 				{"a delegation token", scramClient{user: "alice", extensions: ",tokenauth=true", password: "pa,ss=wörd"}, Unsupported},
 				{"tokenauth=false is no token", scramClient{user: "alice", extensions: ",tokenauth=false", password: "pa,ss=wörd"}, ""},
+				// librdkafka before 2.6.1, kcat of Debian 12 among them.
+				{"the client's nonce twice", scramClient{user: "alice", before: "clientnonce", password: "pa,ss=wörd"}, ""},
+				{"another nonce before the right one", scramClient{user: "alice", before: "clientnoncf", password: "pa,ss=wörd"}, Malformed},
 				{"a mandatory extension", scramClient{user: "alice", extensions: ",m=x", password: "pa,ss=wörd"}, Malformed},
 			} {
 				t.Run(c.name, func(t *testing.T) {
