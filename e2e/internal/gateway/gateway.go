@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"tollgate.internal/e2e/internal/drivers"
+	"tollgate.internal/e2e/internal/ports"
 )
 
 // Dev is what `tollgate dev` writes into dev.json.
@@ -67,6 +67,10 @@ var build = sync.OnceValues(func() (string, error) {
 	return bin, nil
 })
 
+// blockSize is how many ports a run may use from its --port-base on, and one more
+// for --listen.
+const blockSize = 192
+
 // Process is a running `tollgate dev`.
 type Process struct {
 	Dev
@@ -92,10 +96,14 @@ func Start(t testing.TB, upstreams map[string]string, files map[string]string) *
 	for name, content := range files {
 		p.Write(t, name, content)
 	}
-	ports := freePorts(t, 64)
+	lease, err := ports.Block(blockSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(lease.Release)
 	args := []string{
 		"dev", "--state", filepath.Join(state, "state"), "--resources", p.Resources,
-		"--listen", "127.0.0.1:" + strconv.Itoa(freePort(t)), "--port-base", strconv.Itoa(ports),
+		"--listen", "127.0.0.1:" + strconv.Itoa(lease.Ports[blockSize-1]), "--port-base", strconv.Itoa(lease.Ports[0]),
 	}
 	for name, bootstrap := range upstreams {
 		args = append(args, "--upstream", name+"="+bootstrap)
@@ -193,33 +201,4 @@ func (p *Process) tail() string {
 		raw = raw[len(raw)-8000:]
 	}
 	return string(raw)
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-// freePorts finds n ports in a row that nobody listens on, below the range from
-// which the kernel gives out ports.
-func freePorts(t testing.TB, n int) int {
-	t.Helper()
-next:
-	for base := 20000 + os.Getpid()%100*64; base < 32000; base += n {
-		for port := base; port < base+n; port++ {
-			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-			if err != nil {
-				continue next
-			}
-			l.Close()
-		}
-		return base
-	}
-	t.Fatal("no free ports")
-	return 0
 }

@@ -58,6 +58,45 @@ func Reserve(n int) (*Lease, error) {
 	return nil, fmt.Errorf("no %d free ports between %d and %d", n, low, high)
 }
 
+// Block leases n ports in a row.
+func Block(n int) (*Lease, error) {
+	root, err := cache.Root()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(root, "ports")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	low, high := span()
+	lease := &Lease{}
+	start := rand.IntN(high - low)
+	for i := range high - low {
+		port := low + (start+i)%(high-low)
+		if last := len(lease.Ports); last > 0 && lease.Ports[last-1] != port-1 {
+			lease.Release() // the range wrapped around
+			*lease = Lease{}
+		}
+		lock, err := try(dir, port)
+		if err != nil {
+			lease.Release()
+			return nil, err
+		}
+		if lock == nil {
+			lease.Release()
+			*lease = Lease{}
+			continue
+		}
+		lease.Ports = append(lease.Ports, port)
+		lease.locks = append(lease.locks, lock)
+		if len(lease.Ports) == n {
+			return lease, nil
+		}
+	}
+	lease.Release()
+	return nil, fmt.Errorf("no %d free ports in a row between %d and %d", n, low, high)
+}
+
 // Release gives the ports back.
 func (l *Lease) Release() {
 	for _, f := range l.locks {
