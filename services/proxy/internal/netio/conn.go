@@ -213,11 +213,3 @@ func (c *Conn) flush() error {
 	c.out, c.outN = nil, 0
 	return err
 }
-
-// CloseWrite half-closes the connection where the transport can.
-func (c *Conn) CloseWrite() error {
-	if hc, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return hc.CloseWrite()
-	}
-	return nil
-}

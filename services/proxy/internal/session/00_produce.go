@@ -259,7 +259,7 @@ func (s *Session) parseProduceAnswer(c *wire.Cursor, h *header, req *produceRequ
 		}
 		req.edits = append(req.edits, edit{from: from, to: c.Pos, topic: topic})
 		for range c.Len(h.flexible) {
-			partition := c.Int32()
+			c.Skip(4) // partition
 			if c.Int16() != 0 {
 				return false
 			}
@@ -273,7 +273,6 @@ func (s *Session) parseProduceAnswer(c *wire.Cursor, h *header, req *produceRequ
 			if h.flexible && c.Tags() {
 				return false
 			}
-			_ = partition
 		}
 		if h.flexible && c.Tags() {
 			return false
@@ -398,10 +397,10 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 	swallow := req.Acks == 0
 	t, err := s.vc.Fresh(ctx, time.Minute)
 	if err != nil {
-		return s.produceRefuseAll(t, req, resp, kerr.NotLeaderForPartition.Code, swallow)
+		return s.produceRefuseAll(req, resp, kerr.NotLeaderForPartition.Code, swallow)
 	}
 	if code := s.produceTxnCode(t, req); code != 0 {
-		return s.produceRefuseAll(t, req, resp, code, swallow)
+		return s.produceRefuseAll(req, resp, code, swallow)
 	}
 	forward := *req
 	forward.Topics = nil
@@ -485,7 +484,7 @@ func refusedProduce(rt kmsg.ProduceRequestTopic, code int16) kmsg.ProduceRespons
 	return out
 }
 
-func (s *Session) produceRefuseAll(_ *view.Table, req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, code int16, swallow bool) (kmsg.Response, error) {
+func (s *Session) produceRefuseAll(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, code int16, swallow bool) (kmsg.Response, error) {
 	for _, rt := range req.Topics {
 		resp.Topics = append(resp.Topics, refusedProduce(rt, code))
 	}

@@ -103,7 +103,6 @@ type Session struct {
 
 	answers int         // gathered in down, not yet written; the broker reader's
 	down    wire.Splice // answers gathered for the client
-	share   *upstream.Conn
 
 	draining atomic.Bool
 	ended    atomic.Pointer[endReason]
@@ -191,9 +190,6 @@ func (s *Session) Run(ctx context.Context) error {
 		// What was produced is still counted. An answer to a long poll is
 		// dropped by the broker's reader whenever it comes.
 		s.waitDrained()
-	}
-	if s.share != nil {
-		s.share.Close()
 	}
 	s.up.Reset()
 	s.r.Close()

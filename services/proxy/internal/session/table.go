@@ -24,7 +24,6 @@ type where uint8
 const (
 	local     where = iota // the gateway
 	forwarded              // a broker: its versions bound ours
-	shareOnly              // a broker that has share groups (KIP-932)
 	groupOnly              // a broker that has the consumer protocol (KIP-848)
 )
 

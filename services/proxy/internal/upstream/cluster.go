@@ -8,6 +8,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -15,12 +16,12 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl"
 )
@@ -263,13 +264,7 @@ func (c *Cluster) askOrder() []*Broker {
 	for _, b := range c.brokers {
 		order = append(order, b)
 	}
-	for i := range order {
-		for j := i + 1; j < len(order); j++ {
-			if order[j].ID < order[i].ID {
-				order[i], order[j] = order[j], order[i]
-			}
-		}
-	}
+	slices.SortFunc(order, func(a, b *Broker) int { return cmp.Compare(a.ID, b.ID) })
 	return append(order, c.seeds...)
 }
 
@@ -468,6 +463,3 @@ func (v *Versions) intersect(o *Versions) *Versions {
 	}
 	return out
 }
-
-// Error is the Kafka error of code, nil for 0.
-func Error(code int16) error { return kerr.ErrorForCode(code) }

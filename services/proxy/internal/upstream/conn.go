@@ -105,9 +105,6 @@ func (c *Conn) WriteBuffers(bufs *net.Buffers) error {
 	return err
 }
 
-// NodeID is the broker's physical node id.
-func (c *Conn) NodeID() int32 { return c.broker.ID }
-
 // Release gives the lease back. Nothing may be unanswered.
 func (c *Conn) Release() { c.broker.release(c) }
 
