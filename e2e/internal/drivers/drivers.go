@@ -9,8 +9,8 @@
 //
 // Host names that no resolver knows are given as Target.Hosts: a process sees
 // them in its /etc/hosts, a client inside this process through [Target.Dial].
-// What a client needs is installed into the cache on first use; package clients
-// pins the versions.
+// What a client needs is installed into the cache on first use, in the versions
+// that requirements.txt, package.json and package kafkajars pin.
 package drivers
 
 import (

@@ -4,14 +4,12 @@ import (
 	"context"
 	"os/exec"
 	"path/filepath"
-
-	"tollgate.internal/e2e/internal/clients"
 )
 
 // KafkaJS is kafkajs on Node.
 func KafkaJS() Driver {
 	return script{name: "kafkajs", prepare: func(ctx context.Context) (Command, error) {
-		modules, err := clients.Node(ctx)
+		modules, err := NodeClients(ctx)
 		if err != nil {
 			return Command{}, err
 		}

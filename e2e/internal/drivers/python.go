@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"tollgate.internal/e2e/internal/cache"
-	"tollgate.internal/e2e/internal/clients"
 )
 
 //go:embed scripts
@@ -53,7 +52,7 @@ func (s script) Run(ctx context.Context, target Target, steps ...Step) ([]Outcom
 // python prepares a script of this package to run with the pinned libraries.
 func python(file string) func(context.Context) (Command, error) {
 	return func(ctx context.Context) (Command, error) {
-		python, err := clients.Python(ctx)
+		python, err := PythonClients(ctx)
 		if err != nil {
 			return Command{}, err
 		}

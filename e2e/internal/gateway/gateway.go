@@ -5,19 +5,21 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/ports"
+	"tollgate.internal/e2e/internal/proc"
 )
 
 // Dev is what `tollgate dev` writes into dev.json.
@@ -71,13 +73,14 @@ var build = sync.OnceValues(func() (string, error) {
 // for --listen.
 const blockSize = 192
 
-// Process is a running `tollgate dev`.
+// Process is a `tollgate dev`, running or, after [Process.Kill], not.
 type Process struct {
 	Dev
 	Resources string // directory of the resource files it follows
 	Log       string // file
-	cmd       *exec.Cmd
-	done      chan struct{}
+	state     string
+	args      []string
+	process   *proc.Process
 }
 
 // Start runs `tollgate dev` over a real cluster with these resource files, by
@@ -88,8 +91,11 @@ func Start(t testing.TB, upstreams map[string]string, files map[string]string) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := t.TempDir()
-	p := &Process{Resources: filepath.Join(state, "resources-under-test"), Log: filepath.Join(state, "log"), done: make(chan struct{})}
+	dir := t.TempDir()
+	p := &Process{
+		Resources: filepath.Join(dir, "resources-under-test"), Log: filepath.Join(dir, "log"),
+		state: filepath.Join(dir, "state"),
+	}
 	if err := os.Mkdir(p.Resources, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -101,58 +107,71 @@ func Start(t testing.TB, upstreams map[string]string, files map[string]string) *
 		t.Fatal(err)
 	}
 	t.Cleanup(lease.Release)
-	args := []string{
-		"dev", "--state", filepath.Join(state, "state"), "--resources", p.Resources,
+	p.args = []string{
+		bin, "dev", "--state", p.state, "--resources", p.Resources,
 		"--listen", "127.0.0.1:" + strconv.Itoa(lease.Ports[blockSize-1]), "--port-base", strconv.Itoa(lease.Ports[0]),
 	}
 	for name, bootstrap := range upstreams {
-		args = append(args, "--upstream", name+"="+bootstrap)
+		p.args = append(p.args, "--upstream", name+"="+bootstrap)
 	}
-	log, err := os.Create(p.Log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	p.cmd = exec.Command(bin, args...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		p.cmd.Wait()
-		close(p.done)
-	}()
 	t.Cleanup(func() {
-		p.cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-p.done:
-		case <-time.After(40 * time.Second):
-			t.Errorf("tollgate dev has not ended 40 s after SIGTERM")
-			p.cmd.Process.Kill()
-			<-p.done
+		if p.process != nil {
+			if err := p.process.Terminate(context.Background(), 40*time.Second); err != nil {
+				t.Errorf("end tollgate dev: %v", err)
+			}
 		}
 		if t.Failed() {
 			t.Logf("tollgate dev said:\n%s", p.tail())
 		}
 	})
+	p.Launch(t)
+	return p
+}
+
+// Launch starts the gateway again after [Process.Kill], on the same state and
+// ports, and waits until it serves.
+func (p *Process) Launch(t testing.TB) {
+	t.Helper()
+	info := filepath.Join(p.state, "dev.json")
+	// One that was killed left it behind.
+	if err := os.Remove(info); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(p.args[0], p.args[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if p.process, err = proc.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		raw, err := os.ReadFile(filepath.Join(state, "state", "dev.json"))
+		raw, err := os.ReadFile(info)
 		if err == nil {
 			if err := json.Unmarshal(raw, &p.Dev); err != nil {
 				t.Fatalf("dev.json: %v", err)
 			}
-			return p
+			return
 		}
 		select {
-		case <-p.done:
-			t.Fatalf("tollgate dev ended: %v\n%s", p.cmd.ProcessState, p.tail())
+		case <-p.process.Done():
+			t.Fatalf("tollgate dev ended: %v\n%s", p.process.Wait(), p.tail())
 		case <-ctx.Done():
 			t.Fatalf("no dev.json after a minute\n%s", p.tail())
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+}
+
+// Kill ends the gateway with SIGKILL and waits for its end.
+func (p *Process) Kill(t testing.TB) {
+	t.Helper()
+	if err := p.process.Kill(); err != nil {
+		t.Fatal(err)
 	}
 }
 

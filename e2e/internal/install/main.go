@@ -10,7 +10,7 @@ import (
 	"os"
 	"os/signal"
 
-	"tollgate.internal/e2e/internal/clients"
+	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/kafkajars"
 )
 
@@ -24,7 +24,7 @@ func main() {
 			failed = true
 		}
 	}
-	for _, install := range []func(context.Context) (string, error){clients.Python, clients.Node} {
+	for _, install := range []func(context.Context) (string, error){drivers.PythonClients, drivers.NodeClients} {
 		if _, err := install(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			failed = true

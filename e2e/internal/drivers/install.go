@@ -1,4 +1,4 @@
-package clients
+package drivers
 
 import (
 	"bytes"
@@ -19,9 +19,9 @@ var (
 	packageJSON []byte
 )
 
-// Python returns the interpreter of an environment that holds confluent-kafka and
+// PythonClients returns the interpreter of an environment that holds confluent-kafka and
 // kafka-python in the pinned versions, and makes it when it is not in the cache.
-func Python(ctx context.Context) (string, error) {
+func PythonClients(ctx context.Context) (string, error) {
 	// The libraries are compiled for one Python.
 	version, err := output(ctx, "", "python3", "--version")
 	if err != nil {
@@ -46,9 +46,9 @@ func Python(ctx context.Context) (string, error) {
 	return filepath.Join(dir, "bin", "python"), nil
 }
 
-// Node returns the node_modules folder that holds kafkajs in the pinned version,
+// NodeClients returns the node_modules folder that holds kafkajs in the pinned version,
 // and makes it when it is not in the cache.
-func Node(ctx context.Context) (string, error) {
+func NodeClients(ctx context.Context) (string, error) {
 	dir, err := cache.Folder(ctx, "node", cache.Digest(string(packageJSON)),
 		func(ctx context.Context, dir string) error {
 			if err := os.WriteFile(filepath.Join(dir, "package.json"), packageJSON, 0o644); err != nil {

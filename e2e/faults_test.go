@@ -1,0 +1,349 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/e2e/internal/drivers"
+	"tollgate.internal/e2e/internal/gateway"
+	"tollgate.internal/e2e/internal/kafkatest"
+	"tollgate.internal/e2e/internal/load"
+)
+
+// three is a cluster that survives the loss of a broker: three replicas, two of
+// them in sync to acknowledge anything.
+var three = kafkatest.Share(kafkatest.Options{Nodes: 3})
+
+// patience is for something to happen again after a fault.
+const patience = 90 * time.Second
+
+const faultResources = `
+{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
+---
+apiVersion: tollgate/v1
+kind: VirtualCluster
+metadata: {name: busy, tenant: acme}
+spec: {type: standard, host: busy, home: main, authentication: {scram: {}}}
+---
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: dev, virtualCluster: busy}, spec: {type: local, password: "file:dev.secret"}}
+---
+apiVersion: tollgate/v1
+kind: VirtualCluster
+metadata: {name: steady, tenant: acme}
+spec: {type: standard, host: steady, home: main, authentication: {plain: {}}}
+---
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: dev, virtualCluster: steady}, spec: {type: local, password: "file:dev.secret"}}
+`
+
+// loaded is a cluster behind a gateway with clients at work: each of them goes
+// through all faults in one life.
+type loaded struct {
+	kafka    *kafkatest.Cluster
+	gateway  *gateway.Process
+	admin    *kadm.Client // of the brokers
+	topics   []string     // physical
+	producer *load.Producer
+	consumer *load.Consumer
+	java     *load.Verifiable
+	reader   *load.Verifiable
+	steady   drivers.Target
+}
+
+func startLoad(t *testing.T, kafka *kafkatest.Cluster, partitions int) *loaded {
+	t.Helper()
+	l := &loaded{
+		kafka:   kafka,
+		gateway: gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": faultResources, "dev.secret": "dev-secret\n"}),
+		admin:   kadm.NewClient(kafka.Client(t)),
+		topics:  []string{"busy.numbers", "busy.java"},
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := l.admin.CreateTopics(ctx, int32(partitions), -1, nil, l.topics...); err != nil {
+		t.Fatal(err)
+	}
+	busy := l.gateway.Target(t, "busy", "SCRAM-SHA-512", "dev", "dev-secret")
+	l.steady = l.gateway.Target(t, "steady", "PLAIN", "dev", "dev-secret")
+	client := func(target drivers.Target, opts ...kgo.Opt) *kgo.Client {
+		base, err := target.KgoOpts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := kgo.NewClient(append(base, opts...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.CloseAllowingRebalance)
+		return c
+	}
+	l.consumer = load.Consume(client(busy, kgo.ConsumerGroup("readers"), kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())))
+	l.producer = load.Produce(client(busy, load.ProducerOpts()...), "numbers", partitions)
+	var err error
+	if l.java, err = load.VerifiableProducer(ctx, kafkatest.V4, busy, "java"); err != nil {
+		t.Fatal(err)
+	}
+	if l.reader, err = load.VerifiableConsumer(ctx, kafkatest.V4, busy, "java", "java-readers"); err != nil {
+		t.Fatal(err)
+	}
+	l.goesOn(t)
+	return l
+}
+
+// goesOn waits until every client has done more work.
+func (l *loaded) goesOn(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := l.producer.WaitMore(ctx, 20); err != nil {
+		t.Fatalf("producer: %v", err)
+	}
+	if err := l.consumer.WaitFor(ctx, l.producer.Acked()); err != nil {
+		t.Fatalf("consumer: %v", err)
+	}
+	if err := l.java.WaitMore(ctx, 20); err != nil {
+		t.Fatalf("Java producer: %v", err)
+	}
+	ends, err := l.admin.ListEndOffsets(ctx, "busy.java")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make(map[int32]int64)
+	ends.Each(func(o kadm.ListedOffset) { want[o.Partition] = o.Offset })
+	if err := l.reader.WaitFor(ctx, want); err != nil {
+		t.Fatalf("Java consumer: %v", err)
+	}
+}
+
+// ledElsewhere are the partitions of the numbers that other brokers lead.
+func (l *loaded) ledElsewhere(t *testing.T, broker int32) []int32 {
+	t.Helper()
+	found, err := l.admin.ListTopics(t.Context(), l.topics[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var others []int32
+	for _, p := range found[l.topics[0]].Partitions.Sorted() {
+		if p.Leader != broker {
+			others = append(others, p.Partition)
+		}
+	}
+	if len(others) == 0 {
+		t.Fatalf("broker %d leads everything", broker)
+	}
+	return others
+}
+
+// end stops the clients and compares what the brokers hold with what was acknowledged.
+func (l *loaded) end(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	acked, err := l.producer.Stop(ctx)
+	if err != nil {
+		t.Errorf("producer: %v", err)
+	}
+	if err := l.java.Stop(ctx); err != nil {
+		t.Errorf("Java producer: %v", err)
+	}
+	opts := []kgo.Opt{kgo.SeedBrokers(l.kafka.Seeds(kafkatest.PLAINTEXT)...)}
+	if err := load.Check(ctx, opts, l.topics[0], acked); err != nil {
+		t.Error(err)
+	}
+	ends, err := l.java.Check(ctx, opts, l.topics[1])
+	if err != nil {
+		t.Errorf("records of the Java producer: %v", err)
+	}
+	if err := l.consumer.WaitFor(ctx, acked); err != nil {
+		t.Errorf("consumer: %v", err)
+	}
+	if err := l.consumer.Stop(); err != nil {
+		t.Errorf("consumer: %v", err)
+	}
+	if err := l.reader.WaitFor(ctx, ends); err != nil {
+		t.Errorf("Java consumer: %v", err)
+	}
+	if err := l.reader.Stop(ctx); err != nil {
+		t.Errorf("Java consumer: %v", err)
+	}
+	t.Logf("acknowledged by partition: %v", acked)
+}
+
+// proceeds lets a new client of another virtual cluster work on a topic whose
+// only replica is on this broker, whatever another broker does meanwhile.
+func (l *loaded) proceeds(t *testing.T, broker int32, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	steps := []drivers.Step{{Do: drivers.Produce, Topic: fmt.Sprintf("on-%d", broker), Count: 20, Prefix: name, Idempotent: true, Seconds: 60}}
+	if _, err := drivers.Do(ctx, drivers.FranzGo(), l.steady, steps...); err != nil {
+		t.Errorf("a client of other brokers: %v", err)
+	}
+}
+
+// place creates a topic of the steady virtual cluster with one replica on each broker.
+func (l *loaded) place(t *testing.T) {
+	t.Helper()
+	for _, b := range l.kafka.Brokers() {
+		topic := kmsg.NewCreateTopicsRequestTopic()
+		topic.Topic, topic.NumPartitions, topic.ReplicationFactor = fmt.Sprintf("steady.on-%d", b.ID), -1, -1
+		a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
+		a.Partition, a.Replicas = 0, []int32{b.ID}
+		topic.ReplicaAssignment = append(topic.ReplicaAssignment, a)
+		config := kmsg.NewCreateTopicsRequestTopicConfig()
+		config.Name, config.Value = "min.insync.replicas", kmsg.StringPtr("1")
+		topic.Configs = append(topic.Configs, config)
+		req := kmsg.NewPtrCreateTopicsRequest()
+		req.Topics, req.TimeoutMillis = append(req.Topics, topic), 30000
+		resp, err := req.RequestWith(t.Context(), l.kafka.Client(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if code := resp.Topics[0].ErrorCode; code != 0 {
+			t.Fatalf("create %s: %d", topic.Topic, code)
+		}
+	}
+}
+
+func TestClientsLiveThroughTheFaultsOfAThreeNodeCluster(t *testing.T) {
+	kafka := three.Get(t)
+	l := startLoad(t, kafka, 6)
+	l.place(t)
+	inSync := func(t *testing.T) {
+		t.Helper()
+		if err := kafka.WaitInSync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart := func(t *testing.T, b *kafkatest.Broker) {
+		t.Helper()
+		if err := b.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		inSync(t)
+	}
+	// The gateway asks the lowest broker first, so its loss hurts most.
+	lowest, middle, other := kafka.Brokers()[0], kafka.Brokers()[1], kafka.Brokers()[2]
+
+	t.Run("a broker is killed and started again", func(t *testing.T) {
+		if err := lowest.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		l.proceeds(t, other.ID, "killed")
+		l.goesOn(t)
+		restart(t, lowest)
+		l.goesOn(t)
+	})
+	t.Run("a broker is frozen until it has been fenced", func(t *testing.T) {
+		others := l.ledElsewhere(t, lowest.ID)
+		if err := lowest.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		defer lowest.Resume()
+		l.proceeds(t, other.ID, "frozen")
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := l.producer.WaitMore(ctx, 200, others...); err != nil {
+			t.Fatalf("partitions of other brokers: %v", err)
+		}
+		if err := lowest.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		l.goesOn(t)
+		inSync(t)
+		l.goesOn(t)
+	})
+	t.Run("a broker is shut down and started again", func(t *testing.T) {
+		if err := middle.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.proceeds(t, other.ID, "stopped")
+		l.goesOn(t)
+		restart(t, middle)
+		l.goesOn(t)
+	})
+	t.Run("every partition gets another leader", func(t *testing.T) {
+		for range 2 {
+			l.moveLeaders(t)
+			inSync(t)
+			l.goesOn(t)
+		}
+	})
+	t.Run("the gateway is killed and started again", func(t *testing.T) {
+		l.gateway.Kill(t)
+		l.gateway.Launch(t)
+		l.goesOn(t)
+	})
+	l.end(t)
+}
+
+// moveLeaders makes the next replica of every partition its leader.
+func (l *loaded) moveLeaders(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	found, err := l.admin.ListTopics(ctx, l.topics...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var moves kadm.AlterPartitionAssignmentsReq
+	var all kadm.TopicsSet
+	want := make(map[string]map[int32]int32)
+	for _, topic := range found.Sorted() {
+		want[topic.Topic] = make(map[int32]int32)
+		for _, p := range topic.Partitions.Sorted() {
+			order := slices.Concat(p.Replicas[1:], p.Replicas[:1])
+			moves.Assign(topic.Topic, p.Partition, order)
+			all.Add(topic.Topic, p.Partition)
+			want[topic.Topic][p.Partition] = order[0]
+		}
+	}
+	moved, err := l.admin.AlterPartitionAssignments(ctx, moves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := moved.Error(); err != nil {
+		t.Fatal(err)
+	}
+	err = load.Wait(ctx, func() error {
+		if _, err := l.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, all); err != nil {
+			return err
+		}
+		now, err := l.admin.ListTopics(ctx, l.topics...)
+		if err != nil {
+			return err
+		}
+		for topic, partitions := range want {
+			for p, leader := range partitions {
+				if got := now[topic].Partitions[p].Leader; got != leader {
+					return fmt.Errorf("%s/%d is led by %d, not yet by %d", topic, p, got, leader)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestClientsLiveThroughTheLossOfTheOnlyBroker(t *testing.T) {
+	kafka := kafkatest.Start(t, kafkatest.Options{Version: kafkatest.V3})
+	l := startLoad(t, kafka, 3)
+	for range 2 {
+		if err := kafka.Brokers()[0].Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := kafka.Brokers()[0].Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.goesOn(t)
+	}
+	l.end(t)
+}
