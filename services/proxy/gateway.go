@@ -76,7 +76,7 @@ func newGateway(cfg *Config) (*gateway, error) {
 	}
 	g.node = &session.Node{
 		Log: cfg.Log, Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
-		Requests: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, FrameTimeout: cfg.FrameTimeout,
+		Requests: netio.NewBudget(cfg.RequestMemory), Answers: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, FrameTimeout: cfg.FrameTimeout,
 	}
 	l, err := listener.New(listener.Config{
 		Specs: cfg.Listeners, Router: g, Limits: cfg.Limits, Log: cfg.Log,

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -37,6 +38,7 @@ type Conn struct {
 	corked bool
 	out    *Buffer
 	outN   int
+	writes atomic.Uint64 // twice the writes done, odd inside one
 }
 
 // New wraps c.
@@ -176,14 +178,14 @@ const corkSize = 256 << 10
 // Write writes p, or keeps it until Flush after Cork.
 func (c *Conn) Write(p []byte) (int, error) {
 	if !c.corked {
-		return c.Conn.Write(p)
+		return c.write(p)
 	}
 	if c.outN+len(p) > corkSize {
 		if err := c.flush(); err != nil {
 			return 0, err
 		}
 		if len(p) > corkSize/2 {
-			return c.Conn.Write(p)
+			return c.write(p)
 		}
 	}
 	if c.out == nil || c.outN+len(p) > len(c.out.B) {
@@ -198,6 +200,43 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// write is one write that the peer has to take in before anything else is sent.
+func (c *Conn) write(p []byte) (int, error) {
+	c.writes.Add(1)
+	n, err := c.Conn.Write(p)
+	c.writes.Add(1)
+	return n, err
+}
+
+// WriteBuffers writes several pieces past Cork, in one system call while they are
+// no more than it would gather.
+func (c *Conn) WriteBuffers(bufs *net.Buffers) error {
+	total := 0
+	for _, b := range *bufs {
+		total += len(b)
+	}
+	if total <= corkSize {
+		c.writes.Add(1)
+		_, err := bufs.WriteTo(c.Conn)
+		c.writes.Add(1)
+		return err
+	}
+	for _, b := range *bufs {
+		for len(b) > 0 {
+			n, err := c.write(b[:min(len(b), corkSize)])
+			if err != nil {
+				return err
+			}
+			b = b[n:]
+		}
+	}
+	return nil
+}
+
+// Writes tells how far writing has come: the same odd number twice is a peer that
+// took nothing in between.
+func (c *Conn) Writes() uint64 { return c.writes.Load() }
+
 // Flush writes what was gathered since Cork, in one system call.
 func (c *Conn) Flush() error {
 	c.corked = false
@@ -208,7 +247,7 @@ func (c *Conn) flush() error {
 	if c.outN == 0 {
 		return nil
 	}
-	_, err := c.Conn.Write(c.out.B[:c.outN])
+	_, err := c.write(c.out.B[:c.outN])
 	c.out.Release()
 	c.out, c.outN = nil, 0
 	return err

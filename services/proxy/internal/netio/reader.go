@@ -83,8 +83,9 @@ func (r *Reader) Wait() error {
 // bytes in all (a frame's size, when it is known). It reads at least one byte, or
 // returns an error; io.ErrUnexpectedEOF when the peer left inside a frame.
 func (r *Reader) Fill(need int) error {
-	if r.tls == nil && r.Buffered() == 0 {
-		// Take over the buffer that the connection has read into.
+	if r.tls == nil && r.Buffered() == 0 && (need <= BaseSize || r.conn.Buffered() > 0) {
+		// Take over the buffer that the connection has read into. Inside a
+		// larger frame it is read straight into one of the right size instead.
 		if err := r.conn.Wait(); err != nil {
 			return err
 		}

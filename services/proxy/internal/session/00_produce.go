@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 	"tollgate.internal/services/proxy/internal/wire"
@@ -31,7 +32,6 @@ type produceRequest struct {
 }
 
 type produced struct {
-	topic          *view.Topic
 	access         *topicAccess
 	partition      int32
 	bytes, records int64
@@ -39,9 +39,8 @@ type produced struct {
 
 // edit is a topic's name in a frame, from its length to its end, or its id.
 type edit struct {
-	from, to       int
-	topic          *view.Topic
-	bytes, records int64 // of record batches, in an answer to Fetch
+	from, to int
+	topic    *view.Topic
 }
 
 var produceRequests = sync.Pool{New: func() any { return new(produceRequest) }}
@@ -135,10 +134,11 @@ func (s *Session) parseProduce(c *wire.Cursor, h *header, t *view.Table, transac
 		if !access.write {
 			return false
 		}
+		s.countProduced(t, access)
 		req.edits = append(req.edits, edit{from: from, to: c.Pos, topic: topic})
 		partitions := c.Len(h.flexible)
 		for range partitions {
-			p := produced{topic: topic, access: access, partition: c.Int32()}
+			p := produced{access: access, partition: c.Int32()}
 			records := c.Records(h.flexible)
 			if c.Err != nil || len(records) < batchHeader {
 				return false
@@ -209,10 +209,29 @@ func (s *Session) unlessUnavailable(err error) error {
 	return err
 }
 
+// maxProduceAnswer bounds an answer to Produce, which is held whole: a few dozen
+// bytes for each partition.
+const maxProduceAnswer = 16 << 20
+
 // produceAnswer maps a broker's answer and counts what was accepted.
-func (s *Session) produceAnswer(p *upstream.Pending, frame []byte) error {
+func (s *Session) produceAnswer(conn *upstream.Conn, r *netio.Reader, size int, p *upstream.Pending) error {
 	req := p.Request.(*produceRequest)
 	defer req.free()
+	frame, err := r.Frame(maxProduceAnswer)
+	if err != nil {
+		return err
+	}
+	if err := s.mapProduceAnswer(p, req, frame); err != nil {
+		return err
+	}
+	if s.down.References() {
+		s.writeDown(conn) // before the frame's memory is gone
+	}
+	r.Discard(size)
+	return nil
+}
+
+func (s *Session) mapProduceAnswer(p *upstream.Pending, req *produceRequest, frame []byte) error {
 	h := header{key: p.Key, version: p.Version, flexible: p.Version >= 9}
 	req.edits = req.edits[:0]
 	c := wire.Cursor{B: frame, Pos: 8}
@@ -286,7 +305,7 @@ func (s *Session) parseProduceAnswer(c *wire.Cursor, h *header, req *produceRequ
 		for i := range req.parts {
 			part := &req.parts[i]
 			part.access.produced.Add(uint64(part.bytes), uint64(part.records))
-			if i == 0 || req.parts[i-1].topic != part.topic {
+			if i == 0 || req.parts[i-1].access != part.access {
 				part.access.produced.Request()
 			}
 		}
@@ -311,7 +330,7 @@ func (s *Session) produceAnswerSlow(h *header, req *produceRequest, frame []byte
 	}
 	for i := range req.parts {
 		part := &req.parts[i]
-		if !failed[produceKey{part.topic, part.partition}] {
+		if !failed[produceKey{part.access.topic, part.partition}] {
 			part.access.produced.Add(uint64(part.bytes), uint64(part.records))
 		}
 	}
@@ -443,6 +462,7 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 			for _, ft := range forward.Topics {
 				topic := t.Virtual(ft.Topic)
 				access := s.topicAccess(t, topic)
+				s.countProduced(t, access)
 				for _, p := range ft.Partitions {
 					if !failed[produceKey{topic, p.Partition}] {
 						access.produced.Add(uint64(len(p.Records)), uint64(wire.Batches(p.Records)))

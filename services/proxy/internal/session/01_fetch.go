@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -25,19 +24,77 @@ import (
 // else: a guessed id reads nothing. The broker's session can be used from any
 // leased connection, so its epochs pass as they are.
 
-// fetchSessions is the client's fetch session on this connection, if it has one.
-type fetchSessions struct {
-	client, broker int32
-	view           *view.View // under which its topics were judged
-	byName         map[string]*view.Topic
-	byID           map[[16]byte]*view.Topic
+// fetchSession is the client's fetch session on this connection, if it has one.
+type fetchSession struct {
+	client, broker int32        // its ids on either side; 0: none
+	topics         *fetchTopics // nil before the first request
 }
 
+// fetchTopics are the topics that answers may name: those of the fetch session, or
+// all that were asked for without one. An answer may name any of them, also after
+// the metadata has moved on.
+type fetchTopics struct {
+	view *view.View // under which they were judged
+
+	mu     sync.Mutex
+	byName map[string]*topicAccess
+	byID   map[[16]byte]*topicAccess
+	growth int  // by how much every virtual name is longer than the physical one
+	mixed  bool // the names differ in that
+}
+
+// add takes the topics of a request.
+func (f *fetchTopics) add(edits []fetchEdit, flexible bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range edits {
+		a := edits[i].access
+		physical := a.topic.Physical
+		if f.byID[physical.ID] == a && f.byName[physical.Name] == a {
+			continue
+		}
+		growth := wire.StringSize(flexible, a.topic.Name) - wire.StringSize(flexible, physical.Name)
+		f.mixed = f.mixed || len(f.byName) > 0 && growth != f.growth
+		f.growth = growth
+		f.byID[physical.ID], f.byName[physical.Name] = a, a
+	}
+}
+
+func (f *fetchTopics) named(name []byte) *topicAccess {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.byName[string(name)]
+}
+
+func (f *fetchTopics) identified(id []byte) *topicAccess {
+	if len(id) != 16 {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.byID[[16]byte(id)]
+}
+
+// uniform reports whether all names grow by the same number of bytes, so that the
+// size of an answer is known from the number of its topics.
+func (f *fetchTopics) uniform() (growth int, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.growth, !f.mixed
+}
+
+// fetchRequest is what an answer needs of its request.
 type fetchRequest struct {
-	table *view.Table
-	edits []edit
-	fresh bool // asks for a new fetch session
-	known *fetchSessions
+	table  *view.Table
+	topics *fetchTopics
+	edits  []fetchEdit
+	fresh  bool // asks for a new fetch session
+}
+
+// fetchEdit is where a request names a topic.
+type fetchEdit struct {
+	from, to int
+	access   *topicAccess
 }
 
 var fetchRequests = sync.Pool{New: func() any { return new(fetchRequest) }}
@@ -47,6 +104,11 @@ func (f *fetchRequest) free() {
 	*f = fetchRequest{edits: f.edits[:0]}
 	fetchRequests.Put(f)
 }
+
+// maxHeldAnswer is what a client gets at most of a Fetch whose answer must be held
+// whole: names of different growth, or topics that were refused. A single batch
+// may be larger (KIP-74).
+const maxHeldAnswer = 1 << 20
 
 // fetchHot forwards a frame; false: take the slow way, nothing was changed.
 func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, error) {
@@ -61,29 +123,24 @@ func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, 
 		c.Skip(4)
 	}
 	maxWait := c.Int32()
-	c.Skip(4 + 4 + 1) // min bytes, max bytes, isolation
-	req := fetchRequests.Get().(*fetchRequest)
-	req.table = t
-	sessionAt := -1
-	var brokerSession int32
+	c.Skip(4)
+	maxBytesAt := c.Pos
+	maxBytes := c.Int32()
+	c.Skip(1) // isolation
+	var sessionAt int
+	var id, epoch, brokerSession int32
 	if h.version >= 7 {
 		sessionAt = c.Pos
-		id, epoch := c.Int32(), c.Int32()
-		s.mu.Lock()
-		if id != 0 && (id != s.fetch.client || s.fetch.view != t.View) {
-			s.mu.Unlock()
-			req.free()
-			return false, nil
-		}
-		if id != 0 {
-			brokerSession = s.fetch.broker
-			if epoch == -1 {
-				s.fetch = fetchSessions{}
-			}
-		}
-		s.mu.Unlock()
-		req.fresh = epoch == 0
+		id, epoch = c.Int32(), c.Int32()
+	} else {
+		epoch = -1
 	}
+	topics, brokerSession := s.fetchSession(t, id, epoch)
+	if topics == nil {
+		return false, nil
+	}
+	req := fetchRequests.Get().(*fetchRequest)
+	req.table, req.topics, req.fresh = t, topics, epoch == 0
 	if !s.parseFetch(&c, h, t, req) || c.Pos != len(frame) {
 		req.free()
 		if c.Err != nil {
@@ -96,48 +153,68 @@ func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, 
 		req.free()
 		return false, s.unlessUnavailable(err)
 	}
+	topics.add(req.edits, h.flexible)
+	s.mu.Lock()
+	if epoch == -1 {
+		s.fetch.client, s.fetch.broker = 0, 0
+	}
+	s.fetch.topics = topics
+	s.mu.Unlock()
 	if replicaAt >= 0 {
 		binary.BigEndian.PutUint32(frame[replicaAt:], 0xffffffff)
 	}
-	if sessionAt >= 0 {
+	if sessionAt > 0 {
 		binary.BigEndian.PutUint32(frame[sessionAt:], uint32(brokerSession))
-		s.rememberTopics(t, req)
 	}
 	if h.version >= 13 {
 		for i := range req.edits {
-			copy(frame[req.edits[i].from:], req.edits[i].topic.Physical.ID[:])
+			copy(frame[req.edits[i].from:], req.edits[i].access.topic.Physical.ID[:])
 		}
 		s.up.Append(frame)
 	} else {
+		if _, ok := topics.uniform(); !ok {
+			binary.BigEndian.PutUint32(frame[maxBytesAt:], uint32(min(maxBytes, maxHeldAnswer)))
+		}
 		s.up.Begin()
-		s.spliceTopics(&s.up, frame, 4, req.edits, h, true)
+		from := 4
+		for i := range req.edits {
+			e := &req.edits[i]
+			s.up.Append(frame[from:e.from])
+			s.up.String(h.flexible, "", e.access.topic.Physical.Name)
+			from = e.to
+		}
+		s.up.Append(frame[from:])
 		s.up.End()
 	}
 	return true, s.send(conn, h, req, time.Duration(max(maxWait, 0))*time.Millisecond+grace)
 }
 
-// rememberTopics keeps the topics of a fetch session: its answers may name any of
-// them, also after the metadata has moved on.
-func (s *Session) rememberTopics(t *view.Table, req *fetchRequest) {
+// fetchSession finds what the topics of a request belong to, and the broker's id of
+// the session; nil: there is no such session, or its topics were judged under
+// other rights.
+func (s *Session) fetchSession(t *view.Table, id, epoch int32) (topics *fetchTopics, broker int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if req.fresh {
-		s.fetch = fetchSessions{view: t.View}
+	topics = s.fetch.topics
+	if topics != nil && topics.view != t.View {
+		topics = nil
 	}
-	if s.fetch.byName == nil {
-		s.fetch.byName = make(map[string]*view.Topic)
-		s.fetch.byID = make(map[[16]byte]*view.Topic)
+	switch {
+	case id != 0 && id != s.fetch.client:
+		return nil, 0
+	case id != 0:
+		return topics, s.fetch.broker
+	case topics == nil, epoch == 0, s.fetch.client != 0:
+		return &fetchTopics{
+			view: t.View, byName: make(map[string]*topicAccess), byID: make(map[[16]byte]*topicAccess),
+		}, 0
 	}
-	for i := range req.edits {
-		topic := req.edits[i].topic
-		s.fetch.byName[topic.Physical.Name] = topic
-		s.fetch.byID[topic.Physical.ID] = topic
-	}
+	return topics, 0
 }
 
 // parseFetch walks the topics; false: something is to be refused or is unusual.
 func (s *Session) parseFetch(c *wire.Cursor, h *header, t *view.Table, req *fetchRequest) bool {
-	topicOf := func() *view.Topic {
+	topicOf := func() *topicAccess {
 		from := c.Pos
 		var topic *view.Topic
 		if h.version >= 13 {
@@ -147,10 +224,13 @@ func (s *Session) parseFetch(c *wire.Cursor, h *header, t *view.Table, req *fetc
 		} else {
 			topic = t.TopicBytes(c.String(h.flexible))
 		}
-		if topic != nil {
-			req.edits = append(req.edits, edit{from: from, to: c.Pos, topic: topic})
+		if topic == nil {
+			return nil
 		}
-		return topic
+		a := s.topicAccess(t, topic)
+		s.countFetched(t, a)
+		req.edits = append(req.edits, fetchEdit{from: from, to: c.Pos, access: a})
+		return a
 	}
 	partition := 4 + 8 + 4 // index, offset, max bytes
 	if h.version >= 5 {
@@ -163,8 +243,8 @@ func (s *Session) parseFetch(c *wire.Cursor, h *header, t *view.Table, req *fetc
 		partition += 4
 	}
 	for range c.Len(h.flexible) {
-		topic := topicOf()
-		if c.Err != nil || topic == nil || !s.topicAccess(t, topic).read {
+		a := topicOf()
+		if c.Err != nil || a == nil || !a.read {
 			return false
 		}
 		for range c.Len(h.flexible) {
@@ -197,205 +277,6 @@ func (s *Session) parseFetch(c *wire.Cursor, h *header, t *view.Table, req *fetc
 	return c.Err == nil
 }
 
-// fetchAnswer maps a broker's answer and counts what the client is sent.
-func (s *Session) fetchAnswer(p *upstream.Pending, frame []byte) error {
-	req := p.Request.(*fetchRequest)
-	defer req.free()
-	h := header{key: p.Key, version: p.Version, flexible: p.Version >= 12}
-	req.edits = req.edits[:0]
-	c := wire.Cursor{B: frame, Pos: 8}
-	if h.flexible && c.Tags() {
-		return errors.New("tags in the header")
-	}
-	c.Skip(4) // throttle
-	if h.version >= 7 {
-		code := c.Int16()
-		at := c.Pos
-		id := c.Int32()
-		if c.Err != nil {
-			return c.Err
-		}
-		binary.BigEndian.PutUint32(frame[at:], uint32(s.clientSession(req, code, id)))
-	}
-	plain, err := s.parseFetchAnswer(&c, &h, req)
-	if err != nil {
-		return err
-	}
-	if c.Err != nil {
-		return c.Err
-	}
-	if !plain {
-		return s.fetchAnswerSlow(&h, req, frame)
-	}
-	if h.version >= 13 {
-		for i := range req.edits {
-			copy(frame[req.edits[i].from:], req.edits[i].topic.ID[:])
-		}
-		s.down.Append(frame)
-		return nil
-	}
-	s.down.Begin()
-	s.spliceTopics(&s.down, frame, 4, req.edits, &h, false)
-	s.down.End()
-	return nil
-}
-
-// clientSession is the id the client knows the broker's session by.
-func (s *Session) clientSession(req *fetchRequest, code int16, id int32) int32 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if code != 0 || id == 0 {
-		if code != 0 || req.fresh {
-			s.fetch.client, s.fetch.broker = 0, 0
-		}
-		return 0
-	}
-	if s.fetch.broker != id {
-		s.fetch.broker = id
-		s.fetch.client = 1 + rand.Int32N(1<<31-1)
-	}
-	return s.fetch.client
-}
-
-// fetched finds the topic of an answer.
-func (s *Session) fetched(t *view.Table, byID bool, name []byte, id [16]byte) *view.Topic {
-	var topic *view.Topic
-	if byID {
-		topic = t.VirtualByID(id)
-	} else {
-		topic = t.VirtualBytes(name)
-	}
-	if topic != nil {
-		return topic
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if byID {
-		return s.fetch.byID[id]
-	}
-	return s.fetch.byName[string(name)]
-}
-
-// parseFetchAnswer walks an answer; false: it has a tag, which takes the slow way.
-func (s *Session) parseFetchAnswer(c *wire.Cursor, h *header, req *fetchRequest) (bool, error) {
-	for range c.Len(h.flexible) {
-		from := c.Pos
-		var topic *view.Topic
-		if h.version >= 13 {
-			if b := c.Skip(16); b != nil {
-				topic = s.fetched(req.table, true, nil, [16]byte(b))
-			}
-		} else {
-			topic = s.fetched(req.table, false, c.String(h.flexible), [16]byte{})
-		}
-		if c.Err != nil {
-			return false, c.Err
-		}
-		if topic == nil {
-			return false, errors.New("answer names a topic that was not asked for")
-		}
-		req.edits = append(req.edits, edit{from: from, to: c.Pos, topic: topic})
-		var bytes, records int64
-		for range c.Len(h.flexible) {
-			c.Skip(4)
-			if code := c.Int16(); code != 0 {
-				s.noteError(code)
-			}
-			c.Skip(16) // high watermark, last stable offset
-			if h.version >= 5 {
-				c.Skip(8)
-			}
-			for range c.Len(h.flexible) {
-				c.Skip(16)
-				if h.flexible && c.Tags() {
-					return false, nil
-				}
-			}
-			if h.version >= 11 {
-				at := c.Pos
-				node := c.Int32()
-				if c.Err == nil && node >= 0 {
-					binary.BigEndian.PutUint32(c.B[at:], uint32(req.table.VirtualNode(node)))
-				}
-			}
-			b := c.Records(h.flexible)
-			bytes += int64(len(b))
-			records += wire.Batches(b)
-			if h.flexible && c.Tags() {
-				return false, nil
-			}
-		}
-		if h.flexible && c.Tags() {
-			return false, nil
-		}
-		last := &req.edits[len(req.edits)-1]
-		last.bytes, last.records = bytes, records
-	}
-	if h.flexible && c.Tags() {
-		return false, nil
-	}
-	if c.Err == nil {
-		for i := range req.edits {
-			s.countFetched(req.table, req.edits[i].topic, req.edits[i].bytes, req.edits[i].records)
-		}
-	}
-	return true, nil
-}
-
-func (s *Session) fetchAnswerSlow(h *header, req *fetchRequest, frame []byte) error {
-	kreq := kmsg.NewPtrFetchRequest()
-	kreq.Version = h.version
-	resp := kreq.ResponseKind().(*kmsg.FetchResponse)
-	body := frame[8:]
-	if h.flexible {
-		body = body[1:]
-	}
-	if err := resp.ReadFrom(body); err != nil {
-		return err
-	}
-	if err := s.mapFetchResponse(req.table, resp); err != nil {
-		return err
-	}
-	stripUnknownTags(resp)
-	s.down.Begin()
-	s.down.Copy(frame[4:8])
-	if h.flexible {
-		s.down.Copy([]byte{0})
-	}
-	s.down.Copy(resp.AppendTo(nil))
-	s.down.End()
-	return nil
-}
-
-func (s *Session) mapFetchResponse(t *view.Table, resp *kmsg.FetchResponse) error {
-	for i := range resp.Topics {
-		rt := &resp.Topics[i]
-		topic := s.fetched(t, resp.Version >= 13, []byte(rt.Topic), rt.TopicID)
-		if topic == nil {
-			return errors.New("answer names a topic that was not asked for")
-		}
-		rt.Topic, rt.TopicID = topic.Name, topic.ID
-		var bytes, records int64
-		for j := range rt.Partitions {
-			p := &rt.Partitions[j]
-			bytes += int64(len(p.RecordBatches))
-			records += wire.Batches(p.RecordBatches)
-			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
-			if p.PreferredReadReplica >= 0 {
-				p.PreferredReadReplica = t.VirtualNode(p.PreferredReadReplica)
-			}
-			s.noteError(p.ErrorCode)
-		}
-		s.countFetched(t, topic, bytes, records)
-	}
-	for i := range resp.Brokers {
-		b := &resp.Brokers[i]
-		b.NodeID = t.VirtualNode(b.NodeID)
-		b.Host, b.Port = s.client.Advertise(b.NodeID)
-	}
-	return nil
-}
-
 // fetch is the slow way: without a fetch session, refusals merged with what the
 // broker answers.
 func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
@@ -405,7 +286,7 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 		// Unknown, someone else's, or made under other rights: the client
 		// answers with a full fetch, which is judged anew.
 		s.mu.Lock()
-		s.fetch = fetchSessions{}
+		s.fetch = fetchSession{}
 		s.mu.Unlock()
 		resp.ErrorCode = kerr.FetchSessionIDNotFound.Code
 		return resp, nil
@@ -417,6 +298,7 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 	forward.ClusterID = nil
 	forward.SessionID, forward.SessionEpoch, forward.ForgottenTopics = 0, -1, nil
 	forward.Topics = nil
+	forward.MaxBytes = min(req.MaxBytes, maxHeldAnswer)
 	for _, rt := range req.Topics {
 		var topic *view.Topic
 		code := kerr.NotLeaderForPartition.Code
@@ -469,4 +351,43 @@ func refusedFetch(rt kmsg.FetchRequestTopic, code int16) kmsg.FetchResponseTopic
 		out.Partitions = append(out.Partitions, rp)
 	}
 	return out
+}
+
+// mapFetchResponse turns physical names, ids and nodes into the client's and counts
+// what it is sent.
+func (s *Session) mapFetchResponse(t *view.Table, resp *kmsg.FetchResponse) error {
+	for i := range resp.Topics {
+		rt := &resp.Topics[i]
+		topic := t.Virtual(rt.Topic)
+		if resp.Version >= 13 {
+			topic = t.VirtualByID(rt.TopicID)
+		}
+		if topic == nil {
+			return errors.New("answer names a topic that was not asked for")
+		}
+		rt.Topic, rt.TopicID = topic.Name, topic.ID
+		var bytes, records int64
+		for j := range rt.Partitions {
+			p := &rt.Partitions[j]
+			bytes += int64(len(p.RecordBatches))
+			records += wire.Batches(p.RecordBatches)
+			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
+			if p.PreferredReadReplica >= 0 {
+				p.PreferredReadReplica = t.VirtualNode(p.PreferredReadReplica)
+			}
+			s.noteError(p.ErrorCode)
+		}
+		if bytes > 0 {
+			a := s.topicAccess(t, topic)
+			s.countFetched(t, a)
+			a.fetched.Add(uint64(bytes), uint64(records))
+			a.fetched.Request()
+		}
+	}
+	for i := range resp.Brokers {
+		b := &resp.Brokers[i]
+		b.NodeID = t.VirtualNode(b.NodeID)
+		b.Host, b.Port = s.client.Advertise(b.NodeID)
+	}
+	return nil
 }

@@ -17,8 +17,10 @@ type accessCache struct {
 }
 
 type topicAccess struct {
+	topic       *view.Topic
 	read, write bool
-	produced    *meter.Counter
+
+	produced, fetched *meter.Counter // nil before the first use
 }
 
 func (s *Session) topicAccess(t *view.Table, topic *view.Topic) *topicAccess {
@@ -28,16 +30,34 @@ func (s *Session) topicAccess(t *view.Table, topic *view.Topic) *topicAccess {
 	}
 	a := s.access.topics[topic]
 	if a == nil {
-		key := meter.Key{VirtualCluster: s.vc.Name, Principal: s.principal, Topic: topic.Name, Cluster: t.View.Spec.Home}
 		a = &topicAccess{
+			topic: topic,
 			read:  s.may(t, kmsg.ACLOperationRead, kmsg.ACLResourceTypeTopic, topic.Name),
 			write: topic.Writable && s.may(t, kmsg.ACLOperationWrite, kmsg.ACLResourceTypeTopic, topic.Name),
 		}
-		key.Direction = meter.Produced
-		a.produced = s.node.Meter.Counter(key)
 		s.access.topics[topic] = a
 	}
 	return a
+}
+
+// countProduced sees to it that a has its counter.
+func (s *Session) countProduced(t *view.Table, a *topicAccess) {
+	if a.produced == nil {
+		a.produced = s.counter(t, a.topic, meter.Produced)
+	}
+}
+
+// countFetched sees to it that a has its counter.
+func (s *Session) countFetched(t *view.Table, a *topicAccess) {
+	if a.fetched == nil {
+		a.fetched = s.counter(t, a.topic, meter.Fetched)
+	}
+}
+
+func (s *Session) counter(t *view.Table, topic *view.Topic, d meter.Direction) *meter.Counter {
+	return s.node.Meter.Counter(meter.Key{
+		VirtualCluster: s.vc.Name, Principal: s.principal, Topic: topic.Name, Cluster: t.View.Spec.Home, Direction: d,
+	})
 }
 
 // clusterName is the one name of the cluster resource.
@@ -106,18 +126,4 @@ func (s *Session) operations(t *view.Table, asked bool, rt kmsg.ACLResourceType,
 		return -2147483648
 	}
 	return t.View.ACL.AuthorizedOperations(s.principal, s.host, rt, name)
-}
-
-// countFetched counts what is sent of a topic. It is called by the goroutine that
-// reads the broker, which may not use the access cache.
-func (s *Session) countFetched(t *view.Table, topic *view.Topic, bytes, records int64) {
-	if bytes == 0 {
-		return
-	}
-	c := s.node.Meter.Counter(meter.Key{
-		VirtualCluster: s.vc.Name, Principal: s.principal, Topic: topic.Name,
-		Cluster: t.View.Spec.Home, Direction: meter.Fetched,
-	})
-	c.Add(uint64(bytes), uint64(records))
-	c.Request()
 }

@@ -48,6 +48,7 @@ type Node struct {
 	Meter         *meter.Meter
 	Backoff       *auth.Backoff
 	Requests      *netio.Budget // memory for request frames larger than netio.BaseSize
+	Answers       *netio.Budget // memory for answers that cannot pass on piece by piece
 	MaxFrameBytes int32
 	FrameTimeout  time.Duration                                       // for a frame to arrive once it has begun
 	Observe       func(key int16, outcome string, took time.Duration) // nil: not measured
@@ -72,6 +73,7 @@ type Session struct {
 	vc     *view.VirtualCluster
 	log    *slog.Logger
 	r      *netio.Reader
+	ctx    context.Context // of Run, for what a broker's reader waits for
 
 	phase     phase
 	exchange  auth.Exchange
@@ -88,7 +90,7 @@ type Session struct {
 	upSent    bool        // the lease behind up is known to be alive
 	scratch   []byte
 	access    accessCache
-	fetch     fetchSessions
+	fetch     fetchSession
 	txn       transactions
 	regex     regexSubscriptions
 	muteUntil time.Time
@@ -101,8 +103,10 @@ type Session struct {
 	waiting  bool
 	broken   error // set once: nothing more is written to the client
 
-	answers int         // gathered in down, not yet written; the broker reader's
+	// The broker's reader has these to itself.
+	answers int         // gathered in down, not yet written
 	down    wire.Splice // answers gathered for the client
+	sent    []sent      // what is in them, counted once they are written
 
 	draining atomic.Bool
 	ended    atomic.Pointer[endReason]
@@ -174,6 +178,7 @@ func (s *Session) VirtualCluster() *view.VirtualCluster { return s.vc }
 // is left.
 func (s *Session) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
+	s.ctx = ctx
 	stop := context.AfterFunc(ctx, func() { s.End(context.Cause(ctx)) })
 	err := s.serve(ctx)
 	stop()
@@ -438,8 +443,7 @@ func (s *Session) Write(b []byte) error {
 // WriteBuffers sends several pieces to the client in one system call.
 func (s *Session) WriteBuffers(bufs *net.Buffers) error {
 	if s.client.TLS == nil {
-		_, err := bufs.WriteTo(s.client.Sock.Conn)
-		return err
+		return s.client.Sock.WriteBuffers(bufs)
 	}
 	s.client.Sock.Cork()
 	_, err := bufs.WriteTo(s.client.TLS)
@@ -479,151 +483,6 @@ func (s *Session) target() int32 {
 		}
 	}
 	return s.client.Node
-}
-
-// hold makes the session hold a lease of the class, with one more request in
-// flight. The error is an *upstream.UnavailableError; nothing is in flight then.
-func (s *Session) hold(ctx context.Context, class upstream.Class) (*upstream.Conn, error) {
-	s.mu.Lock()
-	for s.lease != nil && (s.class != class || s.inFlight >= maxInFlight) {
-		s.mu.Unlock()
-		if err := s.sendUp(); err != nil {
-			return nil, err
-		}
-		s.waitDrained()
-		s.mu.Lock()
-	}
-	if s.lease != nil {
-		s.inFlight++
-		c := s.lease
-		s.mu.Unlock()
-		return c, nil
-	}
-	s.mu.Unlock()
-	c, err := s.vc.Home.Lease(ctx, s.target(), class)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	s.lease, s.class, s.inFlight = c, class, 1
-	s.mu.Unlock()
-	return c, nil
-}
-
-// expect announces the request gathered in up on the held lease.
-func (s *Session) expect(c *upstream.Conn, h *header, request any, limit time.Duration) error {
-	return c.Expect(upstream.Pending{
-		Sink: (*hotSink)(s), CorrelationID: h.correlationID, Key: h.key, Version: h.version,
-		Request: request, Deadline: time.Now().Add(limit),
-	})
-}
-
-// sendUp writes what was gathered for the broker.
-func (s *Session) sendUp() error {
-	if s.up.Len() == 0 {
-		return nil
-	}
-	s.mu.Lock()
-	c := s.lease
-	s.mu.Unlock()
-	if c == nil {
-		return errors.New("broker connection lost with requests unsent")
-	}
-	return s.up.Write(c)
-}
-
-// waitDrained waits until nothing is in flight. It ends because every answer
-// comes, or its connection ends, or its deadline passes.
-func (s *Session) waitDrained() {
-	s.mu.Lock()
-	for s.inFlight > 0 {
-		s.waiting = true
-		s.mu.Unlock()
-		<-s.drained
-		s.mu.Lock()
-	}
-	s.waiting = false
-	s.mu.Unlock()
-}
-
-// settle counts n requests as answered and gives the lease back after the last.
-func (s *Session) settle(n int) {
-	s.mu.Lock()
-	s.inFlight -= n
-	var c *upstream.Conn
-	if s.inFlight == 0 {
-		c, s.lease = s.lease, nil
-		if s.waiting {
-			select {
-			case s.drained <- struct{}{}:
-			default:
-			}
-		}
-	}
-	s.mu.Unlock()
-	if c != nil {
-		c.Release()
-	}
-}
-
-// hotSink takes the answers to Produce and Fetch requests that were forwarded.
-type hotSink Session
-
-// Answer rewrites one answer and gathers it for the client.
-func (k *hotSink) Answer(r *netio.Reader, size int, p *upstream.Pending) error {
-	s := (*Session)(k)
-	frame, err := r.Frame(int32(size))
-	if err != nil {
-		return err
-	}
-	st := s.down.Save()
-	e := entryOf(p.Key)
-	if err := e.answer(s, p, frame); err != nil {
-		s.down.Rewind(st)
-		s.fail(fmt.Errorf("%s answer: %w", e.name, err))
-		s.log.Error("answer could not be mapped", "request", e.name, "version", p.Version, "err", err)
-	}
-	s.answers++
-	if s.down.References() {
-		k.write()
-	}
-	r.Discard(size)
-	return nil
-}
-
-// Flush writes what was gathered.
-func (k *hotSink) Flush() {
-	k.write()
-	s := (*Session)(k)
-	n := s.answers
-	s.answers = 0
-	s.settle(n)
-}
-
-func (k *hotSink) write() {
-	s := (*Session)(k)
-	if s.down.Len() == 0 {
-		return
-	}
-	if s.err() != nil {
-		s.down.Reset()
-		return
-	}
-	if err := s.down.Write(s); err != nil {
-		s.down.Reset()
-		s.fail(err)
-	}
-}
-
-// Lost closes the client: whether the broker acted is unknown, and a disconnect
-// says just that (PROTOCOL.md §C2).
-func (k *hotSink) Lost(p *upstream.Pending, err error) {
-	s := (*Session)(k)
-	k.write()
-	s.fail(fmt.Errorf("broker connection lost with requests in flight: %w", err))
-	n := s.answers + 1
-	s.answers = 0
-	s.settle(n)
 }
 
 // request sends req to the session's node and waits for the answer.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -36,9 +37,10 @@ type entry struct {
 	handle   func(*Session, context.Context, kmsg.Request) (kmsg.Response, error)
 
 	// Produce and Fetch only: hot forwards a frame without decoding it, or
-	// reports false; answer maps the broker's frame for the client.
+	// reports false; answer maps the broker's frame, the next size bytes of the
+	// reader, for the client.
 	hot    func(*Session, context.Context, *header, []byte) (bool, error)
-	answer func(*Session, *upstream.Pending, []byte) error
+	answer func(*Session, *upstream.Conn, *netio.Reader, int, *upstream.Pending) error
 
 	flexible int16 // first flexible version, -1: none; set from kmsg
 }

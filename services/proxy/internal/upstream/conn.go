@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -24,15 +25,15 @@ const maxResponse = 256 << 20
 // are called by the goroutine that reads the connection, one at a time and in
 // the order of the requests.
 type Sink interface {
-	// Answer consumes exactly the size bytes of one frame, prefix included,
+	// Answer consumes exactly the size bytes of one frame of c, prefix included,
 	// from r. An error ends the broker connection.
-	Answer(r *netio.Reader, size int, p *Pending) error
+	Answer(c *Conn, r *netio.Reader, size int, p *Pending) error
 	// Flush is called when no further answer can be read without waiting. From
 	// within it the lease may be released.
-	Flush()
+	Flush(c *Conn)
 	// Lost tells that the connection ended with p unanswered: whether the
 	// broker acted on the request is unknown.
-	Lost(p *Pending, err error)
+	Lost(c *Conn, p *Pending, err error)
 }
 
 // Pending is a request that was sent and not been answered.
@@ -40,8 +41,8 @@ type Pending struct {
 	Sink          Sink
 	CorrelationID int32
 	Key, Version  int16
-	Request       any       // the sink's own
-	Deadline      time.Time // when the connection counts as stalled; zero: never
+	Request       any           // the sink's own
+	Limit         time.Duration // without a byte of the answer, before the connection counts as stalled; 0: none
 }
 
 // Conn is one connection to a broker. Whoever leases it alone sends on it.
@@ -53,10 +54,17 @@ type Conn struct {
 	class  Class
 	expire time.Time // do not lease after this (KIP-368 session lifetime)
 
-	mu    sync.Mutex
-	queue []Pending // queue[head:] are unanswered
-	head  int
-	err   error // why the connection ended
+	mu      sync.Mutex
+	queue   []Pending // queue[head:] are unanswered
+	head    int
+	err     error   // why the connection ended
+	current Pending // the reader's copy of queue[head]
+
+	// What the sweep sees: no clock is read for a request.
+	progress atomic.Uint64 // answers begun, and pieces of them passed on
+	handing  atomic.Bool   // the sink has an answer: it is not the broker that is waited for
+	swept    uint64        // progress at the last sweep; guarded by broker.mu, as is sweptAt
+	sweptAt  time.Time     // when progress was first seen at swept
 
 	idleSince time.Time // guarded by broker.mu
 }
@@ -91,7 +99,7 @@ func (c *Conn) Write(b []byte) error {
 func (c *Conn) WriteBuffers(bufs *net.Buffers) error {
 	var err error
 	if c.net == net.Conn(c.sock) {
-		_, err = bufs.WriteTo(c.sock.Conn)
+		err = c.sock.WriteBuffers(bufs)
 	} else {
 		c.sock.Cork()
 		_, err = bufs.WriteTo(c.net)
@@ -129,15 +137,35 @@ func (c *Conn) dead() error {
 	return c.err
 }
 
+// stalled reports whether the oldest unanswered request has waited longer than its
+// limit. It is called once per sweep with broker.mu held, and errs by up to one
+// sweep towards patience.
 func (c *Conn) stalled(now time.Time) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.head == len(c.queue) {
-		return false
+	waiting := c.head < len(c.queue)
+	var limit time.Duration
+	if waiting {
+		limit = c.queue[c.head].Limit
 	}
-	d := c.queue[c.head].Deadline
-	return !d.IsZero() && now.After(d)
+	c.mu.Unlock()
+	progress := c.progress.Load()
+	switch {
+	case !waiting || c.handing.Load():
+		c.sweptAt = time.Time{}
+	case c.sweptAt.IsZero() || progress != c.swept:
+		c.swept, c.sweptAt = progress, now
+	default:
+		return limit > 0 && now.Sub(c.sweptAt) > limit
+	}
+	return false
 }
+
+// Progress tells that part of a large answer has arrived.
+func (c *Conn) Progress() { c.progress.Add(1) }
+
+// Handing tells whether a sink is handing an answer on: meanwhile it is not the
+// broker that is waited for.
+func (c *Conn) Handing(on bool) { c.handing.Store(on) }
 
 // read delivers answers until the connection ends. It owns c.r.
 func (c *Conn) read() {
@@ -150,7 +178,7 @@ func (c *Conn) read() {
 	c.queue, c.head = nil, 0
 	c.mu.Unlock()
 	for i := range rest {
-		rest[i].Sink.Lost(&rest[i], err)
+		rest[i].Sink.Lost(c, &rest[i], err)
 	}
 	c.r.Close()
 }
@@ -181,12 +209,14 @@ func (c *Conn) deliver() error {
 			c.mu.Unlock()
 			return errors.New("answer to no request")
 		}
-		p := c.queue[c.head]
+		c.current = c.queue[c.head]
 		c.mu.Unlock()
+		p := &c.current
 		if p.CorrelationID != corr {
 			return fmt.Errorf("answer %d to request %d", corr, p.CorrelationID)
 		}
-		if err := p.Sink.Answer(c.r, size, &p); err != nil {
+		c.Progress()
+		if err := p.Sink.Answer(c, c.r, size, p); err != nil {
 			return err
 		}
 		c.mu.Lock()
@@ -196,8 +226,11 @@ func (c *Conn) deliver() error {
 			c.queue, c.head = c.queue[:0], 0
 		}
 		c.mu.Unlock()
+		c.Progress()
 		if !c.answerBuffered() {
-			p.Sink.Flush()
+			sink := p.Sink
+			c.current = Pending{}
+			sink.Flush(c)
 		}
 	}
 }
@@ -226,7 +259,7 @@ type call struct {
 	done  chan struct{}
 }
 
-func (w *call) Answer(r *netio.Reader, size int, _ *Pending) error {
+func (w *call) Answer(_ *Conn, r *netio.Reader, size int, _ *Pending) error {
 	frame, err := r.Frame(maxResponse)
 	if err != nil {
 		return err
@@ -237,9 +270,9 @@ func (w *call) Answer(r *netio.Reader, size int, _ *Pending) error {
 	return nil
 }
 
-func (w *call) Flush() {}
+func (w *call) Flush(*Conn) {}
 
-func (w *call) Lost(_ *Pending, err error) {
+func (w *call) Lost(_ *Conn, _ *Pending, err error) {
 	w.err = err
 	close(w.done)
 }
@@ -254,10 +287,7 @@ func (c *Conn) RoundTrip(ctx context.Context, req kmsg.Request, limit time.Durat
 	corr := c.broker.cluster.nextCorrelationID()
 	frame := c.broker.cluster.formatter.AppendRequest(nil, req, corr)
 	w := &call{done: make(chan struct{})}
-	p := Pending{Sink: w, CorrelationID: corr, Key: req.Key(), Version: req.GetVersion()}
-	if limit > 0 {
-		p.Deadline = time.Now().Add(limit)
-	}
+	p := Pending{Sink: w, CorrelationID: corr, Key: req.Key(), Version: req.GetVersion(), Limit: limit}
 	if err := c.Expect(p); err != nil {
 		return nil, &UnavailableError{Cluster: c.broker.cluster.cfg.Name, Node: c.broker.ID, Err: err}
 	}

@@ -196,6 +196,12 @@ func (s *Splice) End() {
 	binary.BigEndian.PutUint32(s.buf.B[s.mark:], uint32(s.Len()-s.start-4))
 }
 
+// EndAt writes the size of the frame begun last, of which size bytes in all are
+// known to come, so that it can be written before it is whole.
+func (s *Splice) EndAt(size int) {
+	binary.BigEndian.PutUint32(s.buf.B[s.mark:], uint32(size-4))
+}
+
 // Copy appends b.
 func (s *Splice) Copy(b []byte) {
 	s.grow(len(b))
@@ -244,6 +250,18 @@ func (s *Splice) String(flex bool, prefix, v string) {
 	s.grow(n)
 	s.n += copy(s.buf.B[s.n:], prefix)
 	s.n += copy(s.buf.B[s.n:], v)
+}
+
+// StringSize is how many bytes String takes for v.
+func StringSize(flex bool, v string) int {
+	if !flex {
+		return 2 + len(v)
+	}
+	n := 1
+	for size := len(v) + 1; size >= 0x80; size >>= 7 {
+		n++
+	}
+	return n + len(v)
 }
 
 // StringOf is String of bytes.
@@ -316,23 +334,39 @@ func (s *Splice) Reset() {
 	s.cuts, s.n, s.refs = s.cuts[:0], 0, 0
 }
 
-// Batches walks the record batches of one partition and returns how many records
-// they say they hold (record batch v2, count at byte 57; older message sets count
-// one per message).
-func Batches(b []byte) (records int64) {
-	for len(b) >= 17 {
-		n := int(int32(binary.BigEndian.Uint32(b[8:]))) + 12
-		if n < 17 || n > len(b) {
-			return records // a batch cut short at the end of a fetch
-		}
-		if b[16] == 2 && n >= 61 {
-			if b[22]&0x20 == 0 { // not a control batch
-				records += int64(int32(binary.BigEndian.Uint32(b[57:])))
-			}
-		} else {
-			records++
-		}
-		b = b[n:]
+// BatchHeader is how many bytes of a record batch v2 precede its records.
+const BatchHeader = 61
+
+// Batch reads the header of a record batch, of which b holds at least 17 bytes or
+// all there is: how long the batch is and how many records it says it holds (v2:
+// the count at byte 57, none for a control batch; an older message set is one per
+// message). Size 0 is what no batch begins with.
+func Batch(b []byte) (size int, records int64) {
+	if len(b) < 17 {
+		return 0, 0
 	}
-	return records
+	size = int(int32(binary.BigEndian.Uint32(b[8:]))) + 12
+	if size < 17 {
+		return 0, 0
+	}
+	switch {
+	case b[16] != 2:
+		records = 1
+	case size >= BatchHeader && len(b) >= BatchHeader && b[22]&0x20 == 0:
+		records = int64(int32(binary.BigEndian.Uint32(b[57:])))
+	}
+	return size, records
+}
+
+// Batches walks the record batches of one partition and returns how many records
+// they say they hold. A batch cut short at the end of a fetch holds none.
+func Batches(b []byte) (records int64) {
+	for {
+		size, n := Batch(b)
+		if size == 0 || size > len(b) {
+			return records
+		}
+		records += n
+		b = b[size:]
+	}
 }
