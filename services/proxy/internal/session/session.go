@@ -88,6 +88,7 @@ type Session struct {
 
 	up        wire.Splice // requests gathered for the leased connection; the reading goroutine's
 	upSent    bool        // the lease behind up is known to be alive
+	header    header      // of the request being taken
 	scratch   []byte
 	access    accessCache
 	fetch     fetchSession
@@ -335,10 +336,11 @@ func (h *header) rest(frame []byte) error {
 
 // handle takes one request.
 func (s *Session) handle(ctx context.Context, frame []byte) error {
-	h, err := parseHeader(frame)
-	if err != nil {
+	var err error
+	if s.header, err = parseHeader(frame); err != nil {
 		return err
 	}
+	h := &s.header
 	e := entryOf(h.key)
 	if e == nil {
 		return fmt.Errorf("request key %d is not served: %w", h.key, errClose)
@@ -348,7 +350,7 @@ func (s *Session) handle(ctx context.Context, frame []byte) error {
 	}
 	if h.key == keyApiVersions {
 		if h.version < 0 || h.version > e.max {
-			return s.apiVersionsUnsupported(h)
+			return s.apiVersionsUnsupported(*h)
 		}
 	} else if h.version < e.min || h.version > e.max {
 		return fmt.Errorf("%s version %d is not served, %d to %d are: %w", e.name, h.version, e.min, e.max, errClose)
@@ -361,12 +363,12 @@ func (s *Session) handle(ctx context.Context, frame []byte) error {
 		return errors.New("the login's lifetime has passed without re-authentication (KIP-368)")
 	}
 	if e.hot != nil {
-		done, err := e.hot(s, ctx, &h, frame)
+		done, err := e.hot(s, ctx, h, frame)
 		if done || err != nil {
 			return err
 		}
 	}
-	return s.slow(ctx, e, &h, frame)
+	return s.slow(ctx, e, h, frame)
 }
 
 // slow decodes a request, lets its handler answer it, and writes the answer. All

@@ -1,0 +1,385 @@
+package session
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/auth"
+	"tollgate.internal/services/proxy/internal/meter"
+	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
+)
+
+// hotBroker is a broker that answers Produce and Fetch with prepared frames and
+// allocates nothing while it does.
+type hotBroker struct {
+	net.Listener
+	topics []string
+	mu     sync.Mutex
+	answer map[int16][]byte // by key, from the size prefix on
+	got    map[int16][]byte // the last request, likewise
+	chunk  int              // bytes of an answer to a write; 0: all
+	sentN  atomic.Int64     // bytes of answers written
+}
+
+func topicIDOf(name string) (id [16]byte) {
+	copy(id[:], name+"................")
+	return id
+}
+
+func newHotBroker(t *testing.T, topics ...string) *hotBroker {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &hotBroker{Listener: l, topics: topics, answer: make(map[int16][]byte), got: make(map[int16][]byte)}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go b.serve(c)
+		}
+	}()
+	return b
+}
+
+func (b *hotBroker) serve(c net.Conn) {
+	defer c.Close()
+	frame := make([]byte, 1<<20)
+	for {
+		if _, err := io.ReadFull(c, frame[:4]); err != nil {
+			return
+		}
+		size := 4 + int(binary.BigEndian.Uint32(frame))
+		if _, err := io.ReadFull(c, frame[4:size]); err != nil {
+			return
+		}
+		key, version := int16(binary.BigEndian.Uint16(frame[4:])), int16(binary.BigEndian.Uint16(frame[6:]))
+		var resp kmsg.Response
+		switch kmsg.Key(key) {
+		case kmsg.ApiVersions:
+			r := kmsg.NewPtrApiVersionsResponse()
+			for k := range int16(kmsg.MaxKey + 1) {
+				if req := kmsg.RequestForKey(k); req != nil {
+					r.ApiKeys = append(r.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: k, MaxVersion: req.MaxVersion()})
+				}
+			}
+			resp = r
+		case kmsg.Metadata:
+			r := kmsg.NewPtrMetadataResponse()
+			host, port, _ := net.SplitHostPort(b.Addr().String())
+			n, _ := strconv.Atoi(port)
+			r.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 3, Host: host, Port: int32(n)}}
+			r.ControllerID = 3
+			for _, name := range b.topics {
+				topic := kmsg.NewMetadataResponseTopic()
+				topic.Topic, topic.TopicID = kmsg.StringPtr(name), topicIDOf(name)
+				p := kmsg.NewMetadataResponseTopicPartition()
+				p.Leader, p.Replicas, p.ISR = 3, []int32{3}, []int32{3}
+				topic.Partitions = append(topic.Partitions, p)
+				r.Topics = append(r.Topics, topic)
+			}
+			resp = r
+		default:
+			b.mu.Lock()
+			b.got[key] = append(b.got[key][:0], frame[:size]...)
+			out, chunk := b.answer[key], b.chunk
+			b.mu.Unlock()
+			copy(out[4:8], frame[8:12])
+			for len(out) > 0 {
+				k := len(out)
+				if chunk > 0 {
+					k = min(k, chunk)
+				}
+				n, err := c.Write(out[:k])
+				b.sentN.Add(int64(n))
+				if err != nil {
+					return
+				}
+				out = out[n:]
+			}
+			continue
+		}
+		resp.SetVersion(version)
+		out := make([]byte, 8, 4096)
+		if resp.IsFlexible() && kmsg.Key(key) != kmsg.ApiVersions {
+			out = append(out, 0)
+		}
+		out = resp.AppendTo(out)
+		binary.BigEndian.PutUint32(out, uint32(len(out)-4))
+		copy(out[4:8], frame[8:12])
+		if _, err := c.Write(out); err != nil {
+			return
+		}
+	}
+}
+
+// set prepares the answer to resp's key.
+func (b *hotBroker) set(resp kmsg.Response) {
+	out := make([]byte, 8, 4096)
+	if resp.IsFlexible() {
+		out = append(out, 0)
+	}
+	out = resp.AppendTo(out)
+	binary.BigEndian.PutUint32(out, uint32(len(out)-4))
+	b.mu.Lock()
+	b.answer[resp.Key()] = out
+	b.mu.Unlock()
+}
+
+// request is the last request of req's kind, read into req.
+func (b *hotBroker) request(t *testing.T, req kmsg.Request) {
+	t.Helper()
+	b.mu.Lock()
+	frame := append([]byte(nil), b.got[req.Key()]...)
+	b.mu.Unlock()
+	h, err := parseHeader(frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.flexible = req.IsFlexible()
+	if err := h.rest(frame); err != nil {
+		t.Fatal(err)
+	}
+	if err := req.ReadFrom(frame[h.body:]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hotSession is a session of an anonymous client with the virtual cluster that yaml
+// describes, whose home is b.
+type hotSession struct {
+	net.Conn // the client's end
+	session  *Session
+	meter    *meter.Meter
+	table    *view.Table
+	buf      []byte
+}
+
+const openCluster = `
+{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
+---
+{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: ["127.0.0.1:1"]}}
+---
+{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: open, tenant: acme}, spec: {type: standard, host: open, home: main, authentication: {anonymous: {}}}}
+---
+{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: long, tenant: acme}, spec: {cluster: main, topic: {name: shop.orders.with.a.long.name}, access: read-write}}
+---
+{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: a, virtualCluster: open}, spec: {cluster: main, topic: shop.orders.with.a.long.name}}
+`
+
+func newHotSession(t *testing.T, b *hotBroker) *hotSession {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(openCluster), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := resource.LoadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := view.Compile(set, "open", time.Now(), auth.NewDeps(auth.Options{SaltKey: make([]byte, 32)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := upstream.New(upstream.Config{Name: "main", Bootstrap: []string{b.Addr().String()}})
+	t.Cleanup(home.Close)
+	vc := view.NewVirtualCluster(v, home)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sock := netio.New(server)
+	node := &Node{
+		Log: slog.New(slog.DiscardHandler), Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
+		Requests: netio.NewBudget(1 << 30), Answers: netio.NewBudget(1 << 30), MaxFrameBytes: 100 << 20,
+	}
+	s := New(node, &Client{
+		Net: sock, Sock: sock, Remote: netip.MustParseAddr("127.0.0.1"), Node: 3, Authenticated: func() {},
+		Advertise: func(vnode int32) (string, int32) { return fmt.Sprintf("b%d-open.gw.test", vnode), 9092 },
+	}, vc)
+	table, err := vc.Fresh(t.Context(), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { s.Run(context.Background()); close(ended) }()
+	t.Cleanup(func() { client.Close(); <-ended })
+	return &hotSession{Conn: client, session: s, meter: node.Meter, table: table, buf: make([]byte, 1<<20)}
+}
+
+// frameOf is a request as a client sends it.
+func frameOf(req kmsg.Request, correlationID int32) []byte {
+	return kmsg.NewRequestFormatter(kmsg.FormatterClientID("hot")).AppendRequest(nil, req, correlationID)
+}
+
+// roundTrip sends a frame and returns the answer's.
+func (h *hotSession) roundTrip(frame []byte) ([]byte, error) {
+	if _, err := h.Write(frame); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(h, h.buf[:4]); err != nil {
+		return nil, err
+	}
+	size := 4 + int(binary.BigEndian.Uint32(h.buf))
+	if size > len(h.buf) {
+		h.buf = append(make([]byte, 0, size), h.buf[:4]...)[:size]
+	}
+	_, err := io.ReadFull(h, h.buf[4:size])
+	return h.buf[:size], err
+}
+
+// ask sends req and decodes the answer.
+func (h *hotSession) ask(t *testing.T, req kmsg.Request) kmsg.Response {
+	t.Helper()
+	frame, err := h.roundTrip(frameOf(req, 77))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := binary.BigEndian.Uint32(frame[4:]); got != 77 {
+		t.Fatalf("answer %d to request 77", got)
+	}
+	body := frame[8:]
+	if req.IsFlexible() {
+		body = body[1:]
+	}
+	resp := req.ResponseKind()
+	if err := resp.ReadFrom(body); err != nil {
+		t.Fatalf("%T v%d: %v", req, req.GetVersion(), err)
+	}
+	return resp
+}
+
+// batch is a record batch v2 of size bytes that says it holds n records.
+func batch(size int, n uint32) []byte {
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte(i * 7)
+	}
+	binary.BigEndian.PutUint32(b[8:], uint32(size-12))
+	b[16] = 2
+	b[21], b[22] = 0, 0
+	binary.BigEndian.PutUint32(b[57:], n)
+	return b
+}
+
+func produceOf(version int16, name string, id [16]byte, records []byte) *kmsg.ProduceRequest {
+	req := kmsg.NewPtrProduceRequest()
+	req.Version, req.Acks, req.TimeoutMillis = version, -1, 30000
+	topic := kmsg.NewProduceRequestTopic()
+	topic.Topic, topic.TopicID = name, id
+	p := kmsg.NewProduceRequestTopicPartition()
+	p.Records = records
+	topic.Partitions = append(topic.Partitions, p)
+	req.Topics = append(req.Topics, topic)
+	return req
+}
+
+func fetchOf(version int16, sessionID, sessionEpoch int32, topics ...*view.Topic) *kmsg.FetchRequest {
+	req := kmsg.NewPtrFetchRequest()
+	req.Version, req.MaxWaitMillis, req.MinBytes, req.MaxBytes = version, 500, 1, 50<<20
+	req.SessionID, req.SessionEpoch = sessionID, sessionEpoch
+	for _, topic := range topics {
+		ft := kmsg.NewFetchRequestTopic()
+		ft.Topic, ft.TopicID = topic.Name, topic.ID
+		p := kmsg.NewFetchRequestTopicPartition()
+		p.PartitionMaxBytes = 1 << 20
+		ft.Partitions = append(ft.Partitions, p)
+		req.Topics = append(req.Topics, ft)
+	}
+	return req
+}
+
+// A forwarded frame costs no allocation, whichever way it is mapped (DESIGN.md §8).
+func TestForwardingAllocatesNothing(t *testing.T) {
+	for _, size := range []int{1 << 10, 64 << 10} {
+		for _, version := range []int16{8, 9, 13} {
+			t.Run(fmt.Sprintf("Produce v%d of %d bytes", version, size), func(t *testing.T) {
+				b := newHotBroker(t, "open.orders")
+				h := newHotSession(t, b)
+				topic := h.table.Topic("orders")
+				answer := kmsg.NewPtrProduceResponse()
+				answer.Version = version
+				rt := kmsg.NewProduceResponseTopic()
+				rt.Topic, rt.TopicID = topic.Physical.Name, topic.Physical.ID
+				rt.Partitions = append(rt.Partitions, kmsg.NewProduceResponseTopicPartition())
+				answer.Topics = append(answer.Topics, rt)
+				b.set(answer)
+				wantNoAllocations(t, h, frameOf(produceOf(version, topic.Name, topic.ID, batch(size, 9)), 5))
+			})
+		}
+		for _, version := range []int16{11, 12, 13, 17} {
+			t.Run(fmt.Sprintf("Fetch v%d of %d bytes", version, size), func(t *testing.T) {
+				b := newHotBroker(t, "open.orders")
+				h := newHotSession(t, b)
+				topic := h.table.Topic("orders")
+				answer := fetchAnswerOf(version, topic)
+				answer.SessionID = 4711
+				answer.Topics[0].Partitions[0].RecordBatches = batch(size, 9)
+				b.set(answer)
+				first := h.ask(t, fetchOf(version, 0, 0, topic)).(*kmsg.FetchResponse)
+				if first.SessionID == 0 || first.SessionID == 4711 {
+					t.Fatalf("session id %d, want one of the gateway's", first.SessionID)
+				}
+				wantNoAllocations(t, h, frameOf(fetchOf(version, first.SessionID, 1, topic), 5))
+			})
+		}
+	}
+}
+
+func wantNoAllocations(t *testing.T, h *hotSession, frame []byte) {
+	t.Helper()
+	n := testing.AllocsPerRun(500, func() {
+		if _, err := h.roundTrip(frame); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations for each frame", n)
+	}
+}
+
+// fetchAnswerOf is a broker's answer with an empty partition of each topic.
+func fetchAnswerOf(version int16, topics ...*view.Topic) *kmsg.FetchResponse {
+	resp := kmsg.NewPtrFetchResponse()
+	resp.Version = version
+	for _, topic := range topics {
+		rt := kmsg.NewFetchResponseTopic()
+		rt.Topic, rt.TopicID = topic.Physical.Name, topic.Physical.ID
+		p := kmsg.NewFetchResponseTopicPartition()
+		p.HighWatermark, p.LastStableOffset, p.LogStartOffset, p.PreferredReadReplica = 100, 90, 80, -1
+		p.RecordBatches = []byte{}
+		rt.Partitions = append(rt.Partitions, p)
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
+}
