@@ -1,7 +1,7 @@
 # Everything runs from a clean clone; tools/setup.sh installs what is missing.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: test lint generate dev format setup
+.PHONY: test bench lint generate dev format setup
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 GOFUMPT := GOWORK=off go -C tools tool gofumpt
@@ -12,6 +12,11 @@ test: setup
 
 setup:
 	@tools/setup.sh
+
+# What the gateway costs beside HAProxy and beside no proxy, into docs/performance.md.
+# BENCH=produce-1k runs one part and prints it; BENCH=-help says the rest.
+bench: setup
+	go run ./e2e/cmd/bench -out docs/performance.md $(BENCH)
 
 lint:
 	@unformatted=$$($(GOFUMPT) -l $(MODULES)); \

@@ -22,6 +22,7 @@ python3 command -v python3
 python3-venv python3 -c 'import venv, ensurepip'
 nodejs command -v node
 npm command -v npm
+haproxy command -v haproxy || test -x /usr/sbin/haproxy
 util-linux command -v unshare && command -v flock
 LIST
 }

@@ -1,0 +1,216 @@
+// Package bench measures what the gateway costs, as ratios on one machine in one
+// run: against HAProxy that terminates the same TLS and does nothing else, and
+// against no proxy at all.
+//
+// The gateway, HAProxy, a stub broker and the clients are processes of their own.
+// What is compared is run in turns, several times, and given as a median with its
+// spread, for a machine is never quiet. Every answer is compared byte for byte
+// with what the broker must have said and the gateway must have made of it; one
+// wrong answer ends the benchmark.
+//
+// [Run] takes the parts one wants; [Report] prints what came of it, and which of
+// the budgets is missed.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options say what to measure and how long. The zero value of a number is its
+// default.
+type Options struct {
+	// Parts are names of parts, or of their beginnings; none means all.
+	Parts []string
+	// Rounds is how often what is compared is run, in turns.
+	Rounds int
+	// RoundTime is how long a round loads one side.
+	RoundTime time.Duration
+	// Idle is how many connections are held idle.
+	Idle int
+	// Records is how many records of 1 KiB the Java tools send in a round.
+	Records int
+	// Gateway is a gateway's node that was built before; empty: one is built from
+	// this tree. Other is a second one, measured beside it.
+	Gateway, Other string
+	// Profile is a file that takes a CPU profile of the gateway under the load of
+	// the last part that has one.
+	Profile string
+	// Progress is told what is being done.
+	Progress func(format string, args ...any)
+}
+
+func (o *Options) defaults() {
+	if o.Rounds == 0 {
+		o.Rounds = 5
+	}
+	if o.RoundTime == 0 {
+		o.RoundTime = 1500 * time.Millisecond
+	}
+	if o.Idle == 0 {
+		o.Idle = 5000
+	}
+	if o.Records == 0 {
+		o.Records = 400_000
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, ...any) {}
+	}
+}
+
+// A part is a piece of the benchmark that can be run alone.
+type part struct {
+	name, says string
+	run        func(*run, context.Context) error
+}
+
+func parts() []part {
+	var all []part
+	for _, c := range costs {
+		all = append(all, part{c.name, "CPU per " + c.workload.String(), func(b *run, ctx context.Context) error {
+			return b.cost(ctx, c)
+		}})
+	}
+	return all
+}
+
+// Parts lists the parts: name and what it measures.
+func Parts() [][2]string {
+	var list [][2]string
+	for _, p := range parts() {
+		list = append(list, [2]string{p.name, p.says})
+	}
+	return list
+}
+
+func (o *Options) selected() ([]part, error) {
+	all := parts()
+	if len(o.Parts) == 0 {
+		return all, nil
+	}
+	var chosen []part
+	for _, want := range o.Parts {
+		found := false
+		for _, p := range all {
+			if strings.HasPrefix(p.name, want) {
+				found = true
+				if !slices.ContainsFunc(chosen, func(c part) bool { return c.name == p.name }) {
+					chosen = append(chosen, p)
+				}
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("no part %q", want)
+		}
+	}
+	return chosen, nil
+}
+
+// run is one run of the benchmark.
+type run struct {
+	Options
+	dir     string
+	pki     *pki
+	closing []func() error
+	report  *Report
+
+	stub     *child
+	address  StubAddress
+	load     *child
+	gateways []*server // the gateway, and the other one
+	haproxy  *server
+	patient  string // HAProxy's other address
+}
+
+// Run measures.
+func Run(ctx context.Context, o Options) (_ *Report, err error) {
+	o.defaults()
+	chosen, err := o.selected()
+	if err != nil {
+		return nil, err
+	}
+	b := &run{Options: o, report: &Report{Whole: len(o.Parts) == 0}}
+	if b.report.Machine, err = machine(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.start(ctx); err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	for _, p := range chosen {
+		b.Progress("%s: %s", p.name, p.says)
+		if err := p.run(b, ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	b.report.Took = time.Since(started)
+	return b.report, nil
+}
+
+func (b *run) onClose(f func() error) { b.closing = append(b.closing, f) }
+
+// close ends what was started, last first.
+func (b *run) close() error {
+	var errs []error
+	for _, f := range slices.Backward(b.closing) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+func (b *run) start(ctx context.Context) (err error) {
+	if b.dir, err = os.MkdirTemp("", "tollgate-bench-"); err != nil {
+		return err
+	}
+	b.onClose(func() error { return os.RemoveAll(b.dir) })
+	if b.pki, err = newPKI(b.dir); err != nil {
+		return err
+	}
+	if b.Gateway == "" {
+		b.Progress("building the gateway")
+		if b.Gateway, err = buildGateway(ctx, b.dir); err != nil {
+			return err
+		}
+	}
+	b.stub, err = b.startChild(roleStub, stubConfig{
+		Host: "127.0.0.1", Topic: topic{physicalName, [16]byte{4: 0x40, 8: 0x80, 15: 1}},
+		Cert: b.pki.pair.CertPEM, Key: b.pki.pair.KeyPEM, MaxFrame: maxAnswer,
+	})
+	if err != nil {
+		return err
+	}
+	if b.load, err = b.startChild(roleLoad, struct{}{}); err != nil {
+		return err
+	}
+	if err := b.stub.call(ctx, "Stub.Address", struct{}{}, &b.address); err != nil {
+		return err
+	}
+	gateways := [][2]string{{"tollgate", b.Gateway}}
+	if b.Other != "" {
+		gateways = append(gateways, [2]string{"other", b.Other})
+	}
+	for _, g := range gateways {
+		s, err := b.startGateway(ctx, g[0], g[1], b.address.Plaintext)
+		if err != nil {
+			return err
+		}
+		b.Progress("%s: process %d, profiles at %s/debug/pprof/", s.name, s.process.PID(), s.admin)
+		b.gateways = append(b.gateways, s)
+	}
+	b.haproxy, b.patient, err = b.startHAProxy(ctx, b.address.Plaintext)
+	return err
+}
+
+func (b *run) startChild(role string, config any) (*child, error) {
+	c, err := startChild(role, config)
+	if err == nil {
+		b.onClose(c.close)
+	}
+	return c, err
+}

@@ -1,0 +1,105 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ticksPerSecond is the unit of times in /proc/PID/stat: USER_HZ, which is 100 on
+// every architecture Go runs on under Linux.
+const ticksPerSecond = 100
+
+// cpuTime is what a process, and its children that have ended, used: user and
+// system time.
+func cpuTime(pid int) (time.Duration, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The name, in parentheses, may hold anything.
+	_, rest, ok := strings.Cut(string(raw), ") ")
+	fields := strings.Fields(rest)
+	const first = 3 // fields are counted from 1 in proc(5)
+	if !ok || len(fields) < 17-first+1 {
+		return 0, fmt.Errorf("unreadable /proc/%d/stat", pid)
+	}
+	var ticks int64
+	for _, f := range fields[14-first : 17-first+1] { // utime stime cutime cstime
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
+}
+
+// residentBytes is the memory a process holds.
+func residentBytes(pid int) (int64, error) {
+	text, err := procField(fmt.Sprintf("/proc/%d/status", pid), "VmRSS")
+	if err != nil {
+		return 0, err
+	}
+	kib, err := strconv.ParseInt(strings.TrimSuffix(text, " kB"), 10, 64)
+	return kib << 10, err
+}
+
+// procField reads one "name : value" of a file in /proc.
+func procField(path, name string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		key, value, ok := strings.Cut(lines.Text(), ":")
+		if ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("no %s in %s", name, path)
+}
+
+// machine describes where figures come from.
+func machine(ctx context.Context) ([][2]string, error) {
+	cpu, err := procField("/proc/cpuinfo", "model name")
+	if err != nil {
+		cpu = runtime.GOARCH // not every architecture names its processor
+	}
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return nil, err
+	}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return nil, err
+	}
+	bin, err := haproxyCommand()
+	if err != nil {
+		return nil, err
+	}
+	haproxy, err := exec.CommandContext(ctx, bin, "-v").Output()
+	if err != nil {
+		return nil, fmt.Errorf("haproxy -v: %w", err)
+	}
+	version := strings.Fields(string(haproxy)) // HAProxy version 2.6.12-… 2026/… - …
+	if len(version) < 3 {
+		return nil, fmt.Errorf("haproxy -v said %q", haproxy)
+	}
+	return [][2]string{
+		{"date", time.Now().UTC().Format("2006-01-02 15:04 UTC")},
+		{"processor", fmt.Sprintf("%s, %d cores", cpu, runtime.NumCPU())},
+		{"kernel", strings.TrimSpace(string(kernel))},
+		{"Go", strings.TrimPrefix(runtime.Version(), "go")},
+		{"HAProxy", version[2]},
+		{"load when it began", strings.Join(strings.Fields(string(load))[:3], " ")},
+	}, nil
+}
