@@ -32,6 +32,7 @@ var tools = map[string]tool{
 	"acls":                {class: "org.apache.kafka.tools.AclCommand", class3: "kafka.admin.AclCommand", config: "--command-config"},
 	"configs":             {class: "kafka.admin.ConfigCommand", config: "--command-config"},
 	"transactions":        {class: "org.apache.kafka.tools.TransactionsCommand", config: "--command-config"},
+	"get-offsets":         {class: "org.apache.kafka.tools.GetOffsetShell", config: "--command-config"},
 	"broker-api-versions": {class: "org.apache.kafka.tools.BrokerApiVersionsCommand", class3: "kafka.admin.BrokerApiVersionsCommand", config: "--command-config"},
 }
 
