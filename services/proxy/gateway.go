@@ -76,7 +76,7 @@ func newGateway(cfg *Config) (*gateway, error) {
 	}
 	g.node = &session.Node{
 		Log: cfg.Log, Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
-		Requests: netio.NewBudget(cfg.RequestMemory), Answers: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, FrameTimeout: cfg.FrameTimeout,
+		Requests: netio.NewBudget(cfg.RequestMemory), Answers: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, FrameTimeout: cfg.FrameTimeout, WriteStall: cfg.StallTimeout,
 	}
 	l, err := listener.New(listener.Config{
 		Specs: cfg.Listeners, Router: g, Limits: cfg.Limits, Log: cfg.Log,
@@ -400,7 +400,10 @@ func (g *gateway) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case at := <-tick.C:
+			for _, s := range g.allSessions() {
+				s.Sweep(at)
+			}
 		}
 		now := signature(g.cfg.Resources)
 		current := g.serving.Load()

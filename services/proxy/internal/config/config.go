@@ -17,6 +17,7 @@
 //	  unauthenticatedConnectionsPerAddress: 1000 # default: half of the above
 //	  requestBytes: 100MiB           # one request frame
 //	  requestTimeout: 60s            # for a request to arrive once it has begun
+//	  stallTimeout: 30s              # for a client to take some of an answer
 //	  requestMemory: 512MiB          # large request frames in the whole node
 //	listeners:
 //	  - name: public
@@ -91,6 +92,7 @@ type limits struct {
 	UnauthenticatedPerAddress int           `yaml:"unauthenticatedConnectionsPerAddress"`
 	RequestBytes              size          `yaml:"requestBytes"`
 	RequestTimeout            time.Duration `yaml:"requestTimeout"`
+	StallTimeout              time.Duration `yaml:"stallTimeout"`
 	RequestMemory             size          `yaml:"requestMemory"`
 }
 
@@ -473,6 +475,7 @@ func (f *file) config(dir string, logs io.Writer) proxy.Config {
 		MaxFrameBytes: int32(f.Limits.RequestBytes),
 		RequestMemory: int64(f.Limits.RequestMemory),
 		FrameTimeout:  f.Limits.RequestTimeout,
+		StallTimeout:  f.Limits.StallTimeout,
 		DrainTimeout:  f.DrainTimeout,
 		ReloadEvery:   f.ReloadEvery,
 	}

@@ -91,6 +91,7 @@ limits:
   unauthenticatedConnections: 501
   requestBytes: 10MiB
   requestTimeout: 40s
+  stallTimeout: 20s
   requestMemory: 1GiB
 listeners:
   - name: public
@@ -148,7 +149,7 @@ listeners:
 	}
 	if cfg.Resources != filepath.Join(dir, "resources") || cfg.Admin != "127.0.0.1:9410" || len(cfg.Domains) != 1 ||
 		cfg.DrainTimeout != 20*time.Second || cfg.ReloadEvery != time.Second ||
-		cfg.MaxFrameBytes != 10<<20 || cfg.RequestMemory != 1<<30 || cfg.FrameTimeout != 40*time.Second {
+		cfg.MaxFrameBytes != 10<<20 || cfg.RequestMemory != 1<<30 || cfg.FrameTimeout != 40*time.Second || cfg.StallTimeout != 20*time.Second {
 		t.Errorf("configuration %+v", cfg)
 	}
 	if string(cfg.SaltKey) != "0123456789abcdef" {

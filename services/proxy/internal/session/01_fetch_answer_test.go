@@ -17,6 +17,7 @@ import (
 
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 	"tollgate.internal/services/proxy/internal/wire"
 )
@@ -208,6 +209,52 @@ func TestLargeAnswersTakeLittleMemory(t *testing.T) {
 	}
 }
 
+// A client that takes nothing of its answer loses its connection, and the broker
+// connection behind it is free again; one that reads goes on, however slowly.
+func TestClientsThatTakeNothingAreClosed(t *testing.T) {
+	const size = 64 << 20
+	b := newHotBroker(t, "open.orders")
+	topic := func(h *hotSession) *view.Topic { return h.table.Topic("orders") }
+	reads, stalls := newHotSession(t, b), newHotSession(t, b)
+	answer := fetchAnswerOf(17, topic(reads))
+	answer.Topics[0].Partitions[0].RecordBatches = batch(size, 5)
+	b.set(answer)
+	for _, h := range []*hotSession{reads, stalls} {
+		h.session.node.WriteStall = 30 * time.Second
+		if _, err := h.Write(frameOf(fetchOf(17, 0, -1, topic(h)), 5)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Now()
+	for got := 0; got < size; { // a quarter each time is more than sockets hold
+		n, err := io.ReadFull(reads, make([]byte, size/4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += n
+		now = now.Add(29 * time.Second)
+		reads.session.Sweep(now)
+	}
+	for deadline := time.Now().Add(time.Minute); stalls.session.ended.Load() == nil; runtime.Gosched() {
+		now = now.Add(time.Second)
+		stalls.session.Sweep(now)
+		if time.Now().After(deadline) {
+			t.Fatal("the client that does not read is still there")
+		}
+	}
+	if err := stalls.session.ended.Load().err; !strings.Contains(err.Error(), "taken nothing for 30s") {
+		t.Errorf("ended with %v", err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
+		if _, leased := stalls.session.vc.Home.Connections(); leased[upstream.Fetch.String()] == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the broker connection is still leased")
+		}
+	}
+}
+
 // An answer whose names grow differently is held whole: the request asks for
 // little, and the memory is accounted for.
 func TestMixedNamesAskForLittleAndAreAccounted(t *testing.T) {
@@ -239,9 +286,11 @@ func TestBrokenFetchAnswersEndTheSession(t *testing.T) {
 			"foreign topic": func(b []byte) []byte {
 				return bytes.Replace(bytes.Replace(b, []byte("open.orders"), []byte("open.0rders"), 1), []byte("open.orders......"), []byte("open.0rders......"), 1)
 			},
-			"one byte less":     func(b []byte) []byte { return b[:len(b)-1] },
-			"one byte more":     func(b []byte) []byte { return append(b, 0) },
-			"records too long":  func(b []byte) []byte { return bytes.Replace(b, []byte("\x00\x03\x0d\x40"), []byte("\x7f\xff\xff\xff"), 1) },
+			"one byte less": func(b []byte) []byte { return b[:len(b)-1] },
+			"one byte more": func(b []byte) []byte { return append(b, 0) },
+			"records too long": func(b []byte) []byte {
+				return bytes.Replace(b, []byte("\x00\x03\x0d\x40"), []byte("\x7f\xff\xff\xff"), 1)
+			},
 			"nothing but zeros": func(b []byte) []byte { return append(b[:8:8], make([]byte, 3)...) },
 		} {
 			t.Run(fmt.Sprintf("v%d %s", version, name), func(t *testing.T) {

@@ -51,6 +51,7 @@ type Node struct {
 	Answers       *netio.Budget // memory for answers that cannot pass on piece by piece
 	MaxFrameBytes int32
 	FrameTimeout  time.Duration                                       // for a frame to arrive once it has begun
+	WriteStall    time.Duration                                       // for a client to take some of an answer
 	Observe       func(key int16, outcome string, took time.Duration) // nil: not measured
 }
 
@@ -111,6 +112,9 @@ type Session struct {
 
 	draining atomic.Bool
 	ended    atomic.Pointer[endReason]
+
+	writes      uint64 // of Sock at the last sweep; the sweeper's
+	writesSince time.Time
 }
 
 type endReason struct{ err error }
@@ -161,6 +165,21 @@ func (s *Session) Revalidate() {
 		if err := v.Realm.StillValid(id); err != nil {
 			s.End(fmt.Errorf("%w: %w", errRevoked, err))
 		}
+	}
+}
+
+// Sweep ends the session when an answer has waited for longer than WriteStall and
+// its client took nothing: the broker connection behind it is others' too. It is
+// called by one goroutine, now and then.
+func (s *Session) Sweep(now time.Time) {
+	writes := s.client.Sock.Writes()
+	switch {
+	case writes%2 == 0:
+		s.writesSince = time.Time{}
+	case writes != s.writes || s.writesSince.IsZero():
+		s.writes, s.writesSince = writes, now
+	case s.node.WriteStall > 0 && now.Sub(s.writesSince) > s.node.WriteStall:
+		s.End(fmt.Errorf("the client has taken nothing for %v", s.node.WriteStall))
 	}
 }
 
