@@ -9,21 +9,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
 // CreateTopics: versions 2 to 7. A standard virtual cluster's tenant creates
 // topics below its prefix on home, within the policy of the virtual cluster; a
 // partner's cannot create any.
-
-// configKeys are the topic configs that tenants may set.
-func configKeys(t *view.Table) []string {
-	if keys := t.View.Spec.Topics.ConfigKeys; len(keys) > 0 {
-		return keys
-	}
-	return resource.DefaultConfigKeys
-}
 
 // refusalText is a code and a text for the tenant.
 type refusalText struct {

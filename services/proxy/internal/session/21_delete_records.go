@@ -6,63 +6,41 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
 )
 
 // DeleteRecords: versions 0 to 2. Records behind an alias are somebody else's.
 func deleteRecords(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.DeleteRecordsRequest)
-	resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
-	refuse := func(rt kmsg.DeleteRecordsRequestTopic, code int16) {
-		out := kmsg.NewDeleteRecordsResponseTopic()
-		out.Topic = rt.Topic
-		for _, p := range rt.Partitions {
-			rp := kmsg.NewDeleteRecordsResponseTopicPartition()
-			rp.Partition, rp.ErrorCode, rp.LowWatermark = p.Partition, code, -1
-			out.Partitions = append(out.Partitions, rp)
-		}
-		resp.Topics = append(resp.Topics, out)
+	return askLeader(s, ctx, req, &req.Topics,
+		func(r *kmsg.DeleteRecordsResponse) *[]kmsg.DeleteRecordsResponseTopic { return &r.Topics },
+		byTopic[kmsg.DeleteRecordsRequestTopic, kmsg.DeleteRecordsResponseTopic]{
+			judge: func(t *view.Table, name string) (*view.Topic, int16) {
+				return s.ownTopic(t, kmsg.ACLOperationDelete, name)
+			},
+			asked:    func(q *kmsg.DeleteRecordsRequestTopic) *string { return &q.Topic },
+			answered: func(a *kmsg.DeleteRecordsResponseTopic) *string { return &a.Topic },
+			refused:  refusedDeleteRecords,
+			limit:    adminLimit(req.TimeoutMillis),
+		})
+}
+
+func refusedDeleteRecords(q kmsg.DeleteRecordsRequestTopic, code int16) kmsg.DeleteRecordsResponseTopic {
+	out := kmsg.NewDeleteRecordsResponseTopic()
+	out.Topic = q.Topic
+	for _, p := range q.Partitions {
+		rp := kmsg.NewDeleteRecordsResponseTopicPartition()
+		rp.Partition, rp.ErrorCode, rp.LowWatermark = p.Partition, code, -1
+		out.Partitions = append(out.Partitions, rp)
 	}
-	t, err := s.table(ctx)
-	forward := *req
-	forward.Topics = nil
-	var accepted []kmsg.DeleteRecordsRequestTopic
-	for _, rt := range req.Topics {
-		if err != nil {
-			refuse(rt, kerr.NotLeaderForPartition.Code)
-			continue
-		}
-		topic, code := s.topic(t, kmsg.ACLOperationDelete, rt.Topic)
-		if code == 0 && topic.Alias {
-			code = kerr.TopicAuthorizationFailed.Code
-		}
-		if code != 0 {
-			refuse(rt, code)
-			continue
-		}
-		accepted = append(accepted, rt)
-		rt.Topic = topic.Physical.Name
-		forward.Topics = append(forward.Topics, rt)
+	return out
+}
+
+// ownTopic is topic for what may not be done to the topic behind an alias.
+func (s *Session) ownTopic(t *view.Table, op kmsg.ACLOperation, name string) (*view.Topic, int16) {
+	topic, code := s.topic(t, op, name)
+	if code == 0 && topic.Alias {
+		return nil, kerr.TopicAuthorizationFailed.Code
 	}
-	if len(forward.Topics) == 0 {
-		return resp, nil
-	}
-	up, err := s.request(ctx, upstream.Control, adminLimit(req.TimeoutMillis), &forward)
-	if err != nil {
-		s.vc.Home.MarkStale()
-		for _, rt := range accepted {
-			refuse(rt, kerr.NotLeaderForPartition.Code)
-		}
-		return resp, nil
-	}
-	answer := up.(*kmsg.DeleteRecordsResponse)
-	for i := range answer.Topics {
-		topic := t.Virtual(answer.Topics[i].Topic)
-		if topic == nil {
-			return nil, errForeign
-		}
-		answer.Topics[i].Topic = topic.Name
-	}
-	answer.Topics = append(resp.Topics, answer.Topics...)
-	return answer, nil
+	return topic, code
 }

@@ -3,62 +3,33 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // IncrementalAlterConfigs: versions 0 to 1.
 func incrementalAlterConfigs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.IncrementalAlterConfigsRequest)
-	resp := req.ResponseKind().(*kmsg.IncrementalAlterConfigsResponse)
-	forward := *req
-	forward.Resources = nil
-	var names []string
-	refuse := func(rt kmsg.ConfigResourceType, name string, why *refusalText) {
-		out := kmsg.NewIncrementalAlterConfigsResponseResource()
-		out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = rt, name, why.code, kmsg.StringPtr(why.text)
-		resp.Resources = append(resp.Resources, out)
-	}
-	for _, rr := range req.Resources {
-		physical, why := s.configOwner(ctx, rr.ResourceType, rr.ResourceName, true)
-		var keys []string
-		for _, c := range rr.Configs {
-			keys = append(keys, c.Name)
-		}
-		if why == nil {
-			why = s.mayAlter(ctx, rr.ResourceType, keys)
-		}
-		if why != nil {
-			refuse(rr.ResourceType, rr.ResourceName, why)
-			continue
-		}
-		names = append(names, rr.ResourceName)
-		rr.ResourceName = physical
-		forward.Resources = append(forward.Resources, rr)
-	}
-	if len(forward.Resources) == 0 {
-		return resp, nil
-	}
-	up, err := s.admin(ctx, 0, &forward)
-	if err != nil {
-		for i, rr := range forward.Resources {
-			refuse(rr.ResourceType, names[i], refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))
-		}
-		return resp, nil
-	}
-	answer := up.(*kmsg.IncrementalAlterConfigsResponse)
-	for i := range answer.Resources {
-		rr := &answer.Resources[i]
-		for k, fr := range forward.Resources {
-			if fr.ResourceType == rr.ResourceType && fr.ResourceName == rr.ResourceName {
-				rr.ResourceName = names[k]
-				break
-			}
-		}
-		if rr.ErrorCode != 0 {
-			rr.ErrorMessage = stockText(rr.ErrorCode)
-		}
-	}
-	answer.Resources = append(resp.Resources, answer.Resources...)
-	return answer, nil
+	return askOwner(s, ctx, req, &req.Resources,
+		func(r *kmsg.IncrementalAlterConfigsResponse) *[]kmsg.IncrementalAlterConfigsResponseResource {
+			return &r.Resources
+		},
+		byResource[kmsg.IncrementalAlterConfigsRequestResource, kmsg.IncrementalAlterConfigsResponseResource]{
+			asked: func(q *kmsg.IncrementalAlterConfigsRequestResource) configResource {
+				return configResource{kind: q.ResourceType, name: &q.ResourceName}
+			},
+			answered: func(a *kmsg.IncrementalAlterConfigsResponseResource) configResource {
+				return configResource{a.ResourceType, &a.ResourceName, &a.ErrorCode, &a.ErrorMessage}
+			},
+			refused: func(kind kmsg.ConfigResourceType, name string, why *refusalText) kmsg.IncrementalAlterConfigsResponseResource {
+				out := kmsg.NewIncrementalAlterConfigsResponseResource()
+				out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = kind, name, why.code, kmsg.StringPtr(why.text)
+				return out
+			},
+			changes: func(q kmsg.IncrementalAlterConfigsRequestResource) (keys []string) {
+				for _, c := range q.Configs {
+					keys = append(keys, c.Name)
+				}
+				return keys
+			},
+		})
 }

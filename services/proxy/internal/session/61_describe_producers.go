@@ -3,73 +3,41 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
 )
 
 // DescribeProducers: version 0. READ on the topic. Producers behind an alias may
 // be anybody's, so aliases are refused.
 func describeProducers(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.DescribeProducersRequest)
-	resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
-	refuse := func(rt kmsg.DescribeProducersRequestTopic, code int16) {
-		out := kmsg.NewDescribeProducersResponseTopic()
-		out.Topic = rt.Topic
-		for _, p := range rt.Partitions {
-			rp := kmsg.NewDescribeProducersResponseTopicPartition()
-			rp.Partition, rp.ErrorCode, rp.ErrorMessage = p, code, stockText(code)
-			out.Partitions = append(out.Partitions, rp)
-		}
-		resp.Topics = append(resp.Topics, out)
+	return askLeader(s, ctx, req, &req.Topics,
+		func(r *kmsg.DescribeProducersResponse) *[]kmsg.DescribeProducersResponseTopic { return &r.Topics },
+		byTopic[kmsg.DescribeProducersRequestTopic, kmsg.DescribeProducersResponseTopic]{
+			judge: func(t *view.Table, name string) (*view.Topic, int16) {
+				return s.ownTopic(t, kmsg.ACLOperationRead, name)
+			},
+			asked:    func(q *kmsg.DescribeProducersRequestTopic) *string { return &q.Topic },
+			answered: func(a *kmsg.DescribeProducersResponseTopic) *string { return &a.Topic },
+			refused:  refusedDescribeProducers,
+			mapped: func(a *kmsg.DescribeProducersResponseTopic) {
+				for i := range a.Partitions {
+					if p := &a.Partitions[i]; p.ErrorCode != 0 {
+						p.ErrorMessage = stockText(p.ErrorCode)
+					}
+				}
+			},
+		})
+}
+
+func refusedDescribeProducers(q kmsg.DescribeProducersRequestTopic, code int16) kmsg.DescribeProducersResponseTopic {
+	out := kmsg.NewDescribeProducersResponseTopic()
+	out.Topic = q.Topic
+	for _, p := range q.Partitions {
+		rp := kmsg.NewDescribeProducersResponseTopicPartition()
+		rp.Partition, rp.ErrorCode, rp.ErrorMessage = p, code, stockText(code)
+		out.Partitions = append(out.Partitions, rp)
 	}
-	t, err := s.table(ctx)
-	forward := *req
-	forward.Topics = nil
-	var accepted []kmsg.DescribeProducersRequestTopic
-	for _, rt := range req.Topics {
-		if err != nil {
-			refuse(rt, kerr.NotLeaderForPartition.Code)
-			continue
-		}
-		topic, code := s.topic(t, kmsg.ACLOperationRead, rt.Topic)
-		if code == 0 && topic.Alias {
-			code = kerr.TopicAuthorizationFailed.Code
-		}
-		if code != 0 {
-			refuse(rt, code)
-			continue
-		}
-		accepted = append(accepted, rt)
-		rt.Topic = topic.Physical.Name
-		forward.Topics = append(forward.Topics, rt)
-	}
-	if len(forward.Topics) == 0 {
-		return resp, nil
-	}
-	up, err := s.request(ctx, upstream.Control, 0, &forward)
-	if err != nil {
-		s.vc.Home.MarkStale()
-		for _, rt := range accepted {
-			refuse(rt, kerr.NotLeaderForPartition.Code)
-		}
-		return resp, nil
-	}
-	answer := up.(*kmsg.DescribeProducersResponse)
-	for i := range answer.Topics {
-		rt := &answer.Topics[i]
-		topic := t.Virtual(rt.Topic)
-		if topic == nil {
-			return nil, errForeign
-		}
-		rt.Topic = topic.Name
-		for j := range rt.Partitions {
-			if p := &rt.Partitions[j]; p.ErrorCode != 0 {
-				p.ErrorMessage = stockText(p.ErrorCode)
-			}
-		}
-	}
-	answer.Topics = append(resp.Topics, answer.Topics...)
-	return answer, nil
+	return out
 }
