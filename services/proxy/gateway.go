@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +29,7 @@ import (
 	"tollgate.internal/services/proxy/internal/listener"
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/session"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
@@ -50,7 +52,9 @@ type gateway struct {
 	sessionsMu sync.Mutex
 	sessions   map[*session.Session]struct{}
 
-	problem atomic.Pointer[error] // why the files were not loaded last time
+	problem  atomic.Pointer[error] // why the files were not loaded last time
+	refusals *refusal.Notes
+	counts   counts
 }
 
 // serving is one consistent state of the resources, swapped whole.
@@ -73,15 +77,18 @@ func newGateway(cfg *Config) (*gateway, error) {
 		clusters: make(map[string]*runningCluster),
 		sessions: make(map[*session.Session]struct{}),
 		checks:   admin.NewChecks(checkListeners, checkResources, checkUpstream),
+		refusals: refusal.NewNotes(cfg.Log),
+		counts:   newCounts(),
 	}
 	g.node = &session.Node{
 		Log: cfg.Log, Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
 		Requests: netio.NewBudget(cfg.RequestMemory), Answers: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, FrameTimeout: cfg.FrameTimeout, WriteStall: cfg.StallTimeout,
+		Refusals: g.refusals, Refused: g.counts.requests.Add, Observe: g.counts.durations.observe,
 	}
 	l, err := listener.New(listener.Config{
 		Specs: cfg.Listeners, Router: g, Limits: cfg.Limits, Log: cfg.Log,
 		Wrap:   func(c net.Conn) net.Conn { return netio.New(c) },
-		Handle: g.serve,
+		Handle: g.serve, Refused: g.counts.connections.Add,
 	})
 	if err != nil {
 		return nil, err
@@ -171,7 +178,7 @@ func (g *gateway) apply(set *resource.Set) error {
 	// good; the others do not notice.
 	for _, s := range g.allSessions() {
 		if vc := s.VirtualCluster(); next.clusters[vc.Name] != vc {
-			s.End(errors.New("the virtual cluster was removed or moved"))
+			s.End(errMoved)
 			continue
 		}
 		s.Revalidate()
@@ -280,7 +287,7 @@ func (g *gateway) ConnectionLimit(vc string) int {
 func (g *gateway) serve(ctx context.Context, c *listener.Conn) {
 	vc := g.serving.Load().clusters[c.Route.VirtualCluster]
 	if vc == nil {
-		c.Close()
+		g.closed(ctx, c, "", refusal.VirtualClusterUnknown.Errorf("virtual cluster %q", c.Route.VirtualCluster))
 		return
 	}
 	t, _ := c.Conn.(*tls.Conn)
@@ -294,15 +301,30 @@ func (g *gateway) serve(ctx context.Context, c *listener.Conn) {
 	g.sessionsMu.Unlock()
 	// The resources may have changed since the look-up above.
 	if now := g.serving.Load().clusters[vc.Name]; now != vc {
-		s.End(errors.New("the virtual cluster was removed or moved"))
+		s.End(errMoved)
 	}
 	err := s.Run(context.WithoutCancel(ctx))
 	g.sessionsMu.Lock()
 	delete(g.sessions, s)
 	g.sessionsMu.Unlock()
-	if err != nil {
-		g.cfg.Log.Info("session ended", "virtual_cluster", vc.Name, "principal", s.Principal(), "remote", c.Remote.String(), "reason", err)
+	g.closed(ctx, c, s.Principal(), err)
+}
+
+var errMoved = refusal.VirtualClusterUnknown.Errorf("it was removed or moved")
+
+// closed counts the end of a session, and logs it unless the client just left.
+func (g *gateway) closed(ctx context.Context, c *listener.Conn, principal string, err error) {
+	g.counts.closed(err)
+	if err == nil {
+		return
 	}
+	level := slog.LevelWarn
+	if refusal.Of(err).Routine {
+		level = slog.LevelDebug
+	}
+	vc := c.Route.VirtualCluster
+	g.refusals.Write(ctx, level, "session ended", vc, err,
+		"listener", c.Spec.Name, "virtual_cluster", vc, "principal", principal, "remote", c.Remote.String())
 }
 
 // wantsSASL says whether a client logs in by SASL: as the listener's protocol
@@ -381,7 +403,7 @@ func (g *gateway) run(ctx context.Context) error {
 		return err
 	case <-limit.C:
 		for _, s := range g.allSessions() {
-			s.End(errors.New("drain limit reached"))
+			s.End(refusal.Draining.Errorf("the time for draining is over"))
 		}
 	}
 	stop()
@@ -432,6 +454,7 @@ func (g *gateway) watch(ctx context.Context) {
 // refused keeps the old resources and says why.
 func (g *gateway) refused(err error) {
 	g.problem.Store(&err)
+	g.counts.reloads.Add(1)
 	g.cfg.Log.Error("resources not applied, the previous ones stay in service", "err", err)
 }
 
@@ -453,7 +476,7 @@ func (g *gateway) setBrokers() {
 			nodes = append(nodes, t.VirtualNode(b.ID))
 		}
 		if err := g.listener.SetBrokers(spec.VirtualCluster, nodes); err != nil {
-			g.cfg.Log.Warn("brokers without a port", "virtual_cluster", spec.VirtualCluster, "err", err)
+			g.refusals.Write(context.Background(), slog.LevelWarn, "brokers not served", spec.Name, refusal.BrokerWithoutPort.With(err), "listener", spec.Name, "virtual_cluster", spec.VirtualCluster)
 		}
 	}
 }

@@ -4,15 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/meter"
+	"tollgate.internal/services/proxy/internal/refusal"
+	"tollgate.internal/services/proxy/internal/session"
 )
 
-// Labels come from closed sets: virtual clusters and upstream clusters of the
-// resources, directions and classes of the code.
+// Labels come from closed sets: virtual clusters, upstream clusters and listeners
+// of the configuration; directions, classes, request keys and refusals of the code.
 var (
 	descSessions = prometheus.NewDesc("tollgate_proxy_sessions", "Client connections.", []string{"virtual_cluster"}, nil)
 	descBytes    = prometheus.NewDesc("tollgate_proxy_records_bytes_total",
@@ -27,16 +32,80 @@ var (
 	descWaiting  = prometheus.NewDesc("tollgate_proxy_request_memory_waiting", "Sessions that wait for request memory.", nil, nil)
 	descRefused  = prometheus.NewDesc("tollgate_proxy_resources_refused",
 		"1 while the resource files have a mistake and the previous ones are in service.", nil, nil)
+	descReloads = prometheus.NewDesc("tollgate_proxy_resources_reload_failures_total",
+		"Changes of the resource files that were not applied.", nil, nil)
+	descConnections = prometheus.NewDesc("tollgate_proxy_connections_refused_total",
+		"Connections closed before a session began, by entry of docs/errors.md.", []string{"refusal"}, nil)
+	descRefusals = prometheus.NewDesc("tollgate_proxy_requests_refused_total",
+		"Refusals in answers to clients, by entry of docs/errors.md.", []string{"refusal"}, nil)
+	descClosed = prometheus.NewDesc("tollgate_proxy_sessions_closed_total",
+		"Sessions that ended: by the client, or for a reason of docs/errors.md.", []string{"reason"}, nil)
+	descExpiry = prometheus.NewDesc("tollgate_proxy_certificate_expiry_timestamp_seconds",
+		"When the first of a listener's certificates expires, in Unix time.", []string{"listener"}, nil)
+	descCertificates = prometheus.NewDesc("tollgate_proxy_certificate_reload_failures_total",
+		"Changes of a listener's certificate files that were not applied.", []string{"listener"}, nil)
 )
+
+// counts is what the node counts itself.
+type counts struct {
+	connections, requests *refusal.Counts
+	sessions              *refusal.Counts // ended for a reason
+	left                  *atomic.Uint64  // sessions that the client ended
+	reloads               *atomic.Uint64  // of resources, that failed
+	durations             *durations
+}
+
+func newCounts() counts {
+	return counts{
+		connections: refusal.NewCounts(), requests: refusal.NewCounts(), sessions: refusal.NewCounts(),
+		left: new(atomic.Uint64), reloads: new(atomic.Uint64), durations: newDurations(),
+	}
+}
+
+func (c *counts) closed(err error) {
+	if err == nil {
+		c.left.Add(1)
+		return
+	}
+	c.sessions.Add(refusal.Of(err))
+}
+
+// durations is a histogram of request durations whose series are found by index:
+// an observation allocates nothing, except the first of a series.
+type durations struct {
+	vec    *prometheus.HistogramVec
+	series [128][session.Outcomes]atomic.Pointer[prometheus.Observer] // by request key
+}
+
+func newDurations() *durations {
+	return &durations{vec: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "tollgate_proxy_request_duration_seconds",
+		Help:    "From a request being read to its answer being made, brokers included.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"request", "outcome"})}
+}
+
+func (d *durations) observe(key int16, outcome session.Outcome, took time.Duration) {
+	at := &d.series[key][outcome]
+	o := at.Load()
+	if o == nil {
+		found := d.vec.WithLabelValues(kmsg.NameForKey(key), outcome.String())
+		o = &found
+		at.Store(o)
+	}
+	(*o).Observe(took.Seconds())
+}
 
 // Describe and Collect make the gateway a collector: values are read when asked
 // for, so counting costs the data path nothing more.
 func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descMemory, descWaiting, descRefused,
+		descReloads, descConnections, descRefusals, descClosed, descExpiry, descCertificates,
 	} {
 		out <- d
 	}
+	g.counts.durations.vec.Describe(out)
 }
 
 // Collect reads all values.
@@ -90,6 +159,25 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 		refused = 1
 	}
 	gauge(descRefused, refused)
+	g.collectCounts(out)
+	for name, c := range g.listener.Certificates() {
+		gauge(descExpiry, float64(c.Expiry.Unix()), name)
+		out <- prometheus.MustNewConstMetric(descCertificates, prometheus.CounterValue, float64(c.ReloadFailures), name)
+	}
+}
+
+func (g *gateway) collectCounts(out chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	for d, c := range map[*prometheus.Desc]*refusal.Counts{
+		descConnections: g.counts.connections, descRefusals: g.counts.requests, descClosed: g.counts.sessions,
+	} {
+		c.Each(func(r *refusal.Refusal, n uint64) { counter(d, n, r.ID) })
+	}
+	counter(descClosed, g.counts.left.Load(), "client")
+	counter(descReloads, g.counts.reloads.Load())
+	g.counts.durations.vec.Collect(out)
 }
 
 // adminHandler serves the node's health, metrics and profiles.

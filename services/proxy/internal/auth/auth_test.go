@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 var testNow = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -170,10 +170,9 @@ func (c *scramClient) prove(password, bare, server, nonce string) (proof, signat
 	return proof, c.mech.hmac(k.server, msg)
 }
 
-func wantReason(t *testing.T, err error, want Reason) {
+func wantRefusal(t *testing.T, err error, want *refusal.Refusal) {
 	t.Helper()
-	r, ok := errors.AsType[*Refusal](err)
-	if !ok || r.Reason != want {
-		t.Fatalf("error %v, want a refusal for %q", err, want)
+	if refusal.Of(err) != want {
+		t.Fatalf("error %v, want %v", err, want)
 	}
 }

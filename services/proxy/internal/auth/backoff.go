@@ -106,7 +106,7 @@ func (b *Backoff) Delay(addr netip.Addr, vc, principal string) time.Duration {
 	return d
 }
 
-// Failed counts a refusal. An error that is no [Refusal] is not to be counted:
+// Failed counts a refusal. An error that is no [Verdict] is not to be counted:
 // the client is not to blame for an issuer that is down.
 func (b *Backoff) Failed(addr netip.Addr, vc, principal string) {
 	addr, who := countedAs(addr), boundedName(principal)

@@ -7,8 +7,8 @@
 // the same password again nor fetches the same signing keys again.
 //
 // A refusal tells the client one sentence, whatever the reason, and takes the
-// same work for a name nobody has as for a wrong secret. The reason is in
-// [Refusal], for the operator. An error that is no Refusal is no verdict: the
+// same work for a name nobody has as for a wrong secret. The error names the
+// reason, for the operator. One that is no [Verdict] says nothing of the client: the
 // connection is closed and the client may try again.
 //
 // The package writes no log, moves no bytes of the client's connection and

@@ -17,6 +17,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 const (
@@ -142,7 +143,7 @@ func (k *keySet) find(ctx context.Context, kid, alg string) ([]jose.JSONWebKey, 
 	found, _ = k.pick(kid, alg, now) // somebody else's fetch counts as well
 	if len(found) == 0 && k.err != nil {
 		// Perhaps the key is new and the issuer down: that is no bad token.
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, k.err)
+		return nil, refusal.TokenKeysUnavailable.With(k.err)
 	}
 	return found, nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // The clock of the realm stands still here: only the file says it is another.
@@ -41,7 +42,7 @@ func TestAReplacedKeyFileIsReadAtOnce(t *testing.T) {
 	write(young.jwks())
 	good("replaced", byYoung)
 	_, err = bearer(t, r, byOld)
-	wantReason(t, err, BadToken)
+	wantRefusal(t, err, refusal.TokenRefused)
 
 	write([]byte("{half a fi"))
 	good("broken", byYoung)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // certificates is how a realm reads client certificates.
@@ -77,10 +78,10 @@ func (r *Realm) ClientCAs() *x509.CertPool {
 // an external name.
 func (r *Realm) FromCertificate(chain []*x509.Certificate) (Identity, error) {
 	if r.certs == nil {
-		return Identity{}, refuse(Unsupported, "client certificates are not taken here")
+		return Identity{}, refusal.ClientCertificateRefused.Errorf("client certificates are not taken here")
 	}
 	if len(chain) == 0 {
-		return Identity{}, refuse(BadCert, "the client sent no certificate")
+		return Identity{}, refusal.CertificateMissing.Errorf("the client sent no certificate")
 	}
 	now := r.deps.now()
 	o := x509.VerifyOptions{
@@ -92,21 +93,21 @@ func (r *Realm) FromCertificate(chain []*x509.Certificate) (Identity, error) {
 	}
 	verified, err := chain[0].Verify(o)
 	if err != nil {
-		return Identity{}, refuse(BadCert, "verify client certificate: %w", err)
+		return Identity{}, refusal.ClientCertificateRefused.Errorf("verify client certificate: %w", err)
 	}
 	dn, err := distinguishedName(chain[0].RawSubject)
 	if err != nil {
-		return Identity{}, refuse(BadCert, "client certificate: %w", err)
+		return Identity{}, refusal.ClientCertificateRefused.Errorf("client certificate: %w", err)
 	}
 	name, external, a := r.byDN(dn)
 	if name == "" {
-		return Identity{}, refuse(BadCert, "no principal rule makes a name of %q", dn)
+		return Identity{}, refusal.CertificateNotMapped.Errorf("no principal rule makes a name of %q", dn)
 	}
 	if a == nil {
-		return Identity{}, refuse(UnknownUser, "%q, by certificate %q, is no external name of an account and names no external account", name, dn)
+		return Identity{}, refusal.AccountUnknown.Errorf("%q, by certificate %q, is no external name of an account and names no external account", name, dn)
 	}
 	if !a.live(now) {
-		return Identity{}, refuse(Expired, "account %q expired", a.name)
+		return Identity{}, refusal.AccountUnknown.Errorf("account %q expired", a.name)
 	}
 	path := verified[0]
 	ends := []time.Time{a.expires}
@@ -138,13 +139,13 @@ func (r *Realm) byDN(dn string) (name, external string, a *account) {
 // certificateStillValid says whether id would be admitted as a again.
 func (r *Realm) certificateStillValid(id Identity, a *account) error {
 	if r.certs == nil {
-		return refuse(Changed, "client certificates are no longer taken")
+		return refusal.CredentialRevoked.Errorf("client certificates are no longer taken")
 	}
 	if !r.certs.roots[id.Issuer] {
-		return refuse(Changed, "the root of the certificate is no longer trusted")
+		return refusal.CredentialRevoked.Errorf("the root of the certificate is no longer trusted")
 	}
 	if _, _, now := r.byDN(id.dn); now != a {
-		return refuse(Changed, "certificate %q is no longer that of account %q", id.dn, a.name)
+		return refusal.CredentialRevoked.Errorf("certificate %q is no longer that of account %q", id.dn, a.name)
 	}
 	return nil
 }

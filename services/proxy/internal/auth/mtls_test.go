@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 func TestPrincipalRules(t *testing.T) {
@@ -192,24 +193,24 @@ func TestFromCertificate(t *testing.T) {
 		name  string
 		chain []*x509.Certificate
 		want  string // account
-		why   Reason
+		why   *refusal.Refusal
 	}{
-		{"an external name", []*x509.Certificate{ca.client(t, "SHIP-1")}, "shipping", ""},
-		{"the name of an external account", []*x509.Certificate{ca.client(t, "shipping")}, "shipping", ""},
-		{"the full name", []*x509.Certificate{ca.client(t, "Bill")}, "billing", ""},
-		{"the root comes along", []*x509.Certificate{ca.client(t, "shipping"), ca.cert}, "shipping", ""},
-		{"a local account has a password instead", []*x509.Certificate{ca.client(t, "local")}, "", UnknownUser},
-		{"nobody's name", []*x509.Certificate{ca.client(t, "nobody")}, "", UnknownUser},
-		{"no rule matches", []*x509.Certificate{ca.issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "shipping"}})}, "", BadCert},
-		{"another root of the same name", []*x509.Certificate{stranger.client(t, "shipping"), stranger.cert}, "", BadCert},
-		{"a server's certificate", []*x509.Certificate{server}, "", BadCert},
-		{"no certificate", nil, "", BadCert},
-		{"an account that expired", []*x509.Certificate{ca.client(t, "ended")}, "", Expired},
+		{"an external name", []*x509.Certificate{ca.client(t, "SHIP-1")}, "shipping", nil},
+		{"the name of an external account", []*x509.Certificate{ca.client(t, "shipping")}, "shipping", nil},
+		{"the full name", []*x509.Certificate{ca.client(t, "Bill")}, "billing", nil},
+		{"the root comes along", []*x509.Certificate{ca.client(t, "shipping"), ca.cert}, "shipping", nil},
+		{"a local account has a password instead", []*x509.Certificate{ca.client(t, "local")}, "", refusal.AccountUnknown},
+		{"nobody's name", []*x509.Certificate{ca.client(t, "nobody")}, "", refusal.AccountUnknown},
+		{"no rule matches", []*x509.Certificate{ca.issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "shipping"}})}, "", refusal.CertificateNotMapped},
+		{"another root of the same name", []*x509.Certificate{stranger.client(t, "shipping"), stranger.cert}, "", refusal.ClientCertificateRefused},
+		{"a server's certificate", []*x509.Certificate{server}, "", refusal.ClientCertificateRefused},
+		{"no certificate", nil, "", refusal.CertificateMissing},
+		{"an account that expired", []*x509.Certificate{ca.client(t, "ended")}, "", refusal.AccountUnknown},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			id, err := r.FromCertificate(c.chain)
-			if c.why != "" {
-				wantReason(t, err, c.why)
+			if c.why != nil {
+				wantRefusal(t, err, c.why)
 				return
 			}
 			if err != nil || id.Principal != "User:"+c.want || id.Account != c.want || id.Mechanism != MTLS || !id.Expires.Equal(testNow.Add(24*time.Hour)) {
@@ -236,25 +237,25 @@ func TestFromCertificate(t *testing.T) {
 	if err := reload(mtlsCluster(t, rules, stranger, ca), accounts...); err != nil {
 		t.Fatalf("one more root: %v", err)
 	}
-	wantReason(t, reload(mtlsCluster(t, rules, stranger), accounts...), Changed)
-	wantReason(t, reload(mtlsCluster(t, "DEFAULT", ca), accounts...), Changed)
-	wantReason(t, reload(vc, externalAccount("shipping", "ship-2")), Changed)
-	wantReason(t, reload(vc), Changed)
-	wantReason(t, reload(cluster(passwords()), accounts...), Changed)
+	wantRefusal(t, reload(mtlsCluster(t, rules, stranger), accounts...), refusal.CredentialRevoked)
+	wantRefusal(t, reload(mtlsCluster(t, "DEFAULT", ca), accounts...), refusal.CredentialRevoked)
+	wantRefusal(t, reload(vc, externalAccount("shipping", "ship-2")), refusal.CredentialRevoked)
+	wantRefusal(t, reload(vc), refusal.CredentialRevoked)
+	wantRefusal(t, reload(cluster(passwords()), accounts...), refusal.CredentialRevoked)
 	clk.advance(24 * time.Hour)
-	wantReason(t, r.StillValid(id), Expired)
+	wantRefusal(t, r.StillValid(id), refusal.CredentialRevoked)
 	_, err = r.FromCertificate([]*x509.Certificate{ca.client(t, "ship-1")})
 	if err == nil {
 		clk.advance(time.Second) // NotAfter itself is still good
 		_, err = r.FromCertificate([]*x509.Certificate{ca.client(t, "ship-1")})
 	}
-	wantReason(t, err, BadCert)
+	wantRefusal(t, err, refusal.ClientCertificateRefused)
 }
 
 func TestFromCertificateWhereNoneAreTaken(t *testing.T) {
 	r := mustRealm(t, mustDeps(), passwords())
 	_, err := r.FromCertificate([]*x509.Certificate{newCA(t, "ca").cert})
-	wantReason(t, err, Unsupported)
+	wantRefusal(t, err, refusal.ClientCertificateRefused)
 	if r.ClientCAs() != nil {
 		t.Fatal("ClientCAs without mTLS")
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 const (
@@ -101,11 +102,11 @@ func (x *oauthExchange) Step(ctx context.Context, client []byte) ([]byte, bool, 
 	case oauthFirst:
 		authzid, token, err := parseBearer(client)
 		if err != nil {
-			return nil, false, refuse(Malformed, "OAUTHBEARER: %w", err)
+			return nil, false, refusal.SASLMalformed.Errorf("OAUTHBEARER: %w", err)
 		}
 		id, err := x.check(ctx, authzid, token)
-		if refusal, ok := errors.AsType[*Refusal](err); ok {
-			x.state, x.bad = oauthTold, refusal
+		if Verdict(err) {
+			x.state, x.bad = oauthTold, err
 			return []byte(invalidToken), false, nil
 		}
 		if err != nil {
@@ -116,24 +117,24 @@ func (x *oauthExchange) Step(ctx context.Context, client []byte) ([]byte, bool, 
 	case oauthTold:
 		return nil, false, x.bad
 	}
-	return nil, false, refuse(Malformed, "OAUTHBEARER: a message after the last")
+	return nil, false, refusal.SASLMalformed.Errorf("OAUTHBEARER: a message after the last")
 }
 
-// check returns a Refusal for a token that is no good, another error when that
+// check returns a verdict on a token that is no good, another error when that
 // could not be found out.
 func (x *oauthExchange) check(ctx context.Context, authzid, text string) (Identity, error) {
 	r := x.realm
 	token, err := jwt.ParseSigned(text, tokenAlgorithms)
 	if err != nil {
-		return Identity{}, refuse(BadToken, "read token: %w", err)
+		return Identity{}, refusal.TokenRefused.Errorf("read token: %w", err)
 	}
 	var claimed jwt.Claims
 	if err := token.UnsafeClaimsWithoutVerification(&claimed); err != nil {
-		return Identity{}, refuse(BadToken, "read claims: %w", err)
+		return Identity{}, refusal.TokenRefused.Errorf("read claims: %w", err)
 	}
 	iss := r.issuers[claimed.Issuer]
 	if iss == nil {
-		return Identity{}, refuse(BadToken, "issuer %q is not among those of the virtual cluster", claimed.Issuer)
+		return Identity{}, refusal.TokenRefused.Errorf("issuer %q is not among those of the virtual cluster", claimed.Issuer)
 	}
 	header := token.Headers[0] // compact form has exactly one
 	candidates, err := iss.keys.find(ctx, header.KeyID, header.Algorithm)
@@ -149,29 +150,29 @@ func (x *oauthExchange) check(ctx context.Context, authzid, text string) (Identi
 		}
 	}
 	if !verified {
-		return Identity{}, refuse(BadToken, "none of %d keys of issuer %q with kid %q and algorithm %s verifies the token", len(candidates), iss.name, header.KeyID, header.Algorithm)
+		return Identity{}, refusal.TokenRefused.Errorf("none of %d keys of issuer %q with kid %q and algorithm %s verifies the token", len(candidates), iss.name, header.KeyID, header.Algorithm)
 	}
 	name, _ := all[iss.claim].(string)
 	x.name = name
 	now := r.deps.now()
 	if claims.Expiry == nil {
-		return Identity{}, refuse(BadToken, "token of %q has no exp: it would be good for ever", name)
+		return Identity{}, refusal.TokenRefused.Errorf("token of %q has no exp: it would be good for ever", name)
 	}
 	if err := claims.ValidateWithLeeway(jwt.Expected{Issuer: iss.name, AnyAudience: iss.audience, Time: now}, tokenSkew); err != nil {
-		return Identity{}, refuse(BadToken, "token of %q: %w", name, err)
+		return Identity{}, refusal.TokenRefused.Errorf("token of %q: %w", name, err)
 	}
 	if name == "" {
-		return Identity{}, refuse(BadToken, "claim %q is not a name", iss.claim)
+		return Identity{}, refusal.TokenRefused.Errorf("claim %q is not a name", iss.claim)
 	}
 	a := r.external[name]
 	if a == nil {
-		return Identity{}, refuse(UnknownUser, "%q is no external name of an account", name)
+		return Identity{}, refusal.AccountUnknown.Errorf("%q is no external name of an account", name)
 	}
 	if !a.live(now) {
-		return Identity{}, refuse(Expired, "account %q expired", a.name)
+		return Identity{}, refusal.AccountUnknown.Errorf("account %q expired", a.name)
 	}
 	if authzid != "" && authzid != name && authzid != a.name {
-		return Identity{}, refuse(Unsupported, "%q asks to act as %q", name, authzid)
+		return Identity{}, refusal.AuthorizationID.Errorf("%q asks to act as %q", name, authzid)
 	}
 	end := claims.Expiry.Time()
 	if !now.Before(end) {

@@ -24,6 +24,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // fakeIssuer answers over an http.RoundTripper: no socket, no goroutine.
@@ -188,38 +189,38 @@ func TestOAUTHBEARER(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, token string
-		want        Reason
+		want        *refusal.Refusal
 	}{
-		{"a good token", f.token(t, "k1", nil), ""},
-		{"another key of the issuer", f.token(t, "k2", nil), ""},
-		{"no kid", sign(t, jose.ES256, f.keys["k2"], "", f.claims(nil)), ""},
-		{"the account's other name", f.token(t, "k1", claims{"sub": "svc-2"}), ""},
-		{"one audience of several", f.token(t, "k1", claims{"aud": []string{"x", "kafka"}}), ""},
-		{"expired within the skew", f.token(t, "k1", claims{"exp": testNow.Add(-29 * time.Second).Unix()}), ""},
-		{"expired", f.token(t, "k1", claims{"exp": testNow.Add(-31 * time.Second).Unix()}), BadToken},
-		{"no end", f.token(t, "k1", claims{"exp": nil}), BadToken},
-		{"not yet, within the skew", f.token(t, "k1", claims{"nbf": testNow.Add(29 * time.Second).Unix()}), ""},
-		{"not yet", f.token(t, "k1", claims{"nbf": testNow.Add(31 * time.Second).Unix()}), BadToken},
-		{"another audience", f.token(t, "k1", claims{"aud": "other-service"}), BadToken},
-		{"no audience", f.token(t, "k1", claims{"aud": nil}), BadToken},
-		{"an issuer nobody named", f.token(t, "k1", claims{"iss": "https://other.test"}), BadToken},
-		{"signed by somebody else", other.token(t, "k1", claims{"iss": f.url}), BadToken},
-		{"the right key under a wrong kid", sign(t, jose.ES256, f.keys["k1"], "k2", f.claims(nil)), BadToken},
-		{"an RSA signature where the key is none", sign(t, jose.RS256, weak, "k1", f.claims(nil)), BadToken},
-		{"no signature", none, BadToken},
-		{"HMAC with the public key as its secret", sign(t, jose.HS256, point, "k1", f.claims(nil)), BadToken},
-		{"a subject without an account", f.token(t, "k1", claims{"sub": "nobody"}), UnknownUser},
-		{"the name of an account is no external name", f.token(t, "k1", claims{"sub": "shipping"}), UnknownUser},
-		{"an external name of a local account", f.token(t, "k1", claims{"sub": "svc-local"}), UnknownUser},
-		{"an account that expired", f.token(t, "k1", claims{"sub": "svc-ended"}), Expired},
-		{"no subject", f.token(t, "k1", claims{"sub": nil}), BadToken},
-		{"a subject that is a number", f.token(t, "k1", claims{"sub": 7}), BadToken},
-		{"no token at all", "abc", BadToken},
+		{"a good token", f.token(t, "k1", nil), nil},
+		{"another key of the issuer", f.token(t, "k2", nil), nil},
+		{"no kid", sign(t, jose.ES256, f.keys["k2"], "", f.claims(nil)), nil},
+		{"the account's other name", f.token(t, "k1", claims{"sub": "svc-2"}), nil},
+		{"one audience of several", f.token(t, "k1", claims{"aud": []string{"x", "kafka"}}), nil},
+		{"expired within the skew", f.token(t, "k1", claims{"exp": testNow.Add(-29 * time.Second).Unix()}), nil},
+		{"expired", f.token(t, "k1", claims{"exp": testNow.Add(-31 * time.Second).Unix()}), refusal.TokenRefused},
+		{"no end", f.token(t, "k1", claims{"exp": nil}), refusal.TokenRefused},
+		{"not yet, within the skew", f.token(t, "k1", claims{"nbf": testNow.Add(29 * time.Second).Unix()}), nil},
+		{"not yet", f.token(t, "k1", claims{"nbf": testNow.Add(31 * time.Second).Unix()}), refusal.TokenRefused},
+		{"another audience", f.token(t, "k1", claims{"aud": "other-service"}), refusal.TokenRefused},
+		{"no audience", f.token(t, "k1", claims{"aud": nil}), refusal.TokenRefused},
+		{"an issuer nobody named", f.token(t, "k1", claims{"iss": "https://other.test"}), refusal.TokenRefused},
+		{"signed by somebody else", other.token(t, "k1", claims{"iss": f.url}), refusal.TokenRefused},
+		{"the right key under a wrong kid", sign(t, jose.ES256, f.keys["k1"], "k2", f.claims(nil)), refusal.TokenRefused},
+		{"an RSA signature where the key is none", sign(t, jose.RS256, weak, "k1", f.claims(nil)), refusal.TokenRefused},
+		{"no signature", none, refusal.TokenRefused},
+		{"HMAC with the public key as its secret", sign(t, jose.HS256, point, "k1", f.claims(nil)), refusal.TokenRefused},
+		{"a subject without an account", f.token(t, "k1", claims{"sub": "nobody"}), refusal.AccountUnknown},
+		{"the name of an account is no external name", f.token(t, "k1", claims{"sub": "shipping"}), refusal.AccountUnknown},
+		{"an external name of a local account", f.token(t, "k1", claims{"sub": "svc-local"}), refusal.AccountUnknown},
+		{"an account that expired", f.token(t, "k1", claims{"sub": "svc-ended"}), refusal.AccountUnknown},
+		{"no subject", f.token(t, "k1", claims{"sub": nil}), refusal.TokenRefused},
+		{"a subject that is a number", f.token(t, "k1", claims{"sub": 7}), refusal.TokenRefused},
+		{"no token at all", "abc", refusal.TokenRefused},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			id, err := bearer(t, r, c.token)
-			if c.want != "" {
-				wantReason(t, err, c.want)
+			if c.want != nil {
+				wantRefusal(t, err, c.want)
 				return
 			}
 			if err != nil || id.Principal != "User:shipping" || id.Mechanism != "OAUTHBEARER" || id.Credential != "" || id.Issuer != f.url || !id.Expires.After(testNow) {
@@ -265,7 +266,7 @@ func TestOAUTHBEARERFirstMessage(t *testing.T) {
 			}
 			_, done, err := x.Step(context.Background(), []byte(c.message))
 			if c.malformed {
-				wantReason(t, err, Malformed)
+				wantRefusal(t, err, refusal.SASLMalformed)
 			} else if done != c.admitted || err != nil {
 				t.Fatalf("Step: done %v, %v", done, err)
 			}
@@ -284,7 +285,7 @@ func TestOAUTHBEARERKeysRotate(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.rotate(t, "new")
-	wantReason(t, login("new"), BadToken) // asked a moment ago
+	wantRefusal(t, login("new"), refusal.TokenRefused) // asked a moment ago
 	clk.advance(keysMinInterval)
 	if err := login("new"); err != nil {
 		t.Fatalf("after the key rotated: %v", err)
@@ -293,7 +294,7 @@ func TestOAUTHBEARERKeysRotate(t *testing.T) {
 	clk.advance(keysMinInterval)
 	for range 20 {
 		_, err := bearer(t, r, stranger.token(t, "made up", nil))
-		wantReason(t, err, BadToken)
+		wantRefusal(t, err, refusal.TokenRefused)
 	}
 	if f.fetches != 3 {
 		t.Fatalf("%d fetches, want 3: the first, the rotation, one for all made-up ids", f.fetches)
@@ -305,7 +306,7 @@ func TestOAUTHBEARERKeysRotate(t *testing.T) {
 		t.Fatalf("a known key while the issuer is down: %v", err)
 	}
 	_, err := bearer(t, r, stranger.token(t, "made up", nil))
-	if _, verdict := errors.AsType[*Refusal](err); verdict || !errors.Is(err, ErrUnavailable) {
+	if Verdict(err) || refusal.Of(err) != refusal.TokenKeysUnavailable {
 		t.Fatalf("an unknown key while the issuer is down: %v, want no verdict", err)
 	}
 
@@ -314,7 +315,7 @@ func TestOAUTHBEARERKeysRotate(t *testing.T) {
 	delete(f.keys, "old")
 	clk.advance(keysMaxAge)
 	_, err = bearer(t, r, old)
-	wantReason(t, err, BadToken)
+	wantRefusal(t, err, refusal.TokenRefused)
 }
 
 func TestOAUTHBEARERReloadKeepsKeys(t *testing.T) {
@@ -332,20 +333,20 @@ func TestOAUTHBEARERReloadKeepsKeys(t *testing.T) {
 		t.Fatalf("StillValid: %v", err)
 	}
 	oauth := again.settings
-	wantReason(t, mustRealm(t, r.deps, oauth, externalAccount("shipping", "renamed")).StillValid(id), Changed)
-	wantReason(t, mustRealm(t, r.deps, oauth, externalAccount("other", "svc-1")).StillValid(id), Changed)
+	wantRefusal(t, mustRealm(t, r.deps, oauth, externalAccount("shipping", "renamed")).StillValid(id), refusal.CredentialRevoked)
+	wantRefusal(t, mustRealm(t, r.deps, oauth, externalAccount("other", "svc-1")).StillValid(id), refusal.CredentialRevoked)
 	elsewhere := f.realmOf(t, r.deps, func(o *resource.OAuthIssuer) { o.Issuer = "https://elsewhere.test" })
-	wantReason(t, elsewhere.StillValid(id), Changed)
+	wantRefusal(t, elsewhere.StillValid(id), refusal.CredentialRevoked)
 	clk.advance(time.Hour)
-	wantReason(t, r.StillValid(id), Expired)
+	wantRefusal(t, r.StillValid(id), refusal.CredentialRevoked)
 }
 
 func TestOAUTHBEARERDiscoveryOfAnotherIssuer(t *testing.T) {
 	f := newIssuer(t, "https://issuer.test", "k1")
 	f.issuer = "https://evil.test"
 	r, _ := f.realm(t, nil)
-	if _, err := bearer(t, r, f.token(t, "k1", nil)); !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("login: %v, want ErrUnavailable", err)
+	if _, err := bearer(t, r, f.token(t, "k1", nil)); refusal.Of(err) != refusal.TokenKeysUnavailable {
+		t.Fatalf("login: %v, want the keys to be unavailable", err)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"unicode/utf8"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // plainExchange is RFC 4616: one message.
@@ -20,16 +22,16 @@ func (x *plainExchange) Claimed() string    { return x.user }
 
 func (x *plainExchange) Step(ctx context.Context, client []byte) ([]byte, bool, error) {
 	if x.over {
-		return nil, false, refuse(Malformed, "PLAIN: a message after the last")
+		return nil, false, refusal.SASLMalformed.Errorf("PLAIN: a message after the last")
 	}
 	x.over = true
 	authzid, user, password, err := parsePlain(client)
 	if err != nil {
-		return nil, false, refuse(Malformed, "PLAIN: %w", err)
+		return nil, false, refusal.SASLMalformed.Errorf("PLAIN: %w", err)
 	}
 	x.user = user
 	if authzid != "" && authzid != user {
-		return nil, false, refuse(Unsupported, "PLAIN: %q asks to act as %q", user, authzid)
+		return nil, false, refusal.AuthorizationID.Errorf("PLAIN: %q asks to act as %q", user, authzid)
 	}
 	a := x.realm.accounts[user]
 	v, err := a.checkPassword(ctx, x.realm.deps, password, x.realm.plainWork)
@@ -40,9 +42,9 @@ func (x *plainExchange) Step(ctx context.Context, client []byte) ([]byte, bool, 
 		x.id = x.realm.local(a, v, "PLAIN")
 		return []byte{}, true, nil
 	case a == nil:
-		return nil, false, refuse(UnknownUser, "PLAIN: no account %q", user)
+		return nil, false, refusal.BadCredentials.Errorf("PLAIN: no account %q", user)
 	}
-	return nil, false, refuse(WrongSecret, "PLAIN: %q has no live secret that matches", user)
+	return nil, false, refusal.BadCredentials.Errorf("PLAIN: %q has no live secret that matches", user)
 }
 
 var errPlainSyntax = errors.New("want authzid NUL user NUL password in UTF-8")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 func TestPLAIN(t *testing.T) {
@@ -24,27 +25,27 @@ func TestPLAIN(t *testing.T) {
 		ended, externalAccount("ext", "sub"))
 	for _, c := range []struct {
 		name, message string
-		want          Reason
+		want          *refusal.Refusal
 		expires       time.Time
 	}{
-		{"a password by reference", "\x00alice\x00secret", "", time.Time{}},
-		{"authzid equal to the user", "alice\x00alice\x00secret", "", time.Time{}},
-		{"authzid of somebody else", "bob\x00alice\x00secret", Unsupported, time.Time{}},
-		{"a wrong password", "\x00alice\x00Secret", WrongSecret, time.Time{}},
-		{"no such user", "\x00nobody\x00secret", UnknownUser, time.Time{}},
-		{"a verifier that ends within the hour", "\x00bob\x00ending", "", testNow.Add(time.Hour)},
-		{"an expired secret", "\x00bob\x00old", WrongSecret, time.Time{}},
-		{"an argon2id verifier", "\x00bob\x00hashed", "", time.Time{}},
-		{"a SHA-512 verifier", "\x00carol\x00x", "", time.Time{}},
-		{"an expired account", "\x00ended\x00x", WrongSecret, time.Time{}},
-		{"an external account has no password", "\x00ext\x00x", WrongSecret, time.Time{}},
-		{"an empty password", "\x00alice\x00", Malformed, time.Time{}},
-		{"an empty user", "\x00\x00secret", Malformed, time.Time{}},
-		{"two parts", "alice\x00secret", Malformed, time.Time{}},
-		{"four parts", "\x00alice\x00secret\x00", Malformed, time.Time{}},
-		{"no UTF-8", "\x00alice\x00\xff", Malformed, time.Time{}},
-		{"nothing", "", Malformed, time.Time{}},
-		{"too much", "\x00alice\x00" + strings.Repeat("x", maxCredentialBytes), Malformed, time.Time{}},
+		{"a password by reference", "\x00alice\x00secret", nil, time.Time{}},
+		{"authzid equal to the user", "alice\x00alice\x00secret", nil, time.Time{}},
+		{"authzid of somebody else", "bob\x00alice\x00secret", refusal.AuthorizationID, time.Time{}},
+		{"a wrong password", "\x00alice\x00Secret", refusal.BadCredentials, time.Time{}},
+		{"no such user", "\x00nobody\x00secret", refusal.BadCredentials, time.Time{}},
+		{"a verifier that ends within the hour", "\x00bob\x00ending", nil, testNow.Add(time.Hour)},
+		{"an expired secret", "\x00bob\x00old", refusal.BadCredentials, time.Time{}},
+		{"an argon2id verifier", "\x00bob\x00hashed", nil, time.Time{}},
+		{"a SHA-512 verifier", "\x00carol\x00x", nil, time.Time{}},
+		{"an expired account", "\x00ended\x00x", refusal.BadCredentials, time.Time{}},
+		{"an external account has no password", "\x00ext\x00x", refusal.BadCredentials, time.Time{}},
+		{"an empty password", "\x00alice\x00", refusal.SASLMalformed, time.Time{}},
+		{"an empty user", "\x00\x00secret", refusal.SASLMalformed, time.Time{}},
+		{"two parts", "alice\x00secret", refusal.SASLMalformed, time.Time{}},
+		{"four parts", "\x00alice\x00secret\x00", refusal.SASLMalformed, time.Time{}},
+		{"no UTF-8", "\x00alice\x00\xff", refusal.SASLMalformed, time.Time{}},
+		{"nothing", "", refusal.SASLMalformed, time.Time{}},
+		{"too much", "\x00alice\x00" + strings.Repeat("x", maxCredentialBytes), refusal.SASLMalformed, time.Time{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x, err := r.Begin("PLAIN")
@@ -52,8 +53,8 @@ func TestPLAIN(t *testing.T) {
 				t.Fatal(err)
 			}
 			out, done, err := x.Step(context.Background(), []byte(c.message))
-			if c.want != "" {
-				wantReason(t, err, c.want)
+			if c.want != nil {
+				wantRefusal(t, err, c.want)
 				if done || out != nil || x.Identity() != (Identity{}) {
 					t.Fatalf("refused with %q, done %v, identity %+v", out, done, x.Identity())
 				}
@@ -153,10 +154,10 @@ func TestStillValid(t *testing.T) {
 	if n := d.Derivations() - before; n != 0 {
 		t.Fatalf("the reload derived %d times", n)
 	}
-	wantReason(t, mustRealm(t, d, passwords()).StillValid(id), Changed)
-	wantReason(t, mustRealm(t, d, resource.Authentication{SCRAM: &struct{}{}}, alice).StillValid(id), Changed)
-	wantReason(t, mustRealm(t, d, passwords(), externalAccount("alice", "sub")).StillValid(id), Changed)
-	wantReason(t, mustRealm(t, d, passwords(), withPassword(t, "alice", "changed")).StillValid(id), Changed)
+	wantRefusal(t, mustRealm(t, d, passwords()).StillValid(id), refusal.CredentialRevoked)
+	wantRefusal(t, mustRealm(t, d, resource.Authentication{SCRAM: &struct{}{}}, alice).StillValid(id), refusal.CredentialRevoked)
+	wantRefusal(t, mustRealm(t, d, passwords(), externalAccount("alice", "sub")).StillValid(id), refusal.CredentialRevoked)
+	wantRefusal(t, mustRealm(t, d, passwords(), withPassword(t, "alice", "changed")).StillValid(id), refusal.CredentialRevoked)
 
 	t.Setenv("AUTH_TEST_ALICE", "secret")
 	ending := *alice
@@ -166,14 +167,14 @@ func TestStillValid(t *testing.T) {
 		t.Fatalf("before the end: %v", err)
 	}
 	clk.advance(time.Hour)
-	wantReason(t, shortened.StillValid(id), Expired)
+	wantRefusal(t, shortened.StillValid(id), refusal.CredentialRevoked)
 
 	anonymous := mustRealm(t, d, resource.Authentication{Anonymous: &struct{}{}})
 	nobody, ok := anonymous.Anonymous()
 	if !ok || nobody.Principal != "User:ANONYMOUS" || anonymous.StillValid(nobody) != nil {
 		t.Fatalf("Anonymous = %+v, %v", nobody, ok)
 	}
-	wantReason(t, r.StillValid(nobody), Changed)
+	wantRefusal(t, r.StillValid(nobody), refusal.CredentialRevoked)
 	if _, ok := r.Anonymous(); ok {
 		t.Fatal("anonymous where only passwords are accepted")
 	}
@@ -185,9 +186,9 @@ func TestMechanisms(t *testing.T) {
 		t.Fatalf("Mechanisms() = %s", got)
 	}
 	_, err := mustRealm(t, mustDeps(), resource.Authentication{Plain: &struct{}{}}).Begin("SCRAM-SHA-256")
-	wantReason(t, err, Unsupported)
+	wantRefusal(t, err, refusal.MechanismNotOffered)
 	_, err = r.Begin("GSSAPI")
-	wantReason(t, err, Unsupported)
+	wantRefusal(t, err, refusal.MechanismNotOffered)
 }
 
 func TestNewRealmReportsEveryProblem(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/pkg/secret"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // Identity is who a client proved to be, and by what.
@@ -39,7 +40,7 @@ const (
 type Exchange interface {
 	// Step takes a message of the client. Without an error, server is to be sent
 	// and done says whether the client is admitted. An error ends the exchange;
-	// see Refusal.
+	// see [Verdict].
 	Step(ctx context.Context, client []byte) (server []byte, done bool, err error)
 	// Identity is valid after done.
 	Identity() Identity
@@ -225,7 +226,7 @@ func (r *Realm) Begin(mechanism string) (Exchange, error) {
 			return &oauthExchange{realm: r}, nil
 		}
 	}
-	return nil, refuse(Unsupported, "mechanism %q is not among %q", mechanism, r.Mechanisms())
+	return nil, refusal.MechanismNotOffered.Errorf("mechanism %q is not among %q", mechanism, r.Mechanisms())
 }
 
 // Anonymous admits everybody where the virtual cluster says so.
@@ -263,33 +264,33 @@ func earliest(ts ...time.Time) (first time.Time) {
 func (r *Realm) StillValid(id Identity) error {
 	now := r.deps.now()
 	if !id.Expires.IsZero() && !now.Before(id.Expires) {
-		return refuse(Expired, "credential of %s expired", id.Principal)
+		return refusal.CredentialRevoked.Errorf("credential of %s expired", id.Principal)
 	}
 	if id.Mechanism == Anonymous {
 		if r.settings.Anonymous == nil {
-			return refuse(Changed, "anonymous clients are no longer admitted")
+			return refusal.CredentialRevoked.Errorf("anonymous clients are no longer admitted")
 		}
 		return nil
 	}
 	a := r.accounts[id.Account]
 	if a == nil {
-		return refuse(Changed, "account %q was removed", id.Account)
+		return refusal.CredentialRevoked.Errorf("account %q was removed", id.Account)
 	}
 	if !a.live(now) {
-		return refuse(Expired, "account %q expired", id.Account)
+		return refusal.CredentialRevoked.Errorf("account %q expired", id.Account)
 	}
 	if id.Mechanism == MTLS {
 		return r.certificateStillValid(id, a)
 	}
 	if !slices.Contains(r.Mechanisms(), id.Mechanism) {
-		return refuse(Changed, "%s is no longer offered", id.Mechanism)
+		return refusal.CredentialRevoked.Errorf("%s is no longer offered", id.Mechanism)
 	}
 	if id.Mechanism == oauthBearer {
 		if r.issuers[id.Issuer] == nil {
-			return refuse(Changed, "tokens of issuer %q are no longer taken", id.Issuer)
+			return refusal.CredentialRevoked.Errorf("tokens of issuer %q are no longer taken", id.Issuer)
 		}
 		if r.external[id.ExternalName] != a {
-			return refuse(Changed, "%q is no longer an external name of %q", id.ExternalName, a.name)
+			return refusal.CredentialRevoked.Errorf("%q is no longer an external name of %q", id.ExternalName, a.name)
 		}
 		return nil
 	}
@@ -303,7 +304,7 @@ func (r *Realm) StillValid(id Identity) error {
 		}
 	}
 	if expired {
-		return refuse(Expired, "secret of account %q expired", id.Account)
+		return refusal.CredentialRevoked.Errorf("secret of account %q expired", id.Account)
 	}
-	return refuse(Changed, "secret of account %q was changed", id.Account)
+	return refusal.CredentialRevoked.Errorf("secret of account %q was changed", id.Account)
 }

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // scramMechanism is the name of a SCRAM mechanism.
@@ -112,20 +114,20 @@ func (x *scramExchange) Step(_ context.Context, client []byte) ([]byte, bool, er
 		out, err := x.final(client)
 		return out, err == nil, err
 	}
-	return nil, false, refuse(Malformed, "%s: a message after the last", x.mech)
+	return nil, false, refusal.SASLMalformed.Errorf("%s: a message after the last", x.mech)
 }
 
 func (x *scramExchange) first(client []byte) ([]byte, error) {
 	m, err := parseClientFirst(client)
 	if err != nil {
-		return nil, refuse(Malformed, "%s: %w", x.mech, err)
+		return nil, refusal.SASLMalformed.Errorf("%s: %w", x.mech, err)
 	}
 	x.user, x.gs2, x.firstBare = m.user, m.gs2, m.bare
 	if m.authzid != "" && m.authzid != m.user {
-		return nil, refuse(Unsupported, "%s: %q asks to act as %q", x.mech, m.user, m.authzid)
+		return nil, refusal.AuthorizationID.Errorf("%s: %q asks to act as %q", x.mech, m.user, m.authzid)
 	}
 	if m.tokenAuth {
-		return nil, refuse(Unsupported, "%s: delegation tokens are not served", x.mech)
+		return nil, refusal.DelegationTokenLogin.Errorf("%s: delegation tokens are not served", x.mech)
 	}
 	now := x.realm.deps.now()
 	salt, iterations := x.realm.fakeSCRAM(x.user, x.mech)
@@ -147,15 +149,15 @@ func (x *scramExchange) first(client []byte) ([]byte, error) {
 func (x *scramExchange) final(client []byte) ([]byte, error) {
 	m, err := parseClientFinal(client, x.mech.size())
 	if err != nil {
-		return nil, refuse(Malformed, "%s: %w", x.mech, err)
+		return nil, refusal.SASLMalformed.Errorf("%s: %w", x.mech, err)
 	}
 	if m.binding != x.gs2 {
-		return nil, refuse(Malformed, "%s: channel binding differs from the first message", x.mech)
+		return nil, refusal.SASLMalformed.Errorf("%s: channel binding differs from the first message", x.mech)
 	}
 	// librdkafka before 2.6.1 sends its own nonce twice (its issue 4895); brokers
 	// up to 3.9 took that, and the proof covers whatever was sent.
 	if m.nonce != x.nonce && m.nonce != x.clientNonce+x.nonce {
-		return nil, refuse(Malformed, "%s: nonce differs from the one sent", x.mech)
+		return nil, refusal.SASLMalformed.Errorf("%s: nonce differs from the one sent", x.mech)
 	}
 	authMessage := x.firstBare + "," + x.server + "," + m.withoutProof
 	for _, v := range x.keys {
@@ -164,16 +166,16 @@ func (x *scramExchange) final(client []byte) ([]byte, error) {
 		}
 		now := x.realm.deps.now()
 		if !v.live(now) || !x.account.live(now) {
-			return nil, refuse(Expired, "%s: secret of %q expired during the exchange", x.mech, x.user)
+			return nil, refusal.BadCredentials.Errorf("%s: secret of %q expired during the exchange", x.mech, x.user)
 		}
 		x.id = x.realm.local(x.account, v, string(x.mech))
 		return []byte("v=" + base64.StdEncoding.EncodeToString(x.mech.hmac(v.keys.server, authMessage))), nil
 	}
 	if x.account == nil {
 		x.proves(make([]byte, x.mech.size()), authMessage, m.proof) // as long as a wrong secret takes
-		return nil, refuse(UnknownUser, "%s: no account %q with a live secret for this mechanism", x.mech, x.user)
+		return nil, refusal.BadCredentials.Errorf("%s: no account %q with a live secret for this mechanism", x.mech, x.user)
 	}
-	return nil, refuse(WrongSecret, "%s: wrong secret for %q", x.mech, x.user)
+	return nil, refusal.BadCredentials.Errorf("%s: wrong secret for %q", x.mech, x.user)
 }
 
 // proves reports whether proof was made by who knows the secret of stored.

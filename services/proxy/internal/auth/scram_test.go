@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 func (m scramMechanism) clientKey(password string, salt []byte, iterations int) []byte {
@@ -59,30 +60,30 @@ func TestSCRAMLogin(t *testing.T) {
 			for _, c := range []struct {
 				name   string
 				client scramClient
-				want   Reason // "" for success
+				want   *refusal.Refusal // nil: success
 			}{
-				{"a password by reference", scramClient{user: "alice", password: "pa,ss=wörd"}, ""},
-				{"a wrong password", scramClient{user: "alice", password: "other"}, WrongSecret},
-				{"a name with comma and equals sign", scramClient{user: "odd,na=me", password: "x"}, ""},
-				{"the first of two live secrets", scramClient{user: "bob", password: "first"}, ""},
-				{"the second of two live secrets", scramClient{user: "bob", password: "second"}, ""},
-				{"a user that does not exist", scramClient{user: "mallory", password: "x"}, UnknownUser},
-				{"authzid equal to the user", scramClient{user: "alice", gs2: "n,a=alice,", password: "pa,ss=wörd"}, ""},
-				{"authzid of somebody else", scramClient{user: "alice", gs2: "n,a=bob,", password: "pa,ss=wörd"}, Unsupported},
-				{"a client that could bind channels", scramClient{user: "alice", gs2: "y,,", password: "pa,ss=wörd"}, ""},
-				{"channel binding", scramClient{user: "alice", gs2: "p=tls-unique,,", password: "pa,ss=wörd"}, Malformed},
-				{"a delegation token", scramClient{user: "alice", extensions: ",tokenauth=true", password: "pa,ss=wörd"}, Unsupported},
-				{"tokenauth=false is no token", scramClient{user: "alice", extensions: ",tokenauth=false", password: "pa,ss=wörd"}, ""},
+				{"a password by reference", scramClient{user: "alice", password: "pa,ss=wörd"}, nil},
+				{"a wrong password", scramClient{user: "alice", password: "other"}, refusal.BadCredentials},
+				{"a name with comma and equals sign", scramClient{user: "odd,na=me", password: "x"}, nil},
+				{"the first of two live secrets", scramClient{user: "bob", password: "first"}, nil},
+				{"the second of two live secrets", scramClient{user: "bob", password: "second"}, nil},
+				{"a user that does not exist", scramClient{user: "mallory", password: "x"}, refusal.BadCredentials},
+				{"authzid equal to the user", scramClient{user: "alice", gs2: "n,a=alice,", password: "pa,ss=wörd"}, nil},
+				{"authzid of somebody else", scramClient{user: "alice", gs2: "n,a=bob,", password: "pa,ss=wörd"}, refusal.AuthorizationID},
+				{"a client that could bind channels", scramClient{user: "alice", gs2: "y,,", password: "pa,ss=wörd"}, nil},
+				{"channel binding", scramClient{user: "alice", gs2: "p=tls-unique,,", password: "pa,ss=wörd"}, refusal.SASLMalformed},
+				{"a delegation token", scramClient{user: "alice", extensions: ",tokenauth=true", password: "pa,ss=wörd"}, refusal.DelegationTokenLogin},
+				{"tokenauth=false is no token", scramClient{user: "alice", extensions: ",tokenauth=false", password: "pa,ss=wörd"}, nil},
 				// librdkafka before 2.6.1, kcat of Debian 12 among them.
-				{"the client's nonce twice", scramClient{user: "alice", before: "clientnonce", password: "pa,ss=wörd"}, ""},
-				{"another nonce before the right one", scramClient{user: "alice", before: "clientnoncf", password: "pa,ss=wörd"}, Malformed},
-				{"a mandatory extension", scramClient{user: "alice", extensions: ",m=x", password: "pa,ss=wörd"}, Malformed},
+				{"the client's nonce twice", scramClient{user: "alice", before: "clientnonce", password: "pa,ss=wörd"}, nil},
+				{"another nonce before the right one", scramClient{user: "alice", before: "clientnoncf", password: "pa,ss=wörd"}, refusal.SASLMalformed},
+				{"a mandatory extension", scramClient{user: "alice", extensions: ",m=x", password: "pa,ss=wörd"}, refusal.SASLMalformed},
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					c.client.mech = m
 					id, err := c.client.login(t, r)
-					if c.want != "" {
-						wantReason(t, err, c.want)
+					if c.want != nil {
+						wantRefusal(t, err, c.want)
 						if id != (Identity{}) {
 							t.Fatalf("refused, yet identity %+v", id)
 						}
@@ -111,7 +112,7 @@ func TestSCRAMUnknownUserLooksLikeAKnownOne(t *testing.T) {
 		for _, user := range []string{"mallory", "trent"} {
 			c := scramClient{mech: scramSHA256, user: user, password: "x"}
 			_, err := c.login(t, r)
-			wantReason(t, err, UnknownUser)
+			wantRefusal(t, err, refusal.BadCredentials)
 			if len(c.salt) != 12 || c.iterations != 8192 {
 				t.Fatalf("salt of %d bytes, %d iterations; accounts here have 12 and 8192", len(c.salt), c.iterations)
 			}
@@ -161,7 +162,7 @@ func TestSCRAMSecretExpiresDuringTheExchange(t *testing.T) {
 	proof, _ := cl.prove("x", "n=bob,r=abc", string(server), nonce)
 	c.advance(time.Minute)
 	_, _, err = x.Step(context.Background(), fmt.Appendf(nil, "c=biws,r=%s,p=%s", nonce, base64.StdEncoding.EncodeToString(proof)))
-	wantReason(t, err, Expired)
+	wantRefusal(t, err, refusal.BadCredentials)
 }
 
 func FuzzClientFirst(f *testing.F) {

@@ -125,7 +125,7 @@ type Listener struct {
 
 	stop  chan struct{}
 	wg    sync.WaitGroup // accept loops and connections
-	notes notes
+	notes *refusal.Notes
 }
 
 type socketID struct {
@@ -172,7 +172,7 @@ func New(cfg Config) (*Listener, error) {
 		sockets: make(map[socketID]*socket),
 		conns:   make(map[net.Conn]struct{}),
 		stop:    make(chan struct{}),
-		notes:   notes{log: cfg.Log},
+		notes:   refusal.NewNotes(cfg.Log),
 	}
 	var errs []error
 	names := make(map[string]bool)
@@ -401,7 +401,7 @@ func (l *Listener) accept(ctx context.Context, s *socket) {
 		default:
 		}
 		l.cfg.Refused(refusal.SocketsExhausted)
-		l.notes.write(ctx, slog.LevelError, "accept failed", refusal.SocketsExhausted.With(err), "listener", s.spec.Name)
+		l.notes.Write(ctx, slog.LevelError, "accept failed", s.spec.Name, refusal.SocketsExhausted.With(err), "listener", s.spec.Name)
 		wait := time.NewTimer(delay)
 		select {
 		case <-wait.C:
@@ -527,7 +527,7 @@ func (l *Listener) refused(ctx context.Context, c *Conn, err error) {
 		refusal.Log(ctx, l.cfg.Log, slog.LevelDebug, "connection refused", err, args...)
 		return
 	}
-	l.notes.write(ctx, slog.LevelWarn, "connection refused", err, args...)
+	l.notes.Write(ctx, slog.LevelWarn, "connection refused", c.Spec.Name, err, args...)
 }
 
 func addrOf(a net.Addr) netip.Addr {

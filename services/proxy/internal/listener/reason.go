@@ -1,16 +1,12 @@
 package listener
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"strings"
-	"sync"
-	"time"
 
 	"tollgate.internal/services/proxy/internal/refusal"
 )
@@ -41,48 +37,4 @@ func classify(err error) error {
 		return refusal.ClientCertificateRefused.With(err)
 	}
 	return refusal.HandshakeFailed.With(err)
-}
-
-// notes logs one line per refusal and second: whoever floods the gateway with
-// bad connections does not also flood its log.
-type notes struct {
-	log *slog.Logger
-
-	mu   sync.Mutex
-	last map[*refusal.Refusal]note
-}
-
-type note struct {
-	at         time.Time
-	suppressed int
-}
-
-// due reports whether a line is due, and how many there would have been since
-// the last one.
-func (n *notes) due(r *refusal.Refusal) (suppressed int, ok bool) {
-	now := time.Now()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.last == nil {
-		n.last = make(map[*refusal.Refusal]note)
-	}
-	last := n.last[r]
-	if now.Sub(last.at) < time.Second {
-		last.suppressed++
-		n.last[r] = last
-		return 0, false
-	}
-	n.last[r] = note{at: now}
-	return last.suppressed, true
-}
-
-func (n *notes) write(ctx context.Context, level slog.Level, msg string, err error, args ...any) {
-	suppressed, ok := n.due(refusal.Of(err))
-	if !ok {
-		return
-	}
-	if suppressed > 0 {
-		args = append(args, "suppressed", suppressed)
-	}
-	refusal.Log(ctx, n.log, level, msg, err, args...)
 }

@@ -99,6 +99,8 @@ type certificates struct {
 	files []KeyPair
 	now   atomic.Pointer[certificateSet]
 	bad   string // last problem that was logged, so that it is logged once
+
+	failures atomic.Uint64 // problems that were logged
 }
 
 type certificateSet struct {
@@ -143,6 +145,30 @@ func (c *certificates) load() (changed bool, err error) {
 	}
 	c.now.Store(set)
 	return true, nil
+}
+
+// CertificateState is what metrics say of a listener's certificates.
+type CertificateState struct {
+	Expiry         time.Time // of the one that expires first
+	ReloadFailures uint64
+}
+
+// Certificates are the states of those listeners that have any, by name.
+func (l *Listener) Certificates() map[string]CertificateState {
+	states := make(map[string]CertificateState)
+	for i, c := range l.certs {
+		if c == nil {
+			continue
+		}
+		st := CertificateState{ReloadFailures: c.failures.Load()}
+		for _, cert := range c.now.Load().all {
+			if st.Expiry.IsZero() || cert.Leaf.NotAfter.Before(st.Expiry) {
+				st.Expiry = cert.Leaf.NotAfter
+			}
+		}
+		states[l.cfg.Specs[i].Name] = st
+	}
+	return states
 }
 
 func equal(a, b [][]byte) bool {
@@ -211,6 +237,7 @@ func (l *Listener) reloadCertificates(ctx context.Context) {
 			case err != nil && err.Error() != c.bad:
 				// Possibly half-written: the old ones serve until it is whole.
 				c.bad = err.Error()
+				c.failures.Add(1)
 				l.cfg.Log.ErrorContext(ctx, "certificates not reloaded", "listener", name, "err", err)
 			case err != nil:
 			case changed:

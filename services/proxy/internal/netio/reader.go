@@ -13,8 +13,11 @@ import (
 // where [Reader.Ready] could not see it.
 const recordSize = 16 << 10
 
-// ErrFrameSize is a frame whose length is negative or above the limit.
-var ErrFrameSize = errors.New("frame size out of range")
+// A frame whose length is not taken.
+var (
+	ErrFrameSize     = errors.New("frame size above the limit")
+	ErrFrameNegative = errors.New("negative frame size")
+)
 
 // A Reader hands out length-prefixed Kafka frames. While it waits for a frame to
 // begin it holds no buffer. It is used by one goroutine at a time.
@@ -57,7 +60,10 @@ func (r *Reader) FrameSize(limit int32) (int, error) {
 		return 0, nil
 	}
 	n := int32(binary.BigEndian.Uint32(r.buf.B[r.r:]))
-	if n < 0 || n > limit {
+	if n < 0 {
+		return 0, fmt.Errorf("%w: %d", ErrFrameNegative, n)
+	}
+	if n > limit {
 		return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrFrameSize, n, limit)
 	}
 	return 4 + int(n), nil

@@ -54,13 +54,6 @@ var (
 		Cause: "Brokers are shared by all tenants; their settings, log directories, leaders and reassignments are never open to one of them, whatever its ACLs say.",
 		Cure:  "Use an operator's connection straight to the upstream cluster.",
 	}
-	DelegationTokensOff = &Refusal{
-		ID:    "TG-ACL-008",
-		Kafka: kerr.DelegationTokenAuthDisabled,
-		When:  "a request about delegation tokens",
-		Cause: "Tokens are secrets of the whole upstream cluster and belong to the gateway's principal there; virtual clusters do not offer them.",
-		Cure:  "Use a ServiceAccount per client.",
-	}
 	MechanismNotOffered = &Refusal{
 		ID:    "TG-AUTH-001",
 		Kafka: kerr.UnsupportedSaslMechanism,
@@ -105,7 +98,6 @@ var (
 	}
 	TokenKeysUnavailable = &Refusal{
 		ID:    "TG-AUTH-007",
-		Kafka: kerr.SaslAuthenticationFailed,
 		When:  "an OAuth bearer token whose issuer's keys could not be had",
 		Cause: "The JWKS of the issuer has not been fetched yet, or its server does not answer.",
 		Cure:  "Make jwksURL reachable from the gateway; the log line has the last error. Keys fetched before stay in use.",
@@ -114,7 +106,7 @@ var (
 		ID:    "TG-AUTH-008",
 		Kafka: kerr.SaslAuthenticationFailed,
 		When:  "a valid token or certificate of nobody we know",
-		Cause: "No ServiceAccount of type external lists the name among spec.externalNames.",
+		Cause: "No ServiceAccount of type external lists the name among spec.externalNames, or the account has expired.",
 		Cure:  "Add the name in the log line to a ServiceAccount.",
 	}
 	CertificateNotMapped = &Refusal{
@@ -157,10 +149,11 @@ var (
 		Cure:  "Open a new connection to change the principal.",
 	}
 	SessionExpired = &Refusal{
-		ID:    "TG-AUTH-015",
-		When:  "a request after the session's lifetime",
-		Cause: "The credential expired, or maxReauthentication passed, and the client did not re-authenticate (KIP-368).",
-		Cure:  "Use a client that re-authenticates (Java 2.2, librdkafka 1.x and later), or let it reconnect: nothing else is wrong.",
+		ID:      "TG-AUTH-015",
+		When:    "a request after the session's lifetime",
+		Cause:   "The credential expired, or maxReauthentication passed, and the client did not re-authenticate (KIP-368).",
+		Cure:    "Use a client that re-authenticates (Java 2.2, librdkafka 1.x and later), or let it reconnect: nothing else is wrong.",
+		Routine: true,
 	}
 	CredentialRevoked = &Refusal{
 		ID:    "TG-AUTH-016",
@@ -230,11 +223,12 @@ var (
 		Cure:  "Let it reconnect; if it repeats, use a client that heeds ApiVersions.",
 	}
 	APIVersionsVersion = &Refusal{
-		ID:    "TG-FRAME-008",
-		Kafka: kerr.UnsupportedVersion,
-		When:  "a version of ApiVersions that the gateway does not know",
-		Cause: "A newer client; it tries again with the version named in the answer (KIP-511).",
-		Cure:  "None.",
+		ID:      "TG-FRAME-008",
+		Kafka:   kerr.UnsupportedVersion,
+		When:    "a version of ApiVersions that the gateway does not know",
+		Cause:   "A newer client; it tries again with the version named in the answer (KIP-511).",
+		Cure:    "None.",
+		Routine: true,
 	}
 	ClientSoftware = &Refusal{
 		ID:    "TG-FRAME-009",
@@ -242,6 +236,18 @@ var (
 		When:  "a client software name or version with characters that are not allowed",
 		Cause: "ApiVersions v3 and later allow letters, digits, '.' and '-' (KIP-511).",
 		Cure:  "Correct the client library's software name.",
+	}
+	RequestTimeout = &Refusal{
+		ID:    "TG-FRAME-010",
+		When:  "a request that began and did not arrive in time",
+		Cause: "A very slow or broken network, or somebody who sends a byte now and then to hold a connection and its memory.",
+		Cure:  "Check the address in the log line; limits.requestTimeout sets the time.",
+	}
+	ClientStalled = &Refusal{
+		ID:    "TG-FRAME-011",
+		When:  "a client that takes nothing of its answer",
+		Cause: "A client that hangs or was stopped, or a network that carries nothing more; the broker connection behind the answer is others' too.",
+		Cure:  "Check what is at the address in the log line; limits.stallTimeout sets the time.",
 	}
 	GroupNotAuthorized = &Refusal{
 		ID:    "TG-GROUP-001",
@@ -264,26 +270,12 @@ var (
 		Cause: "FindCoordinator for share state, which is between brokers, or an unknown key type.",
 		Cure:  "A client bug, unless it is an inter-broker tool.",
 	}
-	SubscriptionInvalid = &Refusal{
-		ID:    "TG-GROUP-004",
-		Kafka: kerr.InvalidRequest,
-		When:  "a subscription or assignment that cannot be read",
-		Cause: "The metadata of a group of protocol type consumer does not follow Kafka's schema, so its topics cannot be mapped.",
-		Cure:  "Check the client library and its assignor.",
-	}
 	RegexInvalid = &Refusal{
 		ID:    "TG-GROUP-005",
 		Kafka: kerr.InvalidRegularExpression,
 		When:  "a subscription pattern that is not RE2",
 		Cause: "Look-around, back-references or a syntax error in SubscriptionPattern.",
 		Cure:  "Correct the pattern; RE2 syntax applies, as on a broker.",
-	}
-	ForeignTopicInGroup = &Refusal{
-		ID:    "TG-GROUP-006",
-		Kafka: kerr.InvalidRequest,
-		When:  "a topic in a kind of group that cannot hold it",
-		Cause: "A share group, or a group of the new protocol, with an alias topic of another cluster than the virtual cluster's home.",
-		Cure:  "Use a classic consumer group for that topic.",
 	}
 	ServerNameMissing = &Refusal{
 		ID:    "TG-LISTEN-001",
@@ -328,10 +320,11 @@ var (
 		Cure:  "Check the address in the log line; limits.handshakeTimeout sets the time.",
 	}
 	ClientGone = &Refusal{
-		ID:    "TG-LISTEN-008",
-		When:  "a connection that the client closed during the handshake",
-		Cause: "A TCP health check of a load balancer, a port scan, or a client that refused the gateway's certificate without an alert.",
-		Cure:  "None for health checks. Otherwise look at the client's log.",
+		ID:      "TG-LISTEN-008",
+		When:    "a connection that the client closed during the handshake",
+		Cause:   "A TCP health check of a load balancer, a port scan, or a client that refused the gateway's certificate without an alert.",
+		Cure:    "None for health checks. Otherwise look at the client's log.",
+		Routine: true,
 	}
 	ProxyHeaderInvalid = &Refusal{
 		ID:    "TG-LISTEN-009",
@@ -383,9 +376,9 @@ var (
 	}
 	VirtualClusterUnknown = &Refusal{
 		ID:    "TG-LISTEN-017",
-		When:  "a connection to the port of a virtual cluster that is not there",
-		Cause: "The listener's virtualCluster is one that no resource defines, or that was removed.",
-		Cure:  "Add the VirtualCluster, or remove the listener.",
+		When:  "a client of a virtual cluster that is not there",
+		Cause: "It was removed, or moved to another home, under the client's connection; or the virtualCluster of a port-routed listener is one that no resource defines.",
+		Cure:  "None when it was intended. Otherwise add the VirtualCluster, or remove the listener.",
 	}
 	BrokerWithoutPort = &Refusal{
 		ID:    "TG-LISTEN-018",
@@ -402,24 +395,11 @@ var (
 		Cure:  "Report the log line.",
 	}
 	Draining = &Refusal{
-		ID:    "TG-NODE-002",
-		When:  "a connection to a node that is being stopped",
-		Cause: "The node received SIGTERM and moves its clients off.",
-		Cure:  "None: clients reconnect to another node.",
-	}
-	QuotaExceeded = &Refusal{
-		ID:    "TG-NODE-003",
-		Kafka: kerr.ThrottlingQuotaExceeded,
-		When:  "a change of topics above the rate of the virtual cluster",
-		Cause: "The quota of topic mutations is spent; the client is told how long to wait.",
-		Cure:  "Create topics more slowly, or raise the quota.",
-	}
-	Misrouted = &Refusal{
-		ID:    "TG-NODE-004",
-		Kafka: kerr.RebootstrapRequired,
-		When:  "a client that meant another cluster or broker than it reached",
-		Cause: "ApiVersions v5 names cluster and node (KIP-1242), and they are not those of the host name: a stale DNS record or a load balancer that mixes hosts.",
-		Cure:  "None: the client starts over from bootstrap.servers.",
+		ID:      "TG-NODE-002",
+		When:    "a connection to a node that is being stopped",
+		Cause:   "The node received SIGTERM and moves its clients off.",
+		Cure:    "None: clients reconnect to another node.",
+		Routine: true,
 	}
 	SocketsExhausted = &Refusal{
 		ID:    "TG-NODE-005",
@@ -457,7 +437,7 @@ var (
 	}
 	ReplicaAssignment = &Refusal{
 		ID:    "TG-POLICY-005",
-		Kafka: kerr.InvalidReplicaAssignment,
+		Kafka: kerr.PolicyViolation,
 		When:  "an assignment of replicas by hand",
 		Cause: "Placement on the shared brokers is the operators' affair.",
 		Cure:  "Give a number of partitions and a replication factor instead.",
@@ -491,60 +471,12 @@ var (
 		Cure:  "Use an ordinary consumer; MirrorMaker is one.",
 	}
 	FetchSessionUnknown = &Refusal{
-		ID:    "TG-REQUEST-003",
-		Kafka: kerr.FetchSessionIDNotFound,
-		When:  "a fetch session that this connection does not hold",
-		Cause: "The client moved to another node, the session was dropped to make room, or somebody guesses ids: a session is valid only on the connection and for the principal that began it.",
-		Cure:  "None: the client begins a new session.",
-	}
-	FetchSessionEpoch = &Refusal{
-		ID:    "TG-REQUEST-004",
-		Kafka: kerr.InvalidFetchSessionEpoch,
-		When:  "a fetch whose session epoch is not the next",
-		Cause: "A request was lost or sent twice; a client bug otherwise.",
-		Cure:  "None: the client begins a new session.",
-	}
-	FetchSessionIDs = &Refusal{
-		ID:    "TG-REQUEST-005",
-		Kafka: kerr.FetchSessionTopicIDError,
-		When:  "a fetch session that changes between topic names and topic ids",
-		Cause: "The client learnt, or lost, topic ids in mid-session.",
-		Cure:  "None: the client begins a new session.",
-	}
-	NotLeader = &Refusal{
-		ID:    "TG-REQUEST-006",
-		Kafka: kerr.NotLeaderForPartition,
-		When:  "a partition that the addressed broker does not lead",
-		Cause: "The leader moved; the client's metadata is older.",
-		Cure:  "None: the client refreshes its metadata.",
-	}
-	RequiredAcks = &Refusal{
-		ID:    "TG-REQUEST-007",
-		Kafka: kerr.InvalidRequiredAcks,
-		When:  "a Produce with acks other than 0, 1 and -1",
-		Cause: "A client bug or setting.",
-		Cure:  "Set acks to 0, 1 or all.",
-	}
-	RecordInvalid = &Refusal{
-		ID:    "TG-REQUEST-008",
-		Kafka: kerr.InvalidRecord,
-		When:  "records that a broker would not take",
-		Cause: "Not exactly one record batch of magic 2 for the partition, or a batch whose header is out of bounds.",
-		Cure:  "Use a client of Kafka 0.11 or later.",
-	}
-	RecordCorrupt = &Refusal{
-		ID:    "TG-REQUEST-009",
-		Kafka: kerr.CorruptMessage,
-		When:  "a record batch that is cut off or damaged",
-		Cause: "The batch is shorter than its own length says.",
-		Cure:  "Check the client and the network between.",
-	}
-	RecordsTooLarge = &Refusal{
-		ID:    "TG-REQUEST-010",
-		Kafka: kerr.MessageTooLarge,
-		When:  "a record batch above what the topic takes",
-		Cause: "The batch is above max.message.bytes.",
-		Cure:  "Make batches smaller (batch.size, max.request.size) or raise max.message.bytes.",
+		ID:      "TG-REQUEST-003",
+		Kafka:   kerr.FetchSessionIDNotFound,
+		When:    "a fetch session that this connection does not hold",
+		Cause:   "The client moved to another node, the session was dropped to make room, or somebody guesses ids: a session is valid only on the connection and for the principal that began it.",
+		Cure:    "None: the client begins a new session.",
+		Routine: true,
 	}
 	EndpointType = &Refusal{
 		ID:    "TG-REQUEST-011",
@@ -552,6 +484,12 @@ var (
 		When:  "DescribeCluster for controllers",
 		Cause: "Controllers of the shared cluster are not shown; the client used bootstrap.controllers.",
 		Cure:  "Use bootstrap.servers.",
+	}
+	RefusedWithoutAcks = &Refusal{
+		ID:    "TG-REQUEST-012",
+		When:  "a Produce with acks=0 of which something was refused",
+		Cause: "With acks=0 there is no answer that could carry the code, so the connection is closed, as a broker does; a line before this one, or err, says what was refused.",
+		Cure:  "See to that refusal, or use acks=1 or all.",
 	}
 	TopicNotAuthorized = &Refusal{
 		ID:    "TG-TOPIC-001",
@@ -568,18 +506,12 @@ var (
 		Cure:  "Create the topic, or add AliasTopic and TopicGrant.",
 	}
 	TopicIDUnknown = &Refusal{
-		ID:    "TG-TOPIC-003",
-		Kafka: kerr.UnknownTopicID,
-		When:  "a topic id that does not exist in the virtual cluster",
-		Cause: "The topic was deleted or created anew, or its alias points elsewhere now; a zero id means the client asked before it had metadata.",
-		Cure:  "None: the client refreshes its metadata.",
-	}
-	TopicIDInconsistent = &Refusal{
-		ID:    "TG-TOPIC-004",
-		Kafka: kerr.InconsistentTopicID,
-		When:  "a topic id that is not the one of the topic's name",
-		Cause: "The topic was deleted and created anew while the client was at it.",
-		Cure:  "None: the client refreshes its metadata.",
+		ID:      "TG-TOPIC-003",
+		Kafka:   kerr.UnknownTopicID,
+		When:    "a topic id that does not exist in the virtual cluster",
+		Cause:   "The topic was deleted or created anew, or its alias points elsewhere now; a zero id means the client asked before it had metadata.",
+		Cure:    "None: the client refreshes its metadata.",
+		Routine: true,
 	}
 	TopicNameInvalid = &Refusal{
 		ID:    "TG-TOPIC-005",
@@ -616,13 +548,6 @@ var (
 		Cause: "The TopicGrant has access: read.",
 		Cure:  "Set access: read-write.",
 	}
-	PartitionUnknown = &Refusal{
-		ID:    "TG-TOPIC-010",
-		Kafka: kerr.UnknownTopicOrPartition,
-		When:  "a partition that the topic does not have",
-		Cause: "The client's metadata is older than the topic, or its partition number is wrong.",
-		Cure:  "None: the client refreshes its metadata.",
-	}
 	TransactionalIDNotAuthorized = &Refusal{
 		ID:    "TG-TXN-001",
 		Kafka: kerr.TransactionalIDAuthorizationFailed,
@@ -637,40 +562,13 @@ var (
 		Cause: "The batch's transactional bit is set and nothing says whose transaction it is, so no ACL could be checked.",
 		Cure:  "A client bug; report it.",
 	}
-	OutsideCluster = &Refusal{
-		ID:    "TG-TXN-003",
-		Kafka: kerr.TransactionAbortable,
-		When:  "a topic of another cluster in a transaction",
-		Cause: "A transaction lives on one upstream cluster, the virtual cluster's home; the topic is an alias of another one. The client aborts and goes on.",
-		Cure:  "Write that topic without a transaction, or by a producer of its own.",
-	}
-	OutsideClusterOldProduce = &Refusal{
-		ID:    "TG-TXN-004",
-		Kafka: kerr.InvalidTxnState,
-		When:  "a topic of another cluster in a transaction, by a client of Produce v10 or older",
-		Cause: "As TG-TXN-003, in the code that these clients take for abortable.",
-		Cure:  "Write that topic without a transaction, or by a producer of its own.",
-	}
-	OutsideClusterOldCommit = &Refusal{
-		ID:    "TG-TXN-005",
-		Kafka: kerr.GroupAuthorizationFailed,
-		When:  "offsets of a topic of another cluster in a transaction, by a client of TxnOffsetCommit v3 or older",
-		Cause: "As TG-TXN-003, in the code that these clients take for abortable.",
-		Cure:  "Commit those offsets outside the transaction.",
-	}
 	NotAttempted = &Refusal{
-		ID:    "TG-TXN-006",
-		Kafka: kerr.OperationNotAttempted,
-		When:  "a partition beside one that was refused",
-		Cause: "Partitions join a transaction all together or not at all; another partition of the same request was refused.",
-		Cure:  "See to the other partition.",
-	}
-	ProducerIDs = &Refusal{
-		ID:    "TG-TXN-007",
-		Kafka: kerr.CoordinatorNotAvailable,
-		When:  "a producer id, because the node may not issue any at present",
-		Cause: "The node holds no lease on a range of producer ids; it refuses rather than issue an id twice.",
-		Cure:  "Look for the lease in the node's log; clients try again by themselves.",
+		ID:      "TG-TXN-006",
+		Kafka:   kerr.OperationNotAttempted,
+		When:    "a partition beside one that was refused",
+		Cause:   "Partitions join a transaction all together or not at all; another partition of the same request was refused.",
+		Cure:    "See to the other partition.",
+		Routine: true,
 	}
 	ProducerIDNotAuthorized = &Refusal{
 		ID:    "TG-TXN-008",
@@ -679,40 +577,37 @@ var (
 		Cause: "Idempotent producers (the default since Kafka 3.0) need IDEMPOTENT_WRITE on the cluster or WRITE on any topic.",
 		Cure:  "Add an Acl that allows WRITE on a topic.",
 	}
-	TwoPhaseCommit = &Refusal{
-		ID:    "TG-TXN-009",
-		Kafka: kerr.TransactionalIDAuthorizationFailed,
-		When:  "a transaction under two-phase commit",
-		Cause: "KIP-939 is not offered: prepared transactions would outlive every limit of the shared cluster.",
-		Cure:  "Use ordinary transactions.",
-	}
 	BrokerUnavailable = &Refusal{
-		ID:    "TG-UPSTREAM-001",
-		Kafka: kerr.NotLeaderForPartition,
-		When:  "a request whose broker cannot be reached, before anything was sent to it",
-		Cause: "The broker is down, or the network to it. The client refreshes its metadata and tries again; nothing was written.",
-		Cure:  "See to the broker in the log line.",
+		ID:      "TG-UPSTREAM-001",
+		Kafka:   kerr.NotLeaderForPartition,
+		When:    "a request whose broker cannot be reached, before anything was sent to it",
+		Cause:   "The broker is down, or the network to it. The client refreshes its metadata and tries again; nothing was written.",
+		Cure:    "See to the broker in the log line.",
+		Routine: true,
 	}
 	LeaderUnavailable = &Refusal{
-		ID:    "TG-UPSTREAM-002",
-		Kafka: kerr.LeaderNotAvailable,
-		When:  "a partition without a leader",
-		Cause: "All its replicas are down, or an election is going on, or its cluster cannot be reached.",
-		Cure:  "See to the upstream cluster in the log line.",
+		ID:      "TG-UPSTREAM-002",
+		Kafka:   kerr.LeaderNotAvailable,
+		When:    "a partition without a leader",
+		Cause:   "All its replicas are down, or an election is going on, or its cluster cannot be reached.",
+		Cure:    "See to the upstream cluster in the log line.",
+		Routine: true,
 	}
 	CoordinatorUnavailable = &Refusal{
-		ID:    "TG-UPSTREAM-003",
-		Kafka: kerr.CoordinatorNotAvailable,
-		When:  "a coordinator that is not known at present",
-		Cause: "The upstream cluster loads or elects it, or cannot be reached.",
-		Cure:  "None for a moment; else see to the upstream cluster.",
+		ID:      "TG-UPSTREAM-003",
+		Kafka:   kerr.CoordinatorNotAvailable,
+		When:    "a coordinator that is not known at present",
+		Cause:   "The upstream cluster loads or elects it, or cannot be reached.",
+		Cure:    "None for a moment; else see to the upstream cluster.",
+		Routine: true,
 	}
 	CoordinatorLost = &Refusal{
-		ID:    "TG-UPSTREAM-004",
-		Kafka: kerr.NotCoordinator,
-		When:  "a request to a coordinator that moved or went away",
-		Cause: "The broker that coordinates the group or transaction is down or gave it up.",
-		Cure:  "None: the client looks for the new one.",
+		ID:      "TG-UPSTREAM-004",
+		Kafka:   kerr.NotCoordinator,
+		When:    "a request to a coordinator that moved or went away",
+		Cause:   "The broker that coordinates the group or transaction is down or gave it up.",
+		Cure:    "None: the client looks for the new one.",
+		Routine: true,
 	}
 	TimedOut = &Refusal{
 		ID:    "TG-UPSTREAM-005",
@@ -732,13 +627,6 @@ var (
 		When:  "an answer of a broker that cannot be read",
 		Cause: "A broker that speaks another schema than it announced, or a bug of the gateway.",
 		Cure:  "Report the log line with the broker's version.",
-	}
-	GatewayRefused = &Refusal{
-		ID:    "TG-UPSTREAM-008",
-		Kafka: kerr.ClusterAuthorizationFailed,
-		When:  "an operation for which the gateway itself lacks a right on the upstream cluster",
-		Cause: "The gateway's principal there may not do what the tenant may do here.",
-		Cure:  "Give the principal in the log line the right on the upstream cluster.",
 	}
 	LoginFailed = &Refusal{
 		ID:    "TG-UPSTREAM-009",
@@ -765,7 +653,6 @@ func All() []*Refusal {
 		QuotasReadOnly,
 		CredentialsReadOnly,
 		OperatorOnly,
-		DelegationTokensOff,
 		MechanismNotOffered,
 		BadCredentials,
 		SASLMalformed,
@@ -794,12 +681,12 @@ func All() []*Refusal {
 		VersionNotOffered,
 		APIVersionsVersion,
 		ClientSoftware,
+		RequestTimeout,
+		ClientStalled,
 		GroupNotAuthorized,
 		GroupInvalid,
 		CoordinatorKeyType,
-		SubscriptionInvalid,
 		RegexInvalid,
-		ForeignTopicInGroup,
 		ServerNameMissing,
 		ServerNameUnknown,
 		NoCertificate,
@@ -820,8 +707,6 @@ func All() []*Refusal {
 		BrokerWithoutPort,
 		Internal,
 		Draining,
-		QuotaExceeded,
-		Misrouted,
 		SocketsExhausted,
 		TopicCreationOff,
 		TooManyTopics,
@@ -833,33 +718,20 @@ func All() []*Refusal {
 		Invalid,
 		ReplicaFetch,
 		FetchSessionUnknown,
-		FetchSessionEpoch,
-		FetchSessionIDs,
-		NotLeader,
-		RequiredAcks,
-		RecordInvalid,
-		RecordCorrupt,
-		RecordsTooLarge,
 		EndpointType,
+		RefusedWithoutAcks,
 		TopicNotAuthorized,
 		TopicUnknown,
 		TopicIDUnknown,
-		TopicIDInconsistent,
 		TopicNameInvalid,
 		TopicExists,
 		AliasReadOnly,
 		GrantMissing,
 		GrantReadOnly,
-		PartitionUnknown,
 		TransactionalIDNotAuthorized,
 		IDMissing,
-		OutsideCluster,
-		OutsideClusterOldProduce,
-		OutsideClusterOldCommit,
 		NotAttempted,
-		ProducerIDs,
 		ProducerIDNotAuthorized,
-		TwoPhaseCommit,
 		BrokerUnavailable,
 		LeaderUnavailable,
 		CoordinatorUnavailable,
@@ -867,7 +739,6 @@ func All() []*Refusal {
 		TimedOut,
 		OutcomeUnknown,
 		AnswerInvalid,
-		GatewayRefused,
 		LoginFailed,
 		Busy,
 	}

@@ -33,6 +33,9 @@ type Refusal struct {
 	When  string      // what was refused, completing the sentence "Refused: …"
 	Cause string      // what is behind it, most likely first
 	Cure  string      // what the operator or the client's owner does about it
+	// Routine is what happens on any day, and what clients recover from by
+	// themselves: the line about it is for DEBUG.
+	Routine bool
 }
 
 // Error is the refusal as an operator reads it.

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 	"tollgate.internal/services/proxy/internal/wire"
@@ -193,7 +194,7 @@ func (s *Session) send(conn *upstream.Conn, h *header, request any, limit time.D
 		// The connection died since it was leased. Nothing of this request left.
 		s.up.Reset()
 		s.settle(1)
-		return fmt.Errorf("broker connection lost: %w", err)
+		return refusal.BrokerUnavailable.With(err)
 	}
 	if s.up.Len() >= gatherLimit {
 		return s.sendUp()
@@ -335,7 +336,7 @@ func (s *Session) produceAnswerSlow(h *header, req *produceRequest, frame []byte
 		}
 	}
 	if req.swallow {
-		s.fail(errors.New("a produce with acks=0 was refused by the broker"))
+		s.fail(refusal.RefusedWithoutAcks)
 		return nil
 	}
 	stripUnknownTags(resp)
@@ -366,7 +367,7 @@ func (s *Session) mapProduceResponse(t *view.Table, resp *kmsg.ProduceResponse) 
 			topic = t.Virtual(rt.Topic)
 		}
 		if topic == nil {
-			return nil, errors.New("answer names a topic that was not asked for")
+			return nil, errForeign
 		}
 		rt.Topic, rt.TopicID = topic.Name, topic.ID
 		for j := range rt.Partitions {
@@ -416,7 +417,7 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 	swallow := req.Acks == 0
 	t, err := s.vc.Fresh(ctx, time.Minute)
 	if err != nil {
-		return s.produceRefuseAll(req, resp, kerr.NotLeaderForPartition.Code, swallow)
+		return s.produceRefuseAll(req, resp, s.refused(refusal.BrokerUnavailable.With(err)), swallow)
 	}
 	if code := s.produceTxnCode(t, req); code != 0 {
 		return s.produceRefuseAll(req, resp, code, swallow)
@@ -448,7 +449,7 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 			s.vc.Home.MarkStale()
 			for _, rt := range req.Topics {
 				if topic, code := s.nameOrID(t, kmsg.ACLOperationWrite, req.Version >= 13, rt.Topic, rt.TopicID); code == 0 && topic != nil {
-					resp.Topics = append(resp.Topics, refusedProduce(rt, kerr.NotLeaderForPartition.Code))
+					resp.Topics = append(resp.Topics, refusedProduce(rt, s.refused(refusal.BrokerUnavailable.With(err))))
 				}
 			}
 		} else {
@@ -483,8 +484,11 @@ func (s *Session) produceTxnCode(t *view.Table, req *kmsg.ProduceRequest) int16 
 	for _, rt := range req.Topics {
 		for _, p := range rt.Partitions {
 			if len(p.Records) >= batchHeader && p.Records[batchAttributes+1]&batchTransactional != 0 {
-				if req.TransactionID == nil || !s.mayTxn(t, kmsg.ACLOperationWrite, *req.TransactionID) {
-					return kerr.TransactionalIDAuthorizationFailed.Code
+				if req.TransactionID == nil {
+					return s.refused(refusal.IDMissing)
+				}
+				if !s.mayTxn(t, kmsg.ACLOperationWrite, *req.TransactionID) {
+					return s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", *req.TransactionID)
 				}
 			}
 		}
@@ -520,7 +524,7 @@ func (s *Session) refusedWithoutAcks(resp *kmsg.ProduceResponse) error {
 	for _, rt := range resp.Topics {
 		for _, p := range rt.Partitions {
 			if p.ErrorCode != 0 {
-				return fmt.Errorf("refused with acks=0 (%w): %w", kerr.ErrorForCode(p.ErrorCode), errClose)
+				return refusal.RefusedWithoutAcks.With(kerr.ErrorForCode(p.ErrorCode))
 			}
 		}
 	}

@@ -3,14 +3,13 @@ package session
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 	"tollgate.internal/services/proxy/internal/wire"
@@ -288,7 +287,7 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 		s.mu.Lock()
 		s.fetch = fetchSession{}
 		s.mu.Unlock()
-		resp.ErrorCode = kerr.FetchSessionIDNotFound.Code
+		resp.ErrorCode = s.refused(refusal.FetchSessionUnknown)
 		return resp, nil
 	}
 	t, err := s.vc.Fresh(ctx, time.Minute)
@@ -301,8 +300,10 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 	forward.MaxBytes = min(req.MaxBytes, maxHeldAnswer)
 	for _, rt := range req.Topics {
 		var topic *view.Topic
-		code := kerr.NotLeaderForPartition.Code
-		if err == nil {
+		var code int16
+		if err != nil {
+			code = s.refused(refusal.BrokerUnavailable.With(err))
+		} else {
 			topic, code = s.nameOrID(t, kmsg.ACLOperationRead, req.Version >= 13, rt.Topic, rt.TopicID)
 		}
 		if code != 0 {
@@ -327,7 +328,7 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 		for _, ft := range forward.Topics {
 			topic := t.Virtual(ft.Topic)
 			ft.Topic, ft.TopicID = topic.Name, topic.ID
-			resp.Topics = append(resp.Topics, refusedFetch(ft, kerr.NotLeaderForPartition.Code))
+			resp.Topics = append(resp.Topics, refusedFetch(ft, s.refused(refusal.BrokerUnavailable.With(err))))
 		}
 		return resp, nil
 	}
@@ -363,7 +364,7 @@ func (s *Session) mapFetchResponse(t *view.Table, resp *kmsg.FetchResponse) erro
 			topic = t.VirtualByID(rt.TopicID)
 		}
 		if topic == nil {
-			return errors.New("answer names a topic that was not asked for")
+			return errForeign
 		}
 		rt.Topic, rt.TopicID = topic.Name, topic.ID
 		var bytes, records int64

@@ -3,7 +3,6 @@ package session
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 
 	"tollgate.internal/services/proxy/internal/netio"
@@ -59,7 +58,7 @@ func (s *Session) fetchAnswer(conn *upstream.Conn, r *netio.Reader, size int, p 
 	w.window()
 	if err := w.walk(); err != nil {
 		if w.begun {
-			s.fail(fmt.Errorf("Fetch answer: %w", err))
+			s.fail(brokenAnswer(err))
 		}
 		return err
 	}
@@ -254,7 +253,7 @@ func (w *fetchWalk) topic() error {
 		return w.c.Err
 	}
 	if a == nil {
-		return errors.New("it names a topic that was not asked for")
+		return errForeign
 	}
 	partitions, err := w.length()
 	if err != nil {

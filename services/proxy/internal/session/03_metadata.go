@@ -5,9 +5,9 @@ import (
 	"errors"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -80,14 +80,14 @@ func metadata(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, e
 		name := *rt.Topic
 		out := kmsg.NewMetadataResponseTopic()
 		out.Topic, out.AuthorizedOperations = rt.Topic, -2147483648
-		topic, code := s.topic(t, describe, name)
+		topic, why := s.lookUp(t, describe, name)
 		switch {
-		case code == kerr.UnknownTopicOrPartition.Code && !legalTopic(name):
-			out.ErrorCode = kerr.InvalidTopicException.Code
-		case code == kerr.UnknownTopicOrPartition.Code && (req.AllowAutoTopicCreation || req.Version < 4) && s.mayAutoCreate(t, name):
+		case why == refusal.TopicUnknown && !legalTopic(name):
+			out.ErrorCode = s.refused(refusal.TopicNameInvalid, "topic", name)
+		case why == refusal.TopicUnknown && (req.AllowAutoTopicCreation || req.Version < 4) && s.mayAutoCreate(t, name):
 			out.ErrorCode = s.autoCreate(ctx, t, name)
-		case code != 0:
-			out.ErrorCode = code
+		case why != nil:
+			out.ErrorCode = s.refusedTopic(why, describe, name)
 		default:
 			out = s.metadataTopic(t, topic, req)
 		}

@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -33,10 +33,10 @@ func offsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	}
 	t, err := s.table(ctx)
 	if err != nil {
-		return refuseAll(kerr.CoordinatorNotAvailable.Code)
+		return refuseAll(s.refused(refusal.CoordinatorUnavailable.With(err)))
 	}
 	if !s.mayGroup(t, kmsg.ACLOperationRead, req.Group) {
-		return refuseAll(kerr.GroupAuthorizationFailed.Code)
+		return refuseAll(s.refused(refusal.GroupNotAuthorized, "group", req.Group))
 	}
 	forward := *req
 	forward.Group, forward.Topics = group(t, req.Group), nil

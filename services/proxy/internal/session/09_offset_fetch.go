@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
@@ -40,10 +40,10 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 		refused[i].Group = g.Group
 		switch {
 		case err != nil:
-			refused[i].ErrorCode = kerr.CoordinatorNotAvailable.Code
+			refused[i].ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 			continue
 		case !s.mayGroup(t, kmsg.ACLOperationDescribe, g.Group):
-			refused[i].ErrorCode = kerr.GroupAuthorizationFailed.Code
+			refused[i].ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", g.Group)
 			continue
 		}
 		fg := g
@@ -51,10 +51,14 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 		if g.Topics != nil {
 			fg.Topics = []kmsg.OffsetFetchRequestGroupTopic{}
 			for _, gt := range g.Topics {
-				topic, code := s.nameOrID(t, kmsg.ACLOperationDescribe, req.Version >= 10, gt.Topic, gt.TopicID)
-				if code == kerr.UnknownTopicOrPartition.Code {
-					// A broker does not look whether the topic exists: no offset.
-					code = 0
+				var topic *view.Topic
+				var code int16
+				if req.Version >= 10 {
+					topic, code = s.topicByID(t, kmsg.ACLOperationDescribe, gt.TopicID)
+				} else if found, why := s.lookUp(t, kmsg.ACLOperationDescribe, gt.Topic); why == refusal.TopicNotAuthorized {
+					code = s.refusedTopic(why, kmsg.ACLOperationDescribe, gt.Topic)
+				} else {
+					topic = found // or none: a broker does not look whether the topic exists
 				}
 				if code == 0 && topic != nil {
 					gt.Topic, gt.TopicID = topic.Physical.Name, topic.Physical.ID
@@ -103,9 +107,12 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 			if !sent[i] {
 				continue
 			}
-			if code != 0 || k >= len(answers) {
-				refused[i].ErrorCode, refused[i].Topics = max(code, kerr.NotCoordinator.Code), nil
+			if code != 0 {
+				refused[i].ErrorCode, refused[i].Topics = code, nil
 				continue
+			}
+			if k >= len(answers) {
+				return nil, errForeign
 			}
 			a := answers[k]
 			k++

@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
@@ -29,13 +29,13 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		out[i].Key, out[i].NodeID, out[i].Port = key, -1, -1
 		switch {
 		case err != nil:
-			out[i].ErrorCode = kerr.CoordinatorNotAvailable.Code
+			out[i].ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		case req.CoordinatorType == 0 && !s.mayGroup(t, kmsg.ACLOperationDescribe, key):
-			out[i].ErrorCode = kerr.GroupAuthorizationFailed.Code
+			out[i].ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", key)
 		case req.CoordinatorType == 1 && !s.mayTxn(t, kmsg.ACLOperationDescribe, key):
-			out[i].ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
+			out[i].ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", key)
 		case req.CoordinatorType > 1 || req.CoordinatorType < 0:
-			out[i].ErrorCode = kerr.InvalidRequest.Code
+			out[i].ErrorCode = s.refused(refusal.CoordinatorKeyType.Errorf("type %d", req.CoordinatorType))
 		default:
 			sent = append(sent, i)
 			forward.CoordinatorKey = t.View.Prefix + key
@@ -50,7 +50,7 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		if err != nil {
 			s.vc.Home.MarkStale()
 			for _, i := range sent {
-				out[i].ErrorCode = kerr.CoordinatorNotAvailable.Code
+				out[i].ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 				out[i].ErrorMessage = stockText(out[i].ErrorCode)
 			}
 		} else {

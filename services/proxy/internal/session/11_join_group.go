@@ -4,9 +4,9 @@ import (
 	"context"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -22,11 +22,11 @@ func joinGroup(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, 
 	resp.Generation, resp.MemberID = -1, req.MemberID
 	t, err := s.table(ctx)
 	if err != nil {
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
 	if !s.mayGroup(t, kmsg.ACLOperationRead, req.Group) {
-		resp.ErrorCode = kerr.GroupAuthorizationFailed.Code
+		resp.ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", req.Group)
 		return resp, nil
 	}
 	req.Group = group(t, req.Group)

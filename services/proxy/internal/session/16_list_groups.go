@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -17,13 +17,13 @@ func listGroups(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 	resp := req.ResponseKind().(*kmsg.ListGroupsResponse)
 	t, err := s.table(ctx)
 	if err != nil {
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
 	up, err := s.request(ctx, upstream.Control, 0, req)
 	if err != nil {
 		s.vc.Home.MarkStale()
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
 	answer := up.(*kmsg.ListGroupsResponse)

@@ -4,8 +4,9 @@ import (
 	"context"
 	"slices"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // SaslHandshake (PROTOCOL.md §F1, §F3): the first step of logging in, and of
@@ -16,18 +17,18 @@ func saslHandshake(s *Session, _ context.Context, r kmsg.Request) (kmsg.Response
 	resp := req.ResponseKind().(*kmsg.SASLHandshakeResponse)
 	realm := s.vc.View().Realm
 	if s.phase == authenticated && (!s.client.SASL || req.Version == 0) {
-		resp.ErrorCode = kerr.IllegalSaslState.Code
+		resp.ErrorCode = s.refused(refusal.OutOfOrder)
 		return resp, nil
 	}
 	resp.SupportedMechanisms = realm.Mechanisms()
 	if !slices.Contains(resp.SupportedMechanisms, req.Mechanism) {
-		resp.ErrorCode = kerr.UnsupportedSaslMechanism.Code
-		s.closing = "SASL mechanism " + quote(req.Mechanism) + " is not offered"
+		s.closing = refusal.MechanismNotOffered.Errorf("%s is not among %q", quote(req.Mechanism), resp.SupportedMechanisms)
+		resp.ErrorCode = refusal.Code(s.closing)
 		return resp, nil
 	}
 	if s.phase == authenticated {
-		if code := s.mayReauthenticate(req.Mechanism); code != 0 {
-			resp.ErrorCode = code
+		if err := s.mayReauthenticate(req.Mechanism); err != nil {
+			resp.ErrorCode = s.refused(err)
 			return resp, nil
 		}
 	}

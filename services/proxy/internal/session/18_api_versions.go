@@ -4,8 +4,9 @@ import (
 	"context"
 	"regexp"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // ApiVersions (PROTOCOL.md §A2): one range per key for the whole virtual cluster,
@@ -18,7 +19,7 @@ func apiVersions(s *Session, _ context.Context, r kmsg.Request) (kmsg.Response, 
 	req := r.(*kmsg.ApiVersionsRequest)
 	resp := req.ResponseKind().(*kmsg.ApiVersionsResponse)
 	if req.Version >= 3 && (!software.MatchString(req.ClientSoftwareName) || !software.MatchString(req.ClientSoftwareVersion)) {
-		resp.ErrorCode = kerr.InvalidRequest.Code
+		resp.ErrorCode = s.refused(refusal.ClientSoftware, "software", quote(req.ClientSoftwareName), "software_version", quote(req.ClientSoftwareVersion))
 		return resp, nil
 	}
 	upstream := s.vc.Home.Versions()
@@ -62,7 +63,7 @@ func (s *Session) apiVersionsUnsupported(h header) error {
 	}
 	s.waitDrained()
 	resp := kmsg.NewPtrApiVersionsResponse()
-	resp.ErrorCode = kerr.UnsupportedVersion.Code
+	resp.ErrorCode = s.refused(refusal.APIVersionsVersion, "version", h.version)
 	k := kmsg.NewApiVersionsResponseApiKey()
 	e := entryOf(keyApiVersions)
 	k.ApiKey, k.MinVersion, k.MaxVersion = e.key, e.min, e.max

@@ -2,13 +2,13 @@ package session
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -16,34 +16,24 @@ import (
 // topics below its prefix on home, within the policy of the virtual cluster; a
 // partner's cannot create any.
 
-// refusalText is a code and a text for the tenant.
-type refusalText struct {
-	code int16
-	text string
-}
-
-func refuseWith(err *kerr.Error, format string, args ...any) *refusalText {
-	return &refusalText{err.Code, fmt.Sprintf(format, args...)}
-}
-
 // checkCreate judges one topic to be created and fills in the policy's defaults.
-func (s *Session) checkCreate(t *view.Table, rt *kmsg.CreateTopicsRequestTopic) *refusalText {
+func (s *Session) checkCreate(t *view.Table, rt *kmsg.CreateTopicsRequestTopic) error {
 	p := t.View.Spec.Topics
 	switch {
 	case !s.mayCluster(t, kmsg.ACLOperationCreate) && !s.mayTopic(t, kmsg.ACLOperationCreate, rt.Topic):
-		return refuseWith(kerr.TopicAuthorizationFailed, "%s", kerr.TopicAuthorizationFailed.Description)
+		return refusal.TopicNotAuthorized
 	case !t.View.Standard():
-		return refuseWith(kerr.PolicyViolation, "topics cannot be created in this virtual cluster: it has alias topics only, which are managed in the portal")
+		return refusal.TopicCreationOff.Tell("topics cannot be created in this virtual cluster: it has alias topics only, which are managed in the portal")
 	case !legalTopic(rt.Topic):
-		return refuseWith(kerr.InvalidTopicException, "topic name must be 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-', and not '.' or '..'")
+		return refusal.TopicNameInvalid.Tell("topic name must be 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-', and not '.' or '..'")
 	case len(t.View.Prefix)+len(rt.Topic) > 249:
-		return refuseWith(kerr.InvalidTopicException, "topic name is too long: at most %d characters in this virtual cluster", 249-len(t.View.Prefix))
+		return refusal.NameTooLong.Tell("topic name is too long: at most %d characters in this virtual cluster", 249-len(t.View.Prefix))
 	case len(rt.Topic) >= 2 && rt.Topic[:2] == "__":
-		return refuseWith(kerr.InvalidTopicException, "topic names that begin with '__' are reserved")
+		return refusal.TopicNameInvalid.Tell("topic names that begin with '__' are reserved")
 	case t.View.IsAlias(rt.Topic) || t.Topic(rt.Topic) != nil:
-		return refuseWith(kerr.TopicAlreadyExists, "topic '%s' already exists", rt.Topic)
+		return refusal.TopicExists.Tell("topic '%s' already exists", rt.Topic)
 	case len(rt.ReplicaAssignment) > 0:
-		return refuseWith(kerr.PolicyViolation, "replica assignments are the provider's choice: give a partition count and a replication factor, or -1")
+		return refusal.ReplicaAssignment.Tell("replica assignments are the provider's choice: give a partition count and a replication factor, or -1")
 	}
 	if rt.NumPartitions == -1 && p.DefaultPartitions > 0 {
 		rt.NumPartitions = p.DefaultPartitions
@@ -52,22 +42,22 @@ func (s *Session) checkCreate(t *view.Table, rt *kmsg.CreateTopicsRequestTopic) 
 		rt.ReplicationFactor = p.DefaultReplicationFactor
 	}
 	if most := s.maxPartitions(t); rt.NumPartitions > most {
-		return refuseWith(kerr.PolicyViolation, "%d partitions: at most %d are allowed for a topic", rt.NumPartitions, most)
+		return refusal.PartitionsOverLimit.Tell("%d partitions: at most %d are allowed for a topic", rt.NumPartitions, most)
 	}
 	low, high := max(p.MinReplicationFactor, 1), p.MaxReplicationFactor
 	if high == 0 {
 		high = 3
 	}
 	if rt.ReplicationFactor != -1 && (rt.ReplicationFactor < low || rt.ReplicationFactor > high) {
-		return refuseWith(kerr.PolicyViolation, "replication factor %d: %d to %d are allowed", rt.ReplicationFactor, low, high)
+		return refusal.ReplicationFactor.Tell("replication factor %d: %d to %d are allowed", rt.ReplicationFactor, low, high)
 	}
 	for _, c := range rt.Configs {
 		if !slices.Contains(configKeys(t), c.Name) {
-			return refuseWith(kerr.PolicyViolation, "config '%s' cannot be set; these can: %v", c.Name, configKeys(t))
+			return refusal.ConfigKey.Tell("config '%s' cannot be set; these can: %v", c.Name, configKeys(t))
 		}
 	}
 	if p.MaxTopics > 0 && s.ownTopics(t) >= p.MaxTopics {
-		return refuseWith(kerr.PolicyViolation, "the virtual cluster has its %d topics: delete one, or ask for more", p.MaxTopics)
+		return refusal.TooManyTopics.Tell("the virtual cluster has its %d topics: delete one, or ask for more", p.MaxTopics)
 	}
 	return nil
 }
@@ -91,9 +81,10 @@ func (s *Session) ownTopics(t *view.Table) (n int) {
 func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.CreateTopicsRequest)
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
-	refuse := func(name string, why *refusalText) {
+	refuse := func(name string, why error) {
 		out := kmsg.NewCreateTopicsResponseTopic()
-		out.Topic, out.ErrorCode, out.ErrorMessage = name, why.code, kmsg.StringPtr(why.text)
+		out.Topic = name
+		out.ErrorCode, out.ErrorMessage = s.refusedText(why, "topic", name)
 		out.NumPartitions, out.ReplicationFactor = -1, -1
 		resp.Topics = append(resp.Topics, out)
 	}
@@ -112,9 +103,9 @@ func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		done[rt.Topic] = true
 		switch {
 		case err != nil:
-			refuse(rt.Topic, refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))
+			refuse(rt.Topic, refusal.TimedOut.With(err))
 		case seen[rt.Topic] > 1:
-			refuse(rt.Topic, refuseWith(kerr.InvalidRequest, "Duplicate topic name."))
+			refuse(rt.Topic, refusal.Invalid.Tell("Duplicate topic name."))
 		default:
 			if why := s.checkCreate(t, &rt); why != nil {
 				refuse(rt.Topic, why)
@@ -130,7 +121,7 @@ func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), &forward)
 	if err != nil {
 		for _, rt := range forward.Topics {
-			refuse(rt.Topic[len(t.View.Prefix):], refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))
+			refuse(rt.Topic[len(t.View.Prefix):], refusal.TimedOut.With(err))
 		}
 		return resp, nil
 	}
@@ -155,7 +146,7 @@ func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		}
 		if !s.mayTopic(t, kmsg.ACLOperationDescribeConfigs, rt.Topic) {
 			rt.Configs, rt.NumPartitions, rt.ReplicationFactor = nil, -1, -1
-			rt.ConfigErrorCode = kerr.TopicAuthorizationFailed.Code
+			rt.ConfigErrorCode = s.refusedTopic(refusal.TopicNotAuthorized, kmsg.ACLOperationDescribeConfigs, rt.Topic)
 		}
 	}
 	answer.Topics = append(resp.Topics, answer.Topics...)
@@ -205,13 +196,13 @@ func (s *Session) autoCreate(ctx context.Context, t *view.Table, name string) in
 	rt := kmsg.NewCreateTopicsRequestTopic()
 	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, -1, -1
 	if why := s.checkCreate(t, &rt); why != nil {
-		return why.code
+		return s.refused(why, "topic", name)
 	}
 	rt.Topic = t.View.Prefix + name
 	req.Topics = append(req.Topics, rt)
 	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), req)
 	if err != nil {
-		return kerr.LeaderNotAvailable.Code
+		return s.refused(refusal.LeaderUnavailable.With(err), "topic", name)
 	}
 	answer := up.(*kmsg.CreateTopicsResponse)
 	s.awaitTopics(ctx, answer.Topics)
@@ -220,5 +211,5 @@ func (s *Session) autoCreate(ctx context.Context, t *view.Table, name string) in
 			return rt.ErrorCode
 		}
 	}
-	return kerr.LeaderNotAvailable.Code
+	return kerr.LeaderNotAvailable.Code // it is being created: the client asks again
 }

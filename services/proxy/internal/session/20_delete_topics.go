@@ -3,8 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // DeleteTopics: versions 1 to 6; by name, from 6 by name or id. Aliases stay: the
@@ -21,14 +22,10 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 			asked = append(asked, rt)
 		}
 	}
-	refuse := func(rt kmsg.DeleteTopicsRequestTopic, name *string, code int16, text string) {
+	refuse := func(rt kmsg.DeleteTopicsRequestTopic, name *string, why error) {
 		out := kmsg.NewDeleteTopicsResponseTopic()
-		out.Topic, out.TopicID, out.ErrorCode = name, rt.TopicID, code
-		if text != "" {
-			out.ErrorMessage = kmsg.StringPtr(text)
-		} else {
-			out.ErrorMessage = stockText(code)
-		}
+		out.Topic, out.TopicID = name, rt.TopicID
+		out.ErrorCode, out.ErrorMessage = s.refusedText(why)
 		resp.Topics = append(resp.Topics, out)
 	}
 	t, err := s.vc.Fresh(ctx, metadataAge)
@@ -36,11 +33,11 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	forward.Topics, forward.TopicNames = nil, nil
 	for _, rt := range asked {
 		if err != nil {
-			refuse(rt, rt.Topic, kerr.RequestTimedOut.Code, "")
+			refuse(rt, rt.Topic, refusal.TimedOut.With(err))
 			continue
 		}
 		if rt.Topic != nil && rt.TopicID != ([16]byte{}) {
-			refuse(rt, rt.Topic, kerr.InvalidRequest.Code, "Topic name and topic ID can not both be specified.")
+			refuse(rt, rt.Topic, refusal.Invalid.Tell("Topic name and topic ID can not both be specified."))
 			continue
 		}
 		name := ""
@@ -49,7 +46,7 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		} else if topic := t.TopicByID(rt.TopicID); topic != nil {
 			name = topic.Name
 		} else {
-			refuse(rt, nil, kerr.UnknownTopicID.Code, "")
+			refuse(rt, nil, refusal.TopicIDUnknown)
 			continue
 		}
 		topic := t.Topic(name)
@@ -59,11 +56,11 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		}
 		switch {
 		case !s.mayCluster(t, kmsg.ACLOperationDelete) && !s.mayTopic(t, kmsg.ACLOperationDelete, name):
-			refuse(rt, shown, kerr.TopicAuthorizationFailed.Code, "")
+			refuse(rt, shown, refusal.TopicNotAuthorized.Errorf("%s on topic %q", kmsg.ACLOperationDelete, name))
 		case topic == nil:
-			refuse(rt, shown, kerr.UnknownTopicOrPartition.Code, "")
+			refuse(rt, shown, refusal.TopicUnknown.Errorf("topic %q", name))
 		case topic.Alias:
-			refuse(rt, shown, kerr.TopicAuthorizationFailed.Code, "the topic is an alias: it is removed in the portal, and what it stands for is not deleted")
+			refuse(rt, shown, refusal.AliasReadOnly.Tell("the topic is an alias: it is removed in the portal, and what it stands for is not deleted"))
 		default:
 			ft := kmsg.NewDeleteTopicsRequestTopic()
 			ft.Topic = kmsg.StringPtr(topic.Physical.Name)
@@ -77,7 +74,7 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), &forward)
 	if err != nil {
 		for _, name := range forward.TopicNames {
-			refuse(kmsg.DeleteTopicsRequestTopic{}, kmsg.StringPtr(t.Virtual(name).Name), kerr.RequestTimedOut.Code, "")
+			refuse(kmsg.DeleteTopicsRequestTopic{}, kmsg.StringPtr(t.Virtual(name).Name), refusal.TimedOut.With(err))
 		}
 		return resp, nil
 	}

@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -40,7 +40,7 @@ func refusedDeleteRecords(q kmsg.DeleteRecordsRequestTopic, code int16) kmsg.Del
 func (s *Session) ownTopic(t *view.Table, op kmsg.ACLOperation, name string) (*view.Topic, int16) {
 	topic, code := s.topic(t, op, name)
 	if code == 0 && topic.Alias {
-		return nil, kerr.TopicAuthorizationFailed.Code
+		return nil, s.refused(refusal.AliasReadOnly, "topic", name)
 	}
 	return topic, code
 }

@@ -4,9 +4,9 @@ import (
 	"context"
 	"sync"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -18,18 +18,18 @@ func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
 	t, err := s.table(ctx)
 	if err != nil {
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
 	if req.TransactionalID == nil {
 		if !s.mayCluster(t, kmsg.ACLOperationIdempotentWrite) &&
 			!t.View.ACL.AllowedByType(s.principal, s.host, kmsg.ACLOperationWrite, kmsg.ACLResourceTypeTopic) {
-			resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+			resp.ErrorCode = s.refused(refusal.ProducerIDNotAuthorized)
 			return resp, nil
 		}
 	} else {
 		if !s.mayTxn(t, kmsg.ACLOperationWrite, *req.TransactionalID) {
-			resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
+			resp.ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", *req.TransactionalID)
 			return resp, nil
 		}
 		s.txn.reset(*req.TransactionalID)
@@ -38,7 +38,7 @@ func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 	up, err := s.request(ctx, upstream.Control, 0, req)
 	if err != nil {
 		s.vc.Home.MarkStale()
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
 	return up, nil

@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -30,10 +30,10 @@ func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 	same := func(code int16) func(string) int16 { return func(string) int16 { return code } }
 	t, err := s.table(ctx)
 	if err != nil {
-		return answerAll(same(kerr.CoordinatorNotAvailable.Code)), nil
+		return answerAll(same(s.refused(refusal.CoordinatorUnavailable.With(err)))), nil
 	}
 	if !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID) {
-		return answerAll(same(kerr.TransactionalIDAuthorizationFailed.Code)), nil
+		return answerAll(same(s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", req.TransactionalID))), nil
 	}
 	forward := *req
 	forward.TransactionalID, forward.Topics = t.View.Prefix+req.TransactionalID, nil
@@ -53,7 +53,7 @@ func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 			if code, ok := refused[topic]; ok {
 				return code
 			}
-			return kerr.OperationNotAttempted.Code
+			return s.refused(refusal.NotAttempted, "topic", topic)
 		}), nil
 	}
 	s.txn.note(req.TransactionalID, false)

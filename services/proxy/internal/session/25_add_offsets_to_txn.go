@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -16,14 +16,14 @@ func addOffsetsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	t, err := s.table(ctx)
 	switch {
 	case err != nil:
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	case !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID):
-		resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
+		resp.ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", req.TransactionalID)
 		return resp, nil
 	case !s.mayGroup(t, kmsg.ACLOperationRead, req.Group):
 		s.txn.note(req.TransactionalID, true)
-		resp.ErrorCode = kerr.GroupAuthorizationFailed.Code
+		resp.ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", req.Group)
 		return resp, nil
 	}
 	s.txn.note(req.TransactionalID, false)

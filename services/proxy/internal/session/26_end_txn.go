@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -17,11 +17,11 @@ func endTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, err
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
 	t, err := s.table(ctx)
 	if err != nil {
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
 	if !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID) {
-		resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
+		resp.ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", req.TransactionalID)
 		return resp, nil
 	}
 	if !req.Commit && s.txn.empty(req.TransactionalID) && req.Version < 5 {

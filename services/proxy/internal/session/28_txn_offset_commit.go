@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -33,11 +33,11 @@ func txnOffsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	t, err := s.table(ctx)
 	switch {
 	case err != nil:
-		return refuseAll(kerr.CoordinatorNotAvailable.Code)
+		return refuseAll(s.refused(refusal.CoordinatorUnavailable.With(err)))
 	case !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID):
-		return refuseAll(kerr.TransactionalIDAuthorizationFailed.Code)
+		return refuseAll(s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", req.TransactionalID))
 	case !s.mayGroup(t, kmsg.ACLOperationRead, req.Group):
-		return refuseAll(kerr.GroupAuthorizationFailed.Code)
+		return refuseAll(s.refused(refusal.GroupNotAuthorized, "group", req.Group))
 	}
 	forward := *req
 	forward.TransactionalID, forward.Group, forward.Topics = t.View.Prefix+req.TransactionalID, group(t, req.Group), nil

@@ -3,10 +3,10 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/pkg/acl"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // DescribeAcls: versions 1 to 3; answered from the virtual cluster's own bindings.
@@ -17,15 +17,15 @@ func describeACLs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	if err != nil {
 		return nil, err
 	}
-	refuse := func(code int16, text string) (kmsg.Response, error) {
-		resp.ErrorCode, resp.ErrorMessage = code, kmsg.StringPtr(text)
+	refuse := func(why error) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why)
 		return resp, nil
 	}
 	if !s.mayCluster(t, kmsg.ACLOperationDescribe) {
-		return refuse(kerr.ClusterAuthorizationFailed.Code, kerr.ClusterAuthorizationFailed.Description)
+		return refuse(refusal.ClusterNotAuthorized)
 	}
 	if !t.View.ACL.Enabled() {
-		return refuse(kerr.SecurityDisabled.Code, "No Authorizer is configured.")
+		return refuse(refusal.ACLsDisabled.Tell("No Authorizer is configured."))
 	}
 	for _, b := range t.View.ACL.Match(acl.Filter{
 		ResourceType: req.ResourceType, ResourceName: req.ResourceName, Pattern: req.ResourcePatternType,

@@ -3,8 +3,10 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
+	"tollgate.internal/services/proxy/internal/view"
 )
 
 // CreateAcls: versions 1 to 3; read-only while the resources come from files.
@@ -15,21 +17,22 @@ func createACLs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 	if err != nil {
 		return nil, err
 	}
-	code, text := s.aclChange(s.mayCluster(t, kmsg.ACLOperationAlter), t.View.ACL.Enabled())
+	code, text := s.refusedText(s.aclChange(t))
 	for range req.Creations {
 		out := kmsg.NewCreateACLsResponseResult()
-		out.ErrorCode, out.ErrorMessage = code, kmsg.StringPtr(text)
+		out.ErrorCode, out.ErrorMessage = code, text
 		resp.Results = append(resp.Results, out)
 	}
 	return resp, nil
 }
 
-func (s *Session) aclChange(may, enabled bool) (int16, string) {
+// aclChange is why ACLs are not changed.
+func (s *Session) aclChange(t *view.Table) error {
 	switch {
-	case !may:
-		return kerr.ClusterAuthorizationFailed.Code, kerr.ClusterAuthorizationFailed.Description
-	case !enabled:
-		return kerr.SecurityDisabled.Code, "No Authorizer is configured."
+	case !s.mayCluster(t, kmsg.ACLOperationAlter):
+		return refusal.ClusterNotAuthorized
+	case !t.View.ACL.Enabled():
+		return refusal.ACLsDisabled.Tell("No Authorizer is configured.")
 	}
-	return kerr.PolicyViolation.Code, readOnlyACLs
+	return refusal.ACLsReadOnly.Tell(readOnlyACLs)
 }

@@ -14,10 +14,10 @@ func deleteACLs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 	if err != nil {
 		return nil, err
 	}
-	code, text := s.aclChange(s.mayCluster(t, kmsg.ACLOperationAlter), t.View.ACL.Enabled())
+	code, text := s.refusedText(s.aclChange(t))
 	for range req.Filters {
 		out := kmsg.NewDeleteACLsResponseResult()
-		out.ErrorCode, out.ErrorMessage = code, kmsg.StringPtr(text)
+		out.ErrorCode, out.ErrorMessage = code, text
 		resp.Results = append(resp.Results, out)
 	}
 	return resp, nil

@@ -20,9 +20,9 @@ func describeConfigs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 			answered: func(a *kmsg.DescribeConfigsResponseResource) configResource {
 				return configResource{a.ResourceType, &a.ResourceName, &a.ErrorCode, &a.ErrorMessage}
 			},
-			refused: func(kind kmsg.ConfigResourceType, name string, why *refusalText) kmsg.DescribeConfigsResponseResource {
+			refused: func(kind kmsg.ConfigResourceType, name string, code int16, text *string) kmsg.DescribeConfigsResponseResource {
 				out := kmsg.NewDescribeConfigsResponseResource()
-				out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = kind, name, why.code, kmsg.StringPtr(why.text)
+				out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = kind, name, code, text
 				return out
 			},
 			mapped: func(a *kmsg.DescribeConfigsResponseResource) {

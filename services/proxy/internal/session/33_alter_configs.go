@@ -18,9 +18,9 @@ func alterConfigs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 			answered: func(a *kmsg.AlterConfigsResponseResource) configResource {
 				return configResource{a.ResourceType, &a.ResourceName, &a.ErrorCode, &a.ErrorMessage}
 			},
-			refused: func(kind kmsg.ConfigResourceType, name string, why *refusalText) kmsg.AlterConfigsResponseResource {
+			refused: func(kind kmsg.ConfigResourceType, name string, code int16, text *string) kmsg.AlterConfigsResponseResource {
 				out := kmsg.NewAlterConfigsResponseResource()
-				out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = kind, name, why.code, kmsg.StringPtr(why.text)
+				out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = kind, name, code, text
 				return out
 			},
 			changes: func(q kmsg.AlterConfigsRequestResource) (keys []string) {

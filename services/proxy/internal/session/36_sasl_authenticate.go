@@ -3,8 +3,6 @@ package session
 import (
 	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -12,15 +10,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/auth"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // SaslAuthenticate (PROTOCOL.md §F1–F5): one step of the mechanism. A refusal says
 // the same for every cause, after a delay that grows with failures.
 
-// refusedText is all a client learns, as a broker says it.
-const refusedText = "Authentication failed during authentication due to invalid credentials"
-
-var errUnjudged = errors.New("the credential could not be judged")
+// invalidCredentials is all a client learns, as a broker says it.
+const invalidCredentials = "Authentication failed during authentication due to invalid credentials"
 
 func quote(v string) string {
 	if len(v) > 64 {
@@ -33,18 +30,17 @@ func saslAuthenticate(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	req := r.(*kmsg.SASLAuthenticateRequest)
 	resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
 	if s.phase != handshaken {
-		resp.ErrorCode = kerr.IllegalSaslState.Code
-		resp.ErrorMessage = kmsg.StringPtr("SaslAuthenticate without SaslHandshake")
+		resp.ErrorCode, resp.ErrorMessage = s.refusedText(refusal.OutOfOrder.Tell("SaslAuthenticate without SaslHandshake"))
 		return resp, nil
 	}
 	server, err := s.saslStep(ctx, req.SASLAuthBytes)
-	if errors.Is(err, errUnjudged) {
+	if err != nil && !auth.Verdict(err) {
 		return nil, err
 	}
 	if err != nil {
 		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
-		resp.ErrorMessage = kmsg.StringPtr(refusedText)
-		s.closing = err.Error()
+		resp.ErrorMessage = kmsg.StringPtr(invalidCredentials)
+		s.closing = err
 		return resp, nil
 	}
 	resp.SASLAuthBytes = server
@@ -61,16 +57,14 @@ func (s *Session) saslStep(ctx context.Context, msg []byte) ([]byte, error) {
 	if err != nil {
 		claimed := s.exchange.Claimed()
 		s.exchange = nil
-		if _, refused := errors.AsType[*auth.Refusal](err); !refused {
-			// Nobody judged the credential: its issuer is down, say. Error 58
-			// would be final to a client; a closed connection is tried again.
-			return nil, fmt.Errorf("%w: %w", errUnjudged, err)
+		if !auth.Verdict(err) {
+			return nil, err
 		}
 		s.node.Backoff.Failed(s.client.Remote, s.vc.Name, claimed)
 		if err := s.pause(ctx, s.node.Backoff.Delay(s.client.Remote, s.vc.Name, claimed)); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("authentication refused: %w", err)
+		return nil, err
 	}
 	if !done {
 		return server, nil
@@ -78,7 +72,7 @@ func (s *Session) saslStep(ctx context.Context, msg []byte) ([]byte, error) {
 	id, claimed := s.exchange.Identity(), s.exchange.Claimed()
 	s.exchange = nil
 	if s.principal != "" && id.Principal != s.principal {
-		return nil, fmt.Errorf("re-authentication as %s on a session of %s", id.Principal, s.principal)
+		return nil, refusal.ReauthenticationMismatch.Errorf("as %s on a session of %s", id.Principal, s.principal)
 	}
 	s.node.Backoff.Succeeded(s.client.Remote, s.vc.Name, claimed)
 	s.becomes(id)
@@ -138,35 +132,44 @@ func (s *Session) expired() bool {
 }
 
 // mayReauthenticate refuses another mechanism and more than one login a second.
-func (s *Session) mayReauthenticate(mechanism string) int16 {
-	if mechanism != s.mechanism || time.Since(s.authenticatedAt) < time.Second {
-		return kerr.IllegalSaslState.Code
+func (s *Session) mayReauthenticate(mechanism string) error {
+	switch {
+	case mechanism != s.mechanism:
+		return refusal.OutOfOrder.Errorf("re-authentication by %s on a session of %s", mechanism, s.mechanism)
+	case time.Since(s.authenticatedAt) < time.Second:
+		return refusal.ReauthenticationTooSoon
 	}
-	return 0
+	return nil
 }
 
 // begin logs in who needs no SASL, and asks everybody else for it.
 func (s *Session) begin() error {
 	if s.vc.View().Suspended {
-		return fmt.Errorf("%w: tenant %s is suspended", errRevoked, s.vc.View().Tenant)
-	}
-	if s.client.SASL {
-		return nil
+		return refusal.TenantInactive.Errorf("tenant %s is suspended", s.vc.View().Tenant)
 	}
 	realm := s.vc.View().Realm
+	if s.client.SASL {
+		if len(realm.Mechanisms()) == 0 {
+			return refusal.ProtocolNotOffered.Errorf("the listener expects SASL, and the virtual cluster has no mechanism")
+		}
+		return nil
+	}
 	if s.client.TLS != nil {
 		if chain := s.client.TLS.ConnectionState().PeerCertificates; len(chain) > 0 {
 			id, err := realm.FromCertificate(chain)
 			if err != nil {
-				return fmt.Errorf("client certificate: %w", err)
+				return err
 			}
 			s.becomes(id)
 			return nil
 		}
 	}
 	id, ok := realm.Anonymous()
-	if !ok {
-		return errors.New("no client certificate, and anonymous clients are not admitted")
+	switch {
+	case !ok && realm.ClientCAs() != nil:
+		return refusal.CertificateMissing
+	case !ok:
+		return refusal.ProtocolNotOffered.Errorf("the listener has no SASL, and the virtual cluster offers nothing else")
 	}
 	s.becomes(id)
 	return nil

@@ -3,17 +3,19 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // CreatePartitions: versions 0 to 3.
 func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.CreatePartitionsRequest)
 	resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
-	refuse := func(name string, why *refusalText) {
+	refuse := func(name string, why error) {
 		out := kmsg.NewCreatePartitionsResponseTopic()
-		out.Topic, out.ErrorCode, out.ErrorMessage = name, why.code, kmsg.StringPtr(why.text)
+		out.Topic = name
+		out.ErrorCode, out.ErrorMessage = s.refusedText(why, "topic", name)
 		resp.Topics = append(resp.Topics, out)
 	}
 	t, err := s.vc.Fresh(ctx, metadataAge)
@@ -21,19 +23,19 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	forward.Topics = nil
 	for _, rt := range req.Topics {
 		if err != nil {
-			refuse(rt.Topic, refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))
+			refuse(rt.Topic, refusal.TimedOut.With(err))
 			continue
 		}
-		topic, code := s.topic(t, kmsg.ACLOperationAlter, rt.Topic)
+		topic, why := s.lookUp(t, kmsg.ACLOperationAlter, rt.Topic)
 		switch {
-		case code != 0:
-			refuse(rt.Topic, &refusalText{code, *stockText(code)})
+		case why != nil:
+			refuse(rt.Topic, why)
 		case topic.Alias:
-			refuse(rt.Topic, refuseWith(kerr.TopicAuthorizationFailed, "the topic is an alias: its partitions belong to the topic it stands for"))
+			refuse(rt.Topic, refusal.AliasReadOnly.Tell("the topic is an alias: its partitions belong to the topic it stands for"))
 		case len(rt.Assignment) > 0:
-			refuse(rt.Topic, refuseWith(kerr.PolicyViolation, "replica assignments are the provider's choice: give a partition count only"))
+			refuse(rt.Topic, refusal.ReplicaAssignment.Tell("replica assignments are the provider's choice: give a partition count only"))
 		case rt.Count > s.maxPartitions(t):
-			refuse(rt.Topic, refuseWith(kerr.PolicyViolation, "%d partitions: at most %d are allowed for a topic", rt.Count, s.maxPartitions(t)))
+			refuse(rt.Topic, refusal.PartitionsOverLimit.Tell("%d partitions: at most %d are allowed for a topic", rt.Count, s.maxPartitions(t)))
 		default:
 			rt.Topic = topic.Physical.Name
 			forward.Topics = append(forward.Topics, rt)
@@ -45,7 +47,7 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), &forward)
 	if err != nil {
 		for _, rt := range forward.Topics {
-			refuse(t.Virtual(rt.Topic).Name, refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description))
+			refuse(t.Virtual(rt.Topic).Name, refusal.TimedOut.With(err))
 		}
 		return resp, nil
 	}

@@ -20,9 +20,9 @@ func incrementalAlterConfigs(s *Session, ctx context.Context, r kmsg.Request) (k
 			answered: func(a *kmsg.IncrementalAlterConfigsResponseResource) configResource {
 				return configResource{a.ResourceType, &a.ResourceName, &a.ErrorCode, &a.ErrorMessage}
 			},
-			refused: func(kind kmsg.ConfigResourceType, name string, why *refusalText) kmsg.IncrementalAlterConfigsResponseResource {
+			refused: func(kind kmsg.ConfigResourceType, name string, code int16, text *string) kmsg.IncrementalAlterConfigsResponseResource {
 				out := kmsg.NewIncrementalAlterConfigsResponseResource()
-				out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = kind, name, why.code, kmsg.StringPtr(why.text)
+				out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = kind, name, code, text
 				return out
 			},
 			changes: func(q kmsg.IncrementalAlterConfigsRequestResource) (keys []string) {

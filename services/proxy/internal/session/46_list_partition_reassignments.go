@@ -3,8 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // ListPartitionReassignments: version 0. kafka-topics --describe asks for it;
@@ -16,7 +17,7 @@ func listPartitionReassignments(s *Session, ctx context.Context, r kmsg.Request)
 		return nil, err
 	}
 	if !s.mayCluster(t, kmsg.ACLOperationDescribe) {
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		resp.ErrorCode = s.refused(refusal.ClusterNotAuthorized)
 		resp.ErrorMessage = stockText(resp.ErrorCode)
 	}
 	return resp, nil

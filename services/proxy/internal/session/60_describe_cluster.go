@@ -3,8 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // DescribeCluster: versions 0 to 2; endpoint type 2 (controllers) is not for
@@ -18,7 +19,7 @@ func describeCluster(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	}
 	resp.EndpointType = req.EndpointType
 	if req.Version >= 1 && req.EndpointType != 1 {
-		resp.ErrorCode = kerr.MismatchedEndpointType.Code
+		resp.ErrorCode = s.refused(refusal.EndpointType)
 		resp.ErrorMessage = stockText(resp.ErrorCode)
 		return resp, nil
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"strings"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -25,9 +25,9 @@ func describeTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg
 	for _, id := range req.TransactionalIDs {
 		switch {
 		case err != nil:
-			refuse(id, kerr.CoordinatorNotAvailable.Code)
+			refuse(id, s.refused(refusal.CoordinatorUnavailable.With(err)))
 		case !s.mayTxn(t, kmsg.ACLOperationDescribe, id):
-			refuse(id, kerr.TransactionalIDAuthorizationFailed.Code)
+			refuse(id, s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", id))
 		default:
 			forward.TransactionalIDs = append(forward.TransactionalIDs, t.View.Prefix+id)
 		}

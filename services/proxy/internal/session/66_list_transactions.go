@@ -5,9 +5,9 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -18,13 +18,13 @@ func listTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	resp := req.ResponseKind().(*kmsg.ListTransactionsResponse)
 	t, err := s.table(ctx)
 	if err != nil {
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
 	var pattern *regexp.Regexp
 	if p := req.TransactionalIDPattern; p != nil && *p != "" {
 		if pattern, err = regexp.Compile("^(?:" + *p + ")$"); err != nil {
-			resp.ErrorCode = kerr.InvalidRegularExpression.Code
+			resp.ErrorCode = s.refused(refusal.RegexInvalid.With(err))
 			return resp, nil
 		}
 	}
@@ -32,7 +32,7 @@ func listTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	up, err := s.request(ctx, upstream.Control, 0, req)
 	if err != nil {
 		s.vc.Home.MarkStale()
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
 	answer := up.(*kmsg.ListTransactionsResponse)

@@ -4,9 +4,9 @@ import (
 	"context"
 	"regexp"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -16,16 +16,16 @@ import (
 func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.ConsumerGroupHeartbeatRequest)
 	resp := req.ResponseKind().(*kmsg.ConsumerGroupHeartbeatResponse)
-	refuse := func(err *kerr.Error) (kmsg.Response, error) {
-		resp.ErrorCode, resp.ErrorMessage = err.Code, kmsg.StringPtr(err.Description)
+	refuse := func(why error, args ...any) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why, args...)
 		return resp, nil
 	}
 	t, err := s.table(ctx)
 	if err != nil {
-		return refuse(kerr.CoordinatorNotAvailable)
+		return refuse(refusal.CoordinatorUnavailable.With(err))
 	}
 	if !s.mayGroup(t, kmsg.ACLOperationRead, req.Group) {
-		return refuse(kerr.GroupAuthorizationFailed)
+		return refuse(refusal.GroupNotAuthorized, "group", req.Group)
 	}
 	key := req.Group + "\x00" + req.MemberID
 	if req.SubscribedTopicRegex != nil {
@@ -33,7 +33,7 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 		if *req.SubscribedTopicRegex != "" {
 			re, err := regexp.Compile("^(?:" + *req.SubscribedTopicRegex + ")$")
 			if err != nil {
-				return refuse(kerr.InvalidRegularExpression)
+				return refuse(refusal.RegexInvalid.With(err))
 			}
 			s.regex.set(key, re)
 		}
@@ -41,7 +41,7 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 	}
 	for i, name := range req.SubscribedTopicNames {
 		if !s.mayTopic(t, kmsg.ACLOperationDescribe, name) {
-			return refuse(kerr.TopicAuthorizationFailed)
+			return refuse(refusal.TopicNotAuthorized, "topic", name)
 		}
 		req.SubscribedTopicNames[i], _ = toPhysical(t)(name)
 	}

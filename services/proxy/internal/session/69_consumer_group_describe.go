@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -42,7 +42,7 @@ func consumerGroupDescribe(s *Session, ctx context.Context, r kmsg.Request) (kms
 					m.TargetAssignment.TopicPartitions = s.describedPartitions(t, m.TargetAssignment.TopicPartitions, &seen)
 				}
 				if !seen {
-					return kerr.TopicAuthorizationFailed.Code
+					return s.refused(refusal.TopicNotAuthorized, "group", g.Group)
 				}
 				return 0
 			},

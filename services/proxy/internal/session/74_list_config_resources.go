@@ -4,8 +4,9 @@ import (
 	"context"
 	"slices"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // ListConfigResources: versions 0 to 1; a broker would list every topic there is.
@@ -18,7 +19,7 @@ func listConfigResources(s *Session, ctx context.Context, r kmsg.Request) (kmsg.
 		return nil, err
 	}
 	if !s.mayCluster(t, kmsg.ACLOperationDescribeConfigs) {
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		resp.ErrorCode = s.refused(refusal.ClusterNotAuthorized)
 		return resp, nil
 	}
 	topics := int8(kmsg.ConfigResourceTypeTopic)

@@ -1,10 +1,10 @@
 package session
 
 import (
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/meter"
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -85,27 +85,42 @@ func (s *Session) mayCluster(t *view.Table, op kmsg.ACLOperation) bool {
 }
 
 // topic resolves a virtual name for op: the topic, or the code a broker answers.
-// The refusal comes first: a name that may not be seen looks the same whether it
-// exists or not.
 func (s *Session) topic(t *view.Table, op kmsg.ACLOperation, name string) (*view.Topic, int16) {
-	if !s.mayTopic(t, op, name) {
-		return nil, kerr.TopicAuthorizationFailed.Code
-	}
-	topic := t.Topic(name)
-	if topic == nil {
-		return nil, kerr.UnknownTopicOrPartition.Code
-	}
-	if topic.Alias && !topic.Writable && op == kmsg.ACLOperationWrite {
-		return nil, kerr.TopicAuthorizationFailed.Code
+	topic, why := s.lookUp(t, op, name)
+	if why != nil {
+		return nil, s.refusedTopic(why, op, name)
 	}
 	return topic, 0
+}
+
+// lookUp is topic for those who may yet do without it: nothing is logged. The
+// refusal comes first: a name that may not be seen looks the same whether it
+// exists or not.
+func (s *Session) lookUp(t *view.Table, op kmsg.ACLOperation, name string) (*view.Topic, *refusal.Refusal) {
+	if !s.mayTopic(t, op, name) {
+		return nil, refusal.TopicNotAuthorized
+	}
+	topic := t.Topic(name)
+	switch {
+	case topic == nil && t.View.Ungranted(name):
+		return nil, refusal.GrantMissing
+	case topic == nil:
+		return nil, refusal.TopicUnknown
+	case topic.Alias && !topic.Writable && op == kmsg.ACLOperationWrite:
+		return nil, refusal.GrantReadOnly
+	}
+	return topic, nil
+}
+
+func (s *Session) refusedTopic(why *refusal.Refusal, op kmsg.ACLOperation, name string) int16 {
+	return s.refused(why, "topic", name, "operation", op.String())
 }
 
 // topicByID is topic for a virtual id; an unknown id has no name to judge.
 func (s *Session) topicByID(t *view.Table, op kmsg.ACLOperation, id [16]byte) (*view.Topic, int16) {
 	topic := t.TopicByID(id)
 	if topic == nil {
-		return nil, kerr.UnknownTopicID.Code
+		return nil, s.refused(refusal.TopicIDUnknown)
 	}
 	_, code := s.topic(t, op, topic.Name)
 	return topic, code

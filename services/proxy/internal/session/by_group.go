@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
@@ -33,9 +33,9 @@ func askCoordinator[R kmsg.Response, Q, A any](s *Session, ctx context.Context, 
 		name := *k.asked(&q)
 		switch {
 		case err != nil:
-			refused = append(refused, k.refused(q, kerr.CoordinatorNotAvailable.Code))
+			refused = append(refused, k.refused(q, s.refused(refusal.CoordinatorUnavailable.With(err))))
 		case !s.mayGroup(t, k.op, name):
-			refused = append(refused, k.refused(q, kerr.GroupAuthorizationFailed.Code))
+			refused = append(refused, k.refused(q, s.refused(refusal.GroupNotAuthorized, "group", name, "operation", k.op.String())))
 		default:
 			accepted[group(t, name)] = q
 			*k.asked(&q) = group(t, name)

@@ -5,10 +5,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
@@ -42,7 +42,7 @@ type configResource struct {
 type byResource[Q, A any] struct {
 	asked    func(*Q) configResource
 	answered func(*A) configResource
-	refused  func(kind kmsg.ConfigResourceType, name string, why *refusalText) A
+	refused  func(kind kmsg.ConfigResourceType, name string, code int16, text *string) A
 	changes  func(Q) []string // the config keys that would change; nil: the request only describes
 	mapped   func(*A)         // what else is to be rewritten in an answer; nil: nothing
 }
@@ -56,20 +56,26 @@ func askOwner[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req km
 		name string // on home
 	}
 	var refused []A
+	refuse := func(kind kmsg.ConfigResourceType, name string, why error) {
+		code, text := s.refusedText(why, "resource_type", kind.String(), "resource", name)
+		refused = append(refused, k.refused(kind, name, code, text))
+	}
 	var forward []Q
 	virtual := make(map[owned]string)
 	for _, q := range *resources {
 		rr := k.asked(&q)
 		name, physical := *rr.name, ""
-		why := refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description)
-		if err == nil {
+		var why error
+		if err != nil {
+			why = refusal.TimedOut.With(err)
+		} else {
 			physical, why = s.configOwner(t, rr.kind, name, k.changes != nil)
 		}
 		if why == nil && k.changes != nil {
 			why = mayChange(t, rr.kind, k.changes(q))
 		}
 		if why != nil {
-			refused = append(refused, k.refused(rr.kind, name, why))
+			refuse(rr.kind, name, why)
 			continue
 		}
 		virtual[owned{rr.kind, physical}] = name
@@ -92,7 +98,7 @@ func askOwner[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req km
 	if err != nil {
 		for _, q := range forward {
 			rr := k.asked(&q)
-			refused = append(refused, k.refused(rr.kind, virtual[owned{rr.kind, *rr.name}], refuseWith(kerr.RequestTimedOut, "%s", kerr.RequestTimedOut.Description)))
+			refuse(rr.kind, virtual[owned{rr.kind, *rr.name}], refusal.TimedOut.With(err))
 		}
 		*answers(resp) = refused
 		return resp, nil
@@ -119,39 +125,39 @@ func askOwner[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req km
 
 // configOwner resolves a TOPIC or GROUP config resource to its name on home.
 // Brokers, their loggers and client metrics are the provider's: refused.
-func (s *Session) configOwner(t *view.Table, kind kmsg.ConfigResourceType, name string, write bool) (physical string, why *refusalText) {
+func (s *Session) configOwner(t *view.Table, kind kmsg.ConfigResourceType, name string, write bool) (physical string, why error) {
 	op, verb := kmsg.ACLOperationDescribeConfigs, "describe"
 	if write {
 		op, verb = kmsg.ACLOperationAlterConfigs, "alter"
 	}
 	switch kind {
 	case kmsg.ConfigResourceTypeTopic:
-		topic, code := s.topic(t, op, name)
-		if code != 0 {
-			return "", &refusalText{code, *stockText(code)}
+		topic, why := s.lookUp(t, op, name)
+		if why != nil {
+			return "", why.Errorf("%s on topic %q", op, name)
 		}
 		if topic.Alias && write {
-			return "", refuseWith(kerr.TopicAuthorizationFailed, "the topic is an alias: its configs belong to the topic it stands for")
+			return "", refusal.AliasReadOnly.Tell("the topic is an alias: its configs belong to the topic it stands for")
 		}
 		return topic.Physical.Name, nil
 	case kmsg.ConfigResourceTypeGroupConfig:
 		if !s.mayGroup(t, op, name) {
-			return "", &refusalText{kerr.GroupAuthorizationFailed.Code, *stockText(kerr.GroupAuthorizationFailed.Code)}
+			return "", refusal.GroupNotAuthorized.Errorf("%s on group %q", op, name)
 		}
 		return group(t, name), nil
 	}
-	return "", refuseWith(kerr.ClusterAuthorizationFailed, "brokers belong to the provider: tenants cannot %s their configs", verb)
+	return "", refusal.OperatorOnly.Tell("brokers belong to the provider: tenants cannot %s their configs", verb)
 }
 
 // mayChange refuses config keys that the policy does not name.
-func mayChange(t *view.Table, kind kmsg.ConfigResourceType, keys []string) *refusalText {
+func mayChange(t *view.Table, kind kmsg.ConfigResourceType, keys []string) error {
 	allowed := configKeys(t)
 	if kind == kmsg.ConfigResourceTypeGroupConfig {
 		allowed = groupConfigKeys
 	}
 	for _, key := range keys {
 		if !slices.Contains(allowed, key) {
-			return refuseWith(kerr.PolicyViolation, "config '%s' cannot be set; these can: %v", key, allowed)
+			return refusal.ConfigKey.Tell("config '%s' cannot be set; these can: %v", key, allowed)
 		}
 	}
 	return nil

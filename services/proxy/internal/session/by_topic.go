@@ -4,9 +4,9 @@ import (
 	"context"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
@@ -34,8 +34,10 @@ func askLeader[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req k
 	var accepted, forward []Q
 	for _, q := range *topics {
 		var topic *view.Topic
-		code := kerr.NotLeaderForPartition.Code
-		if err == nil {
+		var code int16
+		if err != nil {
+			code = s.refused(refusal.BrokerUnavailable.With(err))
+		} else {
 			topic, code = k.judge(t, *k.asked(&q))
 		}
 		if code != 0 {
@@ -55,8 +57,9 @@ func askLeader[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req k
 	up, err := s.request(ctx, upstream.Control, k.limit, req)
 	if err != nil {
 		s.vc.Home.MarkStale()
+		code := s.refused(refusal.BrokerUnavailable.With(err))
 		for _, q := range accepted {
-			refused = append(refused, k.refused(q, kerr.NotLeaderForPartition.Code))
+			refused = append(refused, k.refused(q, code))
 		}
 		*answers(resp) = refused
 		return resp, nil

@@ -2,12 +2,12 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -62,7 +62,7 @@ func (s *Session) sendUp() error {
 	c := s.lease
 	s.mu.Unlock()
 	if c == nil {
-		return errors.New("broker connection lost with requests unsent")
+		return refusal.BrokerUnavailable.Errorf("the connection was lost with requests unsent")
 	}
 	return s.up.Write(c)
 }
@@ -117,7 +117,7 @@ func (k *hotSink) Answer(c *upstream.Conn, r *netio.Reader, size int, p *upstrea
 			s.down.Rewind(before)
 			s.log.Error("answer could not be mapped", "request", e.name, "version", p.Version, "err", err)
 		}
-		return fmt.Errorf("%s answer: %w", e.name, err)
+		return brokenAnswer(fmt.Errorf("%s v%d: %w", e.name, p.Version, err))
 	}
 	s.answers++
 	return nil
@@ -164,7 +164,7 @@ func (s *Session) writeDown(c *upstream.Conn) {
 func (k *hotSink) Lost(c *upstream.Conn, p *upstream.Pending, err error) {
 	s := (*Session)(k)
 	s.writeDown(c)
-	s.fail(fmt.Errorf("broker connection lost with requests in flight: %w", err))
+	s.fail(brokenAnswer(err))
 	n := s.answers + 1
 	s.answers = 0
 	s.settle(n)

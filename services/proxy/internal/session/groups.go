@@ -5,9 +5,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 	"tollgate.internal/services/proxy/internal/wire"
@@ -27,7 +27,7 @@ func (s *Session) coordinator(ctx context.Context, class upstream.Class, limit t
 	resp, err := s.request(ctx, class, limit, req)
 	if err != nil {
 		s.vc.Home.MarkStale()
-		return nil, kerr.NotCoordinator.Code
+		return nil, s.refused(refusal.CoordinatorLost.With(err))
 	}
 	return resp, 0
 }

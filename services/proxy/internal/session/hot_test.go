@@ -22,6 +22,7 @@ import (
 	"tollgate.internal/services/proxy/internal/auth"
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
@@ -220,7 +221,7 @@ func newHotSession(t *testing.T, b *hotBroker) *hotSession {
 	}
 	sock := netio.New(server)
 	node := &Node{
-		Log: slog.New(slog.DiscardHandler), Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
+		Log: slog.New(slog.DiscardHandler), Refusals: refusal.NewNotes(slog.New(slog.DiscardHandler)), Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
 		Requests: netio.NewBudget(1 << 30), Answers: netio.NewBudget(1 << 30), MaxFrameBytes: 100 << 20,
 	}
 	s := New(node, &Client{

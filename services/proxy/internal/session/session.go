@@ -31,6 +31,7 @@ import (
 	"tollgate.internal/services/proxy/internal/auth"
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 	"tollgate.internal/services/proxy/internal/wire"
@@ -50,9 +51,11 @@ type Node struct {
 	Requests      *netio.Budget // memory for request frames larger than netio.BaseSize
 	Answers       *netio.Budget // memory for answers that cannot pass on piece by piece
 	MaxFrameBytes int32
-	FrameTimeout  time.Duration                                       // for a frame to arrive once it has begun
-	WriteStall    time.Duration                                       // for a client to take some of an answer
-	Observe       func(key int16, outcome string, took time.Duration) // nil: not measured
+	FrameTimeout  time.Duration // for a frame to arrive once it has begun
+	WriteStall    time.Duration // for a client to take some of an answer
+	Refusals      *refusal.Notes
+	Refused       func(*refusal.Refusal)                               // nil: not counted
+	Observe       func(key int16, outcome Outcome, took time.Duration) // nil: not measured; allocates nothing
 }
 
 // Client is an accepted connection whose TLS handshake is done.
@@ -84,13 +87,14 @@ type Session struct {
 
 	authenticatedAt  time.Time
 	reauthenticateBy time.Time // KIP-368; zero: never
-	closing          string    // why the connection is closed after the answer
+	closing          error     // why the connection is closed after the answer
 	host             string    // the client's address, as ACLs know it
 
 	up        wire.Splice // requests gathered for the leased connection; the reading goroutine's
 	upSent    bool        // the lease behind up is known to be alive
 	header    header      // of the request being taken
 	scratch   []byte
+	outcome   Outcome // of that request
 	access    accessCache
 	fetch     fetchSession
 	txn       transactions
@@ -121,7 +125,6 @@ type endReason struct{ err error }
 
 // Errors that end a session.
 var (
-	errRevoked = errors.New("access was withdrawn")
 	// errClose closes the connection without an answer, as a broker does.
 	errClose = errors.New("closed")
 )
@@ -160,10 +163,10 @@ func (s *Session) Revalidate() {
 	v := s.vc.View()
 	switch {
 	case v.Suspended:
-		s.End(fmt.Errorf("%w: tenant %s is suspended", errRevoked, v.Tenant))
+		s.End(refusal.TenantInactive.Errorf("tenant %s is suspended", v.Tenant))
 	case authenticated:
 		if err := v.Realm.StillValid(id); err != nil {
-			s.End(fmt.Errorf("%w: %w", errRevoked, err))
+			s.End(err)
 		}
 	}
 }
@@ -179,7 +182,7 @@ func (s *Session) Sweep(now time.Time) {
 	case writes != s.writes || s.writesSince.IsZero():
 		s.writes, s.writesSince = writes, now
 	case s.node.WriteStall > 0 && now.Sub(s.writesSince) > s.node.WriteStall:
-		s.End(fmt.Errorf("the client has taken nothing for %v", s.node.WriteStall))
+		s.End(refusal.ClientStalled.Errorf("it has taken nothing for %v", s.node.WriteStall))
 	}
 }
 
@@ -202,9 +205,13 @@ func (s *Session) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.End(context.Cause(ctx)) })
 	err := s.serve(ctx)
 	stop()
+	if broken := s.err(); broken != nil {
+		err = broken // by the goroutine that reads the broker
+	}
 	if r := s.ended.Load(); r != nil {
 		err = r.err
 	}
+	err = ending(err, s.principal != "")
 	s.client.Net.Close()
 	s.fail(err)
 	cancel(err)
@@ -231,9 +238,11 @@ func (s *Session) serve(ctx context.Context) error {
 		if err != nil {
 			if s.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 				// At a frame boundary, with everything answered (§H3).
-				err := s.sendUp()
+				if err := s.sendUp(); err != nil {
+					return err
+				}
 				s.waitDrained()
-				return err
+				return refusal.Draining
 			}
 			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 				return nil
@@ -357,29 +366,32 @@ func (h *header) rest(frame []byte) error {
 func (s *Session) handle(ctx context.Context, frame []byte) error {
 	var err error
 	if s.header, err = parseHeader(frame); err != nil {
-		return err
+		return refusal.SizeInvalid.Errorf("%d bytes are no request: %w", len(frame), err)
 	}
 	h := &s.header
 	e := entryOf(h.key)
 	if e == nil {
-		return fmt.Errorf("request key %d is not served: %w", h.key, errClose)
+		if kmsg.RequestForKey(h.key) == nil {
+			return refusal.KeyUnknown.Errorf("request key %d", h.key)
+		}
+		return refusal.KeyNotOffered.Errorf("%s (%d)", kmsg.NameForKey(h.key), h.key)
 	}
 	if !s.phase.admits(h.key) {
-		return fmt.Errorf("%s before authentication: %w", e.name, errClose)
+		return refusal.NotAuthenticated.Errorf("%s", e.name)
 	}
 	if h.key == keyApiVersions {
 		if h.version < 0 || h.version > e.max {
 			return s.apiVersionsUnsupported(*h)
 		}
 	} else if h.version < e.min || h.version > e.max {
-		return fmt.Errorf("%s version %d is not served, %d to %d are: %w", e.name, h.version, e.min, e.max, errClose)
+		return refusal.VersionNotOffered.Errorf("%s version %d is not served, %d to %d are", e.name, h.version, e.min, e.max)
 	}
 	h.flexible = e.flexible >= 0 && h.version >= e.flexible
 	if err := h.rest(frame); err != nil {
 		return err
 	}
 	if s.expired() && h.key != keySASLHandshake && h.key != keySASLAuthenticate && h.key != keyApiVersions {
-		return errors.New("the login's lifetime has passed without re-authentication (KIP-368)")
+		return refusal.SessionExpired
 	}
 	if e.hot != nil {
 		done, err := e.hot(s, ctx, h, frame)
@@ -404,13 +416,14 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 	req := kmsg.RequestForKey(h.key)
 	req.SetVersion(h.version)
 	if err := req.ReadFrom(frame[h.body:]); err != nil {
-		return fmt.Errorf("%s v%d: %w", e.name, h.version, err)
+		return refusal.Truncated.Errorf("%s v%d: %w", e.name, h.version, err)
 	}
 	stripUnknownTags(req)
+	s.outcome = OK
 	resp, err := e.handle(s, ctx, req)
-	outcome := "ok"
+	outcome := s.outcome
 	if err != nil {
-		outcome = "closed"
+		outcome = Closed
 	}
 	if s.node.Observe != nil {
 		s.node.Observe(h.key, outcome, time.Since(began))
@@ -425,8 +438,8 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 	if err := s.answer(h, resp); err != nil {
 		return err
 	}
-	if s.closing != "" {
-		return errors.New(s.closing)
+	if s.closing != nil {
+		return s.closing
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type View struct {
 
 	aliases    map[string]alias
 	byPhysical map[string]string // physical topic of home → alias
+	ungranted  map[string]bool   // aliases that no grant covers
 }
 
 type alias struct {
@@ -54,6 +55,7 @@ func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*V
 		ClusterID:  base64.RawURLEncoding.EncodeToString(sum[:16]),
 		aliases:    make(map[string]alias, len(aliases)),
 		byPhysical: make(map[string]string, len(aliases)),
+		ungranted:  make(map[string]bool),
 	}
 	if t := set.Tenants[v.Tenant]; t != nil && t.Spec.State != "" && t.Spec.State != resource.TenantActive {
 		v.Suspended = true
@@ -94,6 +96,8 @@ func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*V
 		if covered {
 			v.aliases[a.Metadata.Name] = entry
 			v.byPhysical[a.Spec.Topic] = a.Metadata.Name
+		} else {
+			v.ungranted[a.Metadata.Name] = true
 		}
 	}
 	return v, nil
@@ -104,6 +108,10 @@ func (v *View) Standard() bool { return v.Spec.Type == resource.Standard }
 
 // IsAlias reports whether name is an alias, whatever its topic's state.
 func (v *View) IsAlias(name string) bool { _, ok := v.aliases[name]; return ok }
+
+// Ungranted reports whether name is an alias that does not exist for clients
+// because no grant covers it.
+func (v *View) Ungranted(name string) bool { return v.ungranted[name] }
 
 // hidden is the segment of names below the prefix that the gateway keeps for
 // itself.
