@@ -24,7 +24,7 @@ func BindingOf(r *resource.ACL) (Binding, error) {
 		Permission:   permissions[word(s.Permission)],
 	}
 	if err := b.Valid(); err != nil {
-		return Binding{}, fmt.Errorf("acl %s of virtual cluster %s: %w", r.Metadata.Name, r.Metadata.VirtualCluster, err)
+		return Binding{}, r.Metadata.Problem("spec", "%v", err)
 	}
 	return b, nil
 }

@@ -51,13 +51,15 @@ func (o *object) report(line int, field, format string, args ...any) {
 }
 
 // lineOf is where a field is written, or where it is missing.
-func (o *object) lineOf(field string) int {
+func (o *object) lineOf(field string) int { return lineOf(o.lines, field, o.line) }
+
+func lineOf(lines map[string]int, field string, first int) int {
 	for at := field; at != ""; at = parent(at) {
-		if line, ok := o.lines[at]; ok {
+		if line, ok := lines[at]; ok {
 			return line
 		}
 	}
-	return o.line
+	return first
 }
 
 // written reports whether the file mentions a field, whatever its value.
@@ -186,7 +188,7 @@ func (o *object) decodeDocument(root *yaml.Node) bool {
 		}
 		o.decode(part.node, reflect.ValueOf(o.value).Elem().FieldByName(part.field), part.name)
 	}
-	o.meta.Source = Source{File: o.file, Line: o.line}
+	o.meta.Source = Source{o.file, o.line, o.lines}
 	return true
 }
 

@@ -7,13 +7,15 @@ import (
 	"strings"
 )
 
-// Problem is one thing to mend in a file.
+// Problem is one thing to mend in a file. It is an error by itself.
 type Problem struct {
 	File    string
 	Line    int    // 0: the file as a whole
 	Field   string // "spec.authentication.oauthbearer[0].audience"; empty: the document
 	Message string
 }
+
+func (p Problem) Error() string { return p.String() }
 
 // String is file:line: field: message.
 func (p Problem) String() string {
@@ -23,7 +25,9 @@ func (p Problem) String() string {
 		b.WriteByte(':')
 		b.WriteString(strconv.Itoa(p.Line))
 	}
-	b.WriteString(": ")
+	if p.File != "" {
+		b.WriteString(": ")
+	}
 	if p.Field != "" {
 		b.WriteString(p.Field)
 		b.WriteString(": ")

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -23,8 +24,14 @@ type Metadata struct {
 // Source is where an object was read, so that an error found later can name the
 // place. It is zero for an object that came from elsewhere than a file.
 type Source struct {
-	File string
-	Line int
+	File  string
+	Line  int
+	lines map[string]int // of every field that was written, by path
+}
+
+// Problem is something found wrong with a field after the object was read.
+func (m *Metadata) Problem(field, format string, args ...any) Problem {
+	return Problem{m.Source.File, lineOf(m.Source.lines, field, m.Source.Line), field, fmt.Sprintf(format, args...)}
 }
 
 // String is file:line.

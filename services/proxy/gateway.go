@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,7 +127,7 @@ func (g *gateway) apply(set *resource.Set) error {
 		}
 		cfg, err := upstreamConfig(u)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("UpstreamCluster %s: %w", name, err))
+			errs = append(errs, err)
 			continue
 		}
 		cfg.Log = g.cfg.Log
@@ -135,7 +138,7 @@ func (g *gateway) apply(set *resource.Set) error {
 	for name, vc := range set.VirtualClusters {
 		v, err := view.Compile(set, name, now, g.deps)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("VirtualCluster %s: %w", name, err))
+			errs = append(errs, err)
 			continue
 		}
 		views[name] = v
@@ -154,6 +157,7 @@ func (g *gateway) apply(set *resource.Set) error {
 				c.cluster.Close()
 			}
 		}
+		slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 		return errors.Join(errs...)
 	}
 
@@ -200,25 +204,25 @@ func upstreamConfig(u *resource.UpstreamCluster) (upstream.Config, error) {
 		if t.CAFile != "" {
 			pem, err := os.ReadFile(u.Metadata.Path(t.CAFile))
 			if err != nil {
-				return cfg, fmt.Errorf("spec.tls.caFile: %w", err)
+				return cfg, u.Metadata.Problem("spec.tls.caFile", "%v", err)
 			}
 			cfg.TLS.RootCAs = x509.NewCertPool()
 			if !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
-				return cfg, fmt.Errorf("spec.tls.caFile: no certificate in %s", t.CAFile)
+				return cfg, u.Metadata.Problem("spec.tls.caFile", "no certificate in %s", t.CAFile)
 			}
 		}
 		if t.CertFile != "" {
 			cert, err := os.ReadFile(u.Metadata.Path(t.CertFile))
 			if err != nil {
-				return cfg, fmt.Errorf("spec.tls.certFile: %w", err)
+				return cfg, u.Metadata.Problem("spec.tls.certFile", "%v", err)
 			}
 			key, err := secret.Resolve(string(t.KeyFile), dir)
 			if err != nil {
-				return cfg, fmt.Errorf("spec.tls.keyFile: %w", err)
+				return cfg, u.Metadata.Problem("spec.tls.keyFile", "%v", err)
 			}
 			pair, err := tls.X509KeyPair(cert, []byte(key.Reveal()))
 			if err != nil {
-				return cfg, fmt.Errorf("spec.tls.certFile: %w", err)
+				return cfg, u.Metadata.Problem("spec.tls.certFile", "%v", err)
 			}
 			cfg.TLS.Certificates = []tls.Certificate{pair}
 		}
@@ -226,25 +230,26 @@ func upstreamConfig(u *resource.UpstreamCluster) (upstream.Config, error) {
 	if s := u.Spec.SASL; s != nil {
 		password, err := secret.Resolve(string(s.Password), dir)
 		if err != nil {
-			return cfg, fmt.Errorf("spec.sasl.password: %w", err)
+			return cfg, u.Metadata.Problem("spec.sasl.password", "%v", err)
 		}
-		if cfg.SASL, err = mechanism(s, password); err != nil {
-			return cfg, err
+		if cfg.SASL = mechanism(s, password); cfg.SASL == nil {
+			return cfg, u.Metadata.Problem("spec.sasl.mechanism", "%s is not supported", s.Mechanism)
 		}
 	}
 	return cfg, nil
 }
 
-func mechanism(s *resource.UpstreamSASL, password secret.Secret) (sasl.Mechanism, error) {
+// mechanism is nil for one that is not supported.
+func mechanism(s *resource.UpstreamSASL, password secret.Secret) sasl.Mechanism {
 	switch s.Mechanism {
 	case "PLAIN":
-		return plain.Auth{User: s.Username, Pass: password.Reveal()}.AsMechanism(), nil
+		return plain.Auth{User: s.Username, Pass: password.Reveal()}.AsMechanism()
 	case "SCRAM-SHA-256":
-		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha256Mechanism(), nil
+		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha256Mechanism()
 	case "SCRAM-SHA-512":
-		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha512Mechanism(), nil
+		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha512Mechanism()
 	}
-	return nil, fmt.Errorf("spec.sasl.mechanism: %s is not supported", s.Mechanism)
+	return nil
 }
 
 // Host, Hosts, ClientCAs, ClientCertificateRequired and ConnectionLimit make the
@@ -373,16 +378,13 @@ func (g *gateway) run(ctx context.Context) error {
 		})
 	}
 	g.checks.Set(checkListeners, nil)
+	addresses := g.addresses()
+	args := make([]any, 0, 2*len(addresses))
+	for _, name := range slices.Sorted(maps.Keys(addresses)) {
+		args = append(args, name, addresses[name])
+	}
+	g.cfg.Log.Info("serving", slog.Group("addresses", args...))
 	if g.cfg.Ready != nil {
-		addresses := make(map[string]string)
-		for _, spec := range g.cfg.Listeners {
-			if a := g.listener.Addr(spec.Name); a != nil {
-				addresses[spec.Name] = a.String()
-			}
-		}
-		if g.admin != nil {
-			addresses[AdminAddress] = g.admin.Addr().String()
-		}
 		g.cfg.Ready(addresses)
 	}
 	select {
@@ -456,6 +458,20 @@ func (g *gateway) refused(err error) {
 	g.problem.Store(&err)
 	g.counts.reloads.Add(1)
 	g.cfg.Log.Error("resources not applied, the previous ones stay in service", "err", err)
+}
+
+// addresses are those of the listeners, by name.
+func (g *gateway) addresses() map[string]string {
+	addresses := make(map[string]string)
+	for _, spec := range g.cfg.Listeners {
+		if a := g.listener.Addr(spec.Name); a != nil {
+			addresses[spec.Name] = a.String()
+		}
+	}
+	if g.admin != nil {
+		addresses[AdminAddress] = g.admin.Addr().String()
+	}
+	return addresses
 }
 
 func (g *gateway) setBrokers() {

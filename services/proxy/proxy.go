@@ -115,7 +115,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	set, err := resource.LoadDir(cfg.Resources)
 	if err != nil {
-		return fmt.Errorf("load resources from %s: %w", cfg.Resources, err)
+		return fmt.Errorf("load resources from %s:\n%w", cfg.Resources, err)
 	}
 	g, err := newGateway(&cfg)
 	if err != nil {

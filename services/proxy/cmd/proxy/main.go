@@ -1,11 +1,13 @@
-// Command proxy is one node of the gateway: it serves what its configuration file
-// says until SIGTERM, and then drains.
+// Command proxy is one node of the gateway: it serves what its configuration says
+// until SIGTERM, and then drains.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,20 +17,25 @@ import (
 )
 
 func main() {
-	file := flag.String("config", "", "configuration `FILE`, in YAML")
-	flag.Parse()
-	if *file == "" || flag.NArg() > 0 {
-		flag.Usage()
-		os.Exit(2)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	cfg, err := config.Load(*file, os.Stderr)
+	err := run(ctx, os.Args[1:], os.Stderr)
+	stop()
+	if err != nil {
+		os.Exit(1)
+	}
+}
+
+// run says on stderr what went wrong, and returns it.
+func run(ctx context.Context, args []string, stderr io.Writer) error {
+	cfg, err := config.FromArgs(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
 	if err == nil {
 		err = proxy.Run(ctx, cfg)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "proxy:", err)
-		os.Exit(1)
+		fmt.Fprintln(stderr, err)
 	}
+	return err
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -26,16 +25,16 @@ func loadCertificates(vc *resource.VirtualCluster) (*certificates, error) {
 	if m == nil {
 		return nil, nil
 	}
-	at := fmt.Sprintf("virtual cluster %q: mtls", vc.Metadata.Name)
+	const caFile = "spec.authentication.mtls.caFile"
 	rules, ruleErr := parsePrincipalRules(m.PrincipalRules)
 	if ruleErr != nil {
-		ruleErr = fmt.Errorf("%s: %w", at, ruleErr)
+		ruleErr = vc.Metadata.Problem("spec.authentication.mtls.principalRules", "%v", ruleErr)
 	}
 	c := &certificates{pool: x509.NewCertPool(), roots: make(map[string]bool), rules: rules}
 	file := vc.Metadata.Path(m.CAFile)
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, errors.Join(ruleErr, fmt.Errorf("%s: caFile: %w", at, err))
+		return nil, errors.Join(ruleErr, vc.Metadata.Problem(caFile, "%v", err))
 	}
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
@@ -43,13 +42,13 @@ func loadCertificates(vc *resource.VirtualCluster) (*certificates, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, errors.Join(ruleErr, fmt.Errorf("%s: caFile %s: %w", at, file, err))
+			return nil, errors.Join(ruleErr, vc.Metadata.Problem(caFile, "%s: %v", file, err))
 		}
 		c.pool.AddCert(cert)
 		c.roots[rootID(cert)] = true
 	}
 	if len(c.roots) == 0 {
-		return nil, errors.Join(ruleErr, fmt.Errorf("%s: caFile %s holds no certificate", at, file))
+		return nil, errors.Join(ruleErr, vc.Metadata.Problem(caFile, "%s holds no certificate", file))
 	}
 	return c, ruleErr
 }

@@ -48,7 +48,7 @@ func (r *Realm) addIssuers(vc *resource.VirtualCluster) error {
 	var problems []error
 	for i, o := range vc.Spec.Authentication.OAuthBearer {
 		bad := func(format string, args ...any) {
-			problems = append(problems, fmt.Errorf("virtual cluster %q: oauthbearer[%d]: %w", r.vc, i, fmt.Errorf(format, args...)))
+			problems = append(problems, vc.Metadata.Problem(fmt.Sprintf("spec.authentication.oauthbearer[%d]", i), format, args...))
 		}
 		if o.Issuer == "" || len(o.Audience) == 0 || slices.Contains(o.Audience, "") {
 			bad("issuer and audience are needed: a token for somebody else is none for us")
@@ -60,7 +60,7 @@ func (r *Realm) addIssuers(vc *resource.VirtualCluster) error {
 		}
 		keys, err := r.deps.keySetOf(o.Issuer, o.JWKSURL, &vc.Metadata)
 		if err != nil {
-			bad("%w", err)
+			bad("%v", err)
 			continue
 		}
 		claim := o.PrincipalClaim

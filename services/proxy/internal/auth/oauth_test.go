@@ -377,7 +377,7 @@ func TestOAUTHBEARERKeysInAFile(t *testing.T) {
 
 func TestExternalNameOfTwoAccounts(t *testing.T) {
 	_, err := NewRealm(cluster(passwords()), []*resource.ServiceAccount{externalAccount("a", "x"), externalAccount("b", "x")}, mustDeps())
-	if err == nil || !strings.Contains(err.Error(), `"x" is also one of "a"`) {
+	if err == nil || !strings.Contains(err.Error(), `"x" of service account "b" is also one of "a"`) {
 		t.Fatalf("NewRealm: %v", err)
 	}
 }

@@ -81,10 +81,10 @@ func NewRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, 
 	for _, a := range accounts {
 		acc, err := r.newAccount(a)
 		if err == nil && r.accounts[acc.name] != nil {
-			err = errors.New("declared twice")
+			err = a.Metadata.Problem("metadata.name", "service account %q of %q is declared twice", acc.name, r.vc)
 		}
 		if err != nil {
-			problems = append(problems, fmt.Errorf("service account %q of %q: %w", a.Metadata.Name, r.vc, err))
+			problems = append(problems, err)
 			continue
 		}
 		r.accounts[acc.name] = acc
@@ -93,7 +93,7 @@ func NewRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, 
 		}
 		for _, name := range a.Spec.ExternalNames {
 			if other := r.external[name]; other != nil && other != acc {
-				problems = append(problems, fmt.Errorf("service account %q of %q: external name %q is also one of %q", acc.name, r.vc, name, other.name))
+				problems = append(problems, a.Metadata.Problem("spec.externalNames", "external name %q of service account %q is also one of %q", name, acc.name, other.name))
 			}
 			r.external[name] = acc
 		}
@@ -121,12 +121,12 @@ func (r *Realm) newAccount(a *resource.ServiceAccount) (*account, error) {
 	for i, rv := range a.Spec.Verifiers {
 		v, err := newVerifier(r.deps, r.vc, acc.name, rv)
 		if err != nil {
-			return nil, fmt.Errorf("verifiers[%d]: %w", i, err)
+			return nil, a.Metadata.Problem(fmt.Sprintf("spec.verifiers[%d]", i), "%v", err)
 		}
 		if v.scram != "" {
 			if o := acc.like(v.scram); o != nil && r.settings.SCRAM != nil &&
 				(string(o.keys.salt) != string(v.keys.salt) || o.iterations != v.iterations) {
-				return nil, fmt.Errorf("verifiers[%d]: two secrets for %s need the same salt and iterations: the salt is sent before the client shows which secret it has", i, v.scram)
+				return nil, a.Metadata.Problem(fmt.Sprintf("spec.verifiers[%d]", i), "two secrets of %q for %s need the same salt and iterations: the salt is sent before the client shows which secret it has", acc.name, v.scram)
 			}
 			acc.scram[v.scram] = append(acc.scram[v.scram], v)
 		}
@@ -135,7 +135,7 @@ func (r *Realm) newAccount(a *resource.ServiceAccount) (*account, error) {
 	if a.Spec.Password != "" {
 		pw, err := secret.Resolve(string(a.Spec.Password), a.Metadata.BaseDir())
 		if err != nil {
-			return nil, fmt.Errorf("password: %w", err)
+			return nil, a.Metadata.Problem("spec.password", "%v", err)
 		}
 		var mechs []scramMechanism
 		if r.settings.SCRAM != nil {

@@ -1,0 +1,165 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy"
+	"tollgate.internal/services/proxy/internal/listener"
+)
+
+const usage = `usage: proxy --config FILE
+       proxy --resources DIR --listen ADDR --domain DOMAIN --certificate CERT,KEY [flags]
+       proxy --resources DIR --listen-port VC=PROTOCOL://ADDR,PORTS [flags]
+
+One node of the gateway. It serves the resource files of a directory, follows their
+changes, and drains on SIGTERM. A mistake is reported as file:line: field: what; when it is
+there at the start the process ends with status 1, when it comes later the node serves on
+with what it had. A configuration file can say more than the flags: several listeners of a
+kind, limits, PROXY protocol.
+
+`
+
+// FromArgs reads the command line, and the configuration file if it names one. The
+// log goes to logs, and help too. The error is flag.ErrHelp when that was all, and
+// [resource.Problems] when what is written is wrong.
+func FromArgs(args []string, logs io.Writer) (proxy.Config, error) {
+	f := file{Log: logging{Format: "text"}}
+	f.Limits.Unauthenticated = defaultUnauthenticated
+	flags := flag.NewFlagSet("proxy", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // a mistake is in the error
+	var public listening
+	config := flags.String("config", "", "configuration `FILE` in YAML; it stands alone")
+	flags.StringVar(&f.Resources, "resources", "", "`directory` of resource files")
+	flags.Func("domain", "virtual clusters are <host>.`DOMAIN`; repeatable", func(s string) error {
+		f.Domains = append(f.Domains, s)
+		return nil
+	})
+	flags.StringVar(&public.Address, "listen", "", "`address` of the listener for TLS clients of every virtual cluster, told apart by host name")
+	flags.Func("advertised-port", "`port` that clients are told, behind a balancer on another one than --listen", func(s string) error {
+		r := portRange{}
+		err := r.UnmarshalText([]byte(s + "-" + s))
+		public.AdvertisedPort = r.first
+		return err
+	})
+	var certificates []keyPair
+	flags.Func("certificate", "`CERT,KEY`: PEM files of the listeners with TLS, read again when they change; repeatable, chosen by host name", func(s string) error {
+		cert, key, ok := strings.Cut(s, ",")
+		if !ok {
+			return errors.New("must be two files with a comma between")
+		}
+		certificates = append(certificates, keyPair{cert, key})
+		return nil
+	})
+	flags.Func("listen-port", "`VC=PROTOCOL://ADDR,PORTS`: a listener for one virtual cluster, such as acme-prod=SASL_PLAINTEXT://10.1.2.3:9501,9502-9600, with the ports of its virtual brokers from node 0 on; repeatable", func(s string) error {
+		l, err := portListener(s)
+		f.Listeners = append(f.Listeners, l)
+		return err
+	})
+	flags.StringVar(&f.Admin, "admin", "", "`address` of /healthz, /readyz, /metrics and /debug/pprof; none when empty")
+	flags.StringVar(&f.SaltKey, "salt-key", "", "`reference` (env:NAME or file:PATH) to 16 bytes or more that all nodes of a fleet share; random when empty")
+	flags.TextVar(&f.Log.Level, "log-level", f.Log.Level, "debug, info, warn or error")
+	flags.StringVar(&f.Log.Format, "log-format", f.Log.Format, "text or json")
+	flags.DurationVar(&f.DrainTimeout, "drain-timeout", 0, "for sessions to finish after SIGTERM (default 30s)")
+	flags.DurationVar(&f.ReloadEvery, "reload-every", 0, "how often the resource files are looked at (default 250ms)")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			flags.SetOutput(logs)
+			fmt.Fprint(logs, usage)
+			flags.PrintDefaults()
+			return proxy.Config{}, err
+		}
+		return proxy.Config{}, wrong("", "%v; --help lists the flags", err)
+	}
+	if flags.NArg() > 0 {
+		return proxy.Config{}, wrong("", "unexpected argument %q", flags.Arg(0))
+	}
+	if *config != "" {
+		if flags.NFlag() > 1 {
+			return proxy.Config{}, wrong("--config", "stands alone: what the other flags say belongs into the file")
+		}
+		return Load(*config, logs)
+	}
+	if public.Address != "" {
+		public.Name, public.Routing = "sni", string(listener.BySNI)
+		f.Listeners = slices.Insert(f.Listeners, 0, public)
+	}
+	for i := range f.Listeners {
+		if f.Listeners[i].protocol().Encrypted() {
+			f.Listeners[i].Certificates = certificates
+		}
+	}
+	return f.fromFlags(logs)
+}
+
+// commandLine stands where a file's name does in problems.
+const commandLine = "command line"
+
+func wrong(field, format string, args ...any) resource.Problems {
+	return resource.Problems{{File: commandLine, Field: field, Message: fmt.Sprintf(format, args...)}}
+}
+
+func (f *file) fromFlags(logs io.Writer) (proxy.Config, error) {
+	d := newDecoder(commandLine)
+	if f.Resources == "" {
+		d.problem("resources", "required, or --config")
+	}
+	f.check(d)
+	salt := f.saltKey(d, "")
+	if len(d.problems) > 0 {
+		for i := range d.problems {
+			p := &d.problems[i]
+			p.Line, p.Field = 0, f.flagOf(p.Field)
+		}
+		return proxy.Config{}, d.problems
+	}
+	cfg := f.config("", logs)
+	cfg.SaltKey = salt
+	return cfg, nil
+}
+
+// flagOf is the flag behind a path of the file.
+func (f *file) flagOf(path string) string {
+	var i int
+	if n, _ := fmt.Sscanf(path, "listeners[%d]", &i); n == 1 {
+		switch l := f.Listeners[i]; {
+		case strings.Contains(path, ".certificates"):
+			return "--certificate"
+		case l.Routing == string(listener.ByPort):
+			return "--listen-port " + l.VirtualCluster
+		}
+		return "--listen"
+	}
+	switch path, _, _ := strings.Cut(path, "["); path {
+	case "listeners":
+		return "--listen"
+	case "domains":
+		return "--domain"
+	case "saltKey":
+		return "--salt-key"
+	case "log.format":
+		return "--log-format"
+	default:
+		return "--" + path
+	}
+}
+
+// portListener reads VC=PROTOCOL://ADDR,PORTS.
+func portListener(s string) (l listening, err error) {
+	vc, rest, ok1 := strings.Cut(s, "=")
+	protocol, rest, ok2 := strings.Cut(rest, "://")
+	address, ports, ok3 := strings.Cut(rest, ",")
+	if !ok1 || !ok2 || !ok3 {
+		return l, errors.New("must be like acme-prod=SASL_PLAINTEXT://10.1.2.3:9501,9502-9600")
+	}
+	l = listening{
+		Name: "port-" + vc, Address: address, Routing: string(listener.ByPort), Protocol: protocol,
+		VirtualCluster: vc, BrokerPorts: make([]brokerPorts, 1),
+	}
+	return l, l.BrokerPorts[0].UnmarshalText([]byte(ports))
+}
