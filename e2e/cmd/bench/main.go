@@ -43,7 +43,7 @@ func main() {
 	flag.IntVar(&o.Idle, "idle", 0, "how many connections are held idle")
 	flag.StringVar(&o.Gateway, "gateway", "", "measure this `BINARY` of services/proxy/cmd/proxy; without it, one built from this tree")
 	flag.StringVar(&o.Other, "other", "", "measure a second `BINARY` beside it")
-	flag.StringVar(&o.Profile, "profile", "", "write a CPU profile of the gateway to `FILE`, taken after the figures of a part that loads it")
+	flag.StringVar(&o.Profile, "profile", "", "write a CPU profile of the gateway to `FILE`, of a part about CPU per request, taken after its figures")
 	flag.Usage = func() {
 		w := flag.CommandLine.Output()
 		fmt.Fprint(w, usage)

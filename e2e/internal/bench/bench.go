@@ -38,9 +38,10 @@ type Options struct {
 	// Gateway is a gateway's node that was built before; empty: one is built from
 	// this tree. Other is a second one, measured beside it.
 	Gateway, Other string
-	// Profile is a file that takes a CPU profile of the gateway under the load of
-	// the last part that has one.
-	Profile string
+	// Profile is a file for a CPU profile of the gateway, taken for ProfileTime under
+	// the load of the last part that is about CPU per request.
+	Profile     string
+	ProfileTime time.Duration
 	// Progress is told what is being done.
 	Progress func(format string, args ...any)
 }
@@ -57,6 +58,9 @@ func (o *Options) defaults() {
 	}
 	if o.Records == 0 {
 		o.Records = 400_000
+	}
+	if o.ProfileTime == 0 {
+		o.ProfileTime = 5 * time.Second
 	}
 	if o.Progress == nil {
 		o.Progress = func(string, ...any) {}
@@ -76,7 +80,15 @@ func parts() []part {
 			return b.cost(ctx, c)
 		}})
 	}
-	return all
+	for _, p := range paces {
+		says := fmt.Sprintf("latency of %s at %.0f requests a second", p.workload, p.perSecond)
+		all = append(all, part{p.name, says, func(b *run, ctx context.Context) error { return b.latency(ctx, p) }})
+	}
+	return append(all,
+		part{"idle", "memory and broker connections of idle clients", (*run).idle},
+		part{"handshakes", "CPU per TLS handshake and per login", (*run).handshakes},
+		part{"java", "MB/s of Java's perf tools on a real broker", (*run).java},
+	)
 }
 
 // Parts lists the parts: name and what it measures.
@@ -178,17 +190,10 @@ func (b *run) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	b.stub, err = b.startChild(roleStub, stubConfig{
-		Host: "127.0.0.1", Topic: topic{physicalName, [16]byte{4: 0x40, 8: 0x80, 15: 1}},
-		Cert: b.pki.pair.CertPEM, Key: b.pki.pair.KeyPEM, MaxFrame: maxAnswer,
-	})
-	if err != nil {
+	if b.stub, b.address, err = b.startStub(ctx); err != nil {
 		return err
 	}
 	if b.load, err = b.startChild(roleLoad, struct{}{}); err != nil {
-		return err
-	}
-	if err := b.stub.call(ctx, "Stub.Address", struct{}{}, &b.address); err != nil {
 		return err
 	}
 	gateways := [][2]string{{"tollgate", b.Gateway}}
@@ -203,8 +208,19 @@ func (b *run) start(ctx context.Context) (err error) {
 		b.Progress("%s: process %d, profiles at %s/debug/pprof/", s.name, s.process.PID(), s.admin)
 		b.gateways = append(b.gateways, s)
 	}
-	b.haproxy, b.patient, err = b.startHAProxy(ctx, b.address.Plaintext)
+	b.haproxy, b.patient, err = b.startHAProxy(ctx, "haproxy", b.address.Plaintext)
 	return err
+}
+
+func (b *run) startStub(ctx context.Context) (c *child, address StubAddress, err error) {
+	c, err = b.startChild(roleStub, stubConfig{
+		Host: "127.0.0.1", Topic: topic{physicalName, [16]byte{4: 0x40, 8: 0x80, 15: 1}},
+		Cert: b.pki.pair.CertPEM, Key: b.pki.pair.KeyPEM, MaxFrame: maxAnswer,
+	})
+	if err != nil {
+		return nil, address, err
+	}
+	return c, address, c.call(ctx, "Stub.Address", struct{}{}, &address)
 }
 
 func (b *run) startChild(role string, config any) (*child, error) {

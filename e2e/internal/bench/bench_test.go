@@ -1,8 +1,12 @@
 package bench
 
 import (
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,7 +23,10 @@ func TestMain(m *testing.M) {
 // Every part runs, with so little of everything that its figures mean nothing: a
 // request that fails, or is answered wrongly, ends the run with an error.
 func TestEveryPart(t *testing.T) {
-	report, err := Run(t.Context(), Options{Rounds: 1, RoundTime: 100 * time.Millisecond, Progress: t.Logf})
+	report, err := Run(t.Context(), Options{
+		Rounds: 1, RoundTime: 100 * time.Millisecond, Idle: 60, Records: 2000, Progress: t.Logf,
+		Profile: filepath.Join(t.TempDir(), "cpu.prof"), ProfileTime: time.Second,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,10 +35,23 @@ func TestEveryPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log(text.String())
-	if len(report.Tables) != 1 || len(report.Tables[0].Rows) != 2*len(costs) {
-		t.Errorf("tables %v", report.Tables)
+	got := make(map[string]int)
+	for _, table := range report.Tables {
+		got[table.Title] = len(table.Rows)
+		for _, row := range table.Rows {
+			if len(row) != len(table.Header) || slices.Contains(row, "") {
+				t.Errorf("%s: row %q under %q", table.Title, row, table.Header)
+			}
+		}
 	}
-	if len(report.Budgets) != 4 {
+	want := map[string]int{
+		"CPU per request": 2 * len(costs), "Latency": 4 * len(paces), "60 idle clients": 2,
+		"Clients that come": 4, "Java tools on a real broker": 3,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("rows by table %v: want %v", got, want)
+	}
+	if len(report.Budgets) != 6 {
 		t.Errorf("budgets %v", report.Budgets)
 	}
 	if !report.Whole {
@@ -68,6 +88,63 @@ func TestBatchesHaveTheSizeAskedForAndPassABrokersChecks(t *testing.T) {
 		if checkBatch(b) == nil {
 			t.Errorf("batch(%d) with a flipped bit passes", n)
 		}
+	}
+}
+
+func TestCPUTimeIsThatOfTheProcess(t *testing.T) {
+	usage := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	for usage() < 100*time.Millisecond {
+	}
+	low := usage()
+	got, err := cpuTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The kernel divides what it counts exactly into user and system time, rounded down.
+	if high := usage(); got < low-time.Millisecond || got > high+time.Millisecond {
+		t.Errorf("cpuTime = %v: want %v to %v", got, low, high)
+	}
+}
+
+func TestTheJavaToolsAreUnderstood(t *testing.T) {
+	const produced = `1234 records sent, 246.7 records/sec (0.24 MB/sec), 30.1 ms avg latency, 388.0 ms max latency.
+2000 records sent, 4357.3 records/sec (4.26 MB/sec), 63.14 ms avg latency, 388.00 ms max latency, 62 ms 50th, 79 ms 95th, 80 ms 99th, 81 ms 99.9th.
+`
+	if got, err := produceRate(produced, 2000); err != nil || got != 4.26 {
+		t.Errorf("produceRate = %v, %v: want 4.26", got, err)
+	}
+	if _, err := produceRate(produced, 3000); err == nil {
+		t.Error("a run that sent too little passes")
+	}
+	const consumed = `start.time, end.time, data.consumed.in.MB, MB.sec, data.consumed.in.nMsg, nMsg.sec, rebalance.time.ms, fetch.time.ms, fetch.MB.sec, fetch.nMsg.sec
+2026-01-02 03:04:05:678, 2026-01-02 03:04:09:678, 1.9531, 0.4883, 2000, 500.0000, 3600, 400, 4.8828, 5000.0000
+`
+	if got, err := consumeRate(consumed, 1.953125); err != nil || got != 4.8828 {
+		t.Errorf("consumeRate = %v, %v: want 4.8828", got, err)
+	}
+	if _, err := consumeRate(consumed, 3); err == nil {
+		t.Error("a run that read too little passes")
+	}
+}
+
+func TestQuantiles(t *testing.T) {
+	var took []time.Duration
+	for i := range 1000 {
+		took = append(took, time.Duration(i+1))
+	}
+	for q, want := range map[float64]time.Duration{0: 1, 0.5: 500, 0.99: 990, 0.999: 999, 1: 1000} {
+		if got := quantile(took, q); got != want {
+			t.Errorf("quantile %v of 1 to 1000 is %d: want %d", q, got, want)
+		}
+	}
+	if got := quantile(took[:1], 0.999); got != 1 {
+		t.Errorf("quantile of one value is %d", got)
 	}
 }
 

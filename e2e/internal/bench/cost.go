@@ -124,11 +124,10 @@ func (b *run) profile(ctx context.Context, u *usage) error {
 		return err
 	}
 	defer f.Close()
-	const seconds = 5
 	done := make(chan error, 1)
 	go func() {
-		done <- get(ctx, fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", u.server.admin, seconds), f)
+		done <- get(ctx, fmt.Sprintf("%s/debug/pprof/profile?seconds=%.0f", u.server.admin, b.ProfileTime.Seconds()), f)
 	}()
-	_, _, err = b.saturate(ctx, u, (seconds+1)*time.Second)
+	_, _, err = b.saturate(ctx, u, b.ProfileTime+time.Second)
 	return errors.Join(err, <-done, f.Close())
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tollgate.internal/e2e/internal/kafkajars"
 )
 
 // A Report is what a run measured.
@@ -51,7 +53,7 @@ func (r *Report) table(title, text string, header ...string) *Table {
 func (t *Table) add(cells ...string) { t.Rows = append(t.Rows, cells) }
 
 const costText = `4 connections with 5 requests in flight each; TLS 1.3 from the client, plaintext to the broker. CPU is the
-user and system time of the process between client and broker (/proc/PID/stat), divided by requests. The gateway has logged the clients
+user and system time of the process between client and broker, divided by requests. The gateway has logged the clients
 in, decides by ACLs, and maps the alias; clients of HAProxy use the physical topic. Up to version 12 topics are
 named, from 13 on they have ids.`
 
@@ -65,6 +67,97 @@ func (r *Report) addCost(c cost, sides []*usage) {
 			r.Budgets = append(r.Budgets, Budget{"CPU per " + c.workload.String() + " against HAProxy", c.budget, ratio, "×"})
 		}
 	}
+}
+
+const latencyText = `Requests are sent by the clock, over 4 connections, however fast they are answered; the time of each counts
+from the moment it was to be sent. Added is what the proxy adds to TLS straight to the broker. CPU is per request at this rate,
+at which hardly ever two travel together.`
+
+func (r *Report) addLatency(p pace, sides []*timing) {
+	t := r.table("Latency", latencyText, "request", "through", "p50", "p99", "p99.9", "added p50", "p99", "p99.9", "CPU per request", "spread")
+	quantiles := []float64{0.5, 0.99, 0.999}
+	plain, base := sides[0], sides[1] // without TLS and with, no proxy
+	for _, s := range sides {
+		row := []string{fmt.Sprintf("%s, %.0f/s", p.workload, p.perSecond), s.target.Name}
+		for _, q := range quantiles {
+			row = append(row, micros(microseconds(quantile(s.took, q))))
+		}
+		for _, q := range quantiles {
+			if s == plain || s == base {
+				row = append(row, "–")
+				continue
+			}
+			row = append(row, added(microseconds(quantile(s.took, q)-quantile(base.took, q))))
+		}
+		if len(s.cpu) == 0 {
+			row = append(row, "–", "–")
+		} else {
+			row = append(row, micros(median(s.cpu)), spread(s.cpu, micros))
+		}
+		t.add(row...)
+	}
+}
+
+const idleText = `Each client has logged in (SCRAM-SHA-512 at the gateway; HAProxy knows no logins), asked for metadata, and is
+silent. Memory is what the process holds more than before the first of them, divided by their number: as it is some seconds after
+the last came, after a garbage collection, and after each has produced one record, up to 50 at a time. Connections are those the
+broker counts.`
+
+func (r *Report) addIdle(sides []*idleness) {
+	n := float64(sides[0].connections)
+	t := r.table(fmt.Sprintf("%d idle clients", sides[0].connections), idleText,
+		"through", "memory per client", "collected", "after a record", "connections to the broker", "after a record")
+	for i, s := range sides {
+		each := func(bytes int64) float64 { return float64(bytes) / n / 1024 }
+		t.add(s.name, kib(each(s.fresh)), kib(each(s.collected)), kib(each(s.served)), fmt.Sprint(s.upstream), fmt.Sprint(s.afterwards))
+		if i == 0 {
+			r.Budgets = append(r.Budgets,
+				Budget{"memory per idle authenticated TLS connection", 25, each(s.fresh), "KiB"},
+				Budget{fmt.Sprintf("upstream connections for %d idle clients", s.connections), 100, float64(max(s.upstream, s.afterwards)), "connections"})
+		}
+	}
+}
+
+func kib(v float64) string { return fmt.Sprintf("%.1f KiB", v) }
+
+const arrivalText = `Full TLS 1.3 handshakes, X25519 and ECDSA P-256; 4 clients at a time connect and leave as soon as they can. Per
+second and core is what the CPU time of one makes possible.`
+
+func (r *Report) addArrivals(sides []*arrival) {
+	t := r.table("Clients that come", arrivalText, "what", "through", "CPU each", "spread", "per second and core", "per second here")
+	for _, s := range sides {
+		cpu := median(s.cpu)
+		t.add(s.says, s.server.name, micros(cpu), spread(s.cpu, micros), fmt.Sprintf("%.0f", 1e6/cpu), fmt.Sprintf("%.0f", median(s.rate)))
+	}
+}
+
+const streamText = `ProducerPerformance (acks=1, batches of 64 KiB) and ConsumerPerformance of Kafka %s, one client, one partition, %d
+records of 1 KiB a round, on one real broker; client, gateway and broker share the machine. MB are of 2^20 bytes. Straight to the
+broker with TLS, the broker does the encryption; through the gateway, the gateway does, and speaks plaintext to it.`
+
+func (r *Report) addStreams(streams []*stream, records int) {
+	t := r.table("Java tools on a real broker", fmt.Sprintf(streamText, kafkajars.V4, records),
+		"through", "produced", "spread", "gateway's CPU", "consumed", "spread", "gateway's CPU")
+	rate := func(v float64) string { return fmt.Sprintf("%.0f MB/s", v) }
+	for _, s := range streams {
+		cpu := func(v []float64) string {
+			if s.gateway == nil {
+				return "–"
+			}
+			return micros(median(v)) + "/MB"
+		}
+		t.add(s.name, rate(median(s.produced)), spread(s.produced, rate), cpu(s.produceCPU),
+			rate(median(s.consumed)), spread(s.consumed, rate), cpu(s.consumeCPU))
+	}
+}
+
+func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+func added(v float64) string {
+	if v < 0 {
+		return "-" + micros(-v)
+	}
+	return "+" + micros(v)
 }
 
 func micros(v float64) string {

@@ -229,6 +229,7 @@ frontend patient
   bind %[2]s ssl crt %[3]s ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256 curves X25519
   tcp-request inspect-delay 1h
   tcp-request content accept if { req.len gt 0 }
+  tcp-request content reject
   default_backend broker
 backend broker
   server broker %[4]s
@@ -248,14 +249,14 @@ func haproxyCommand() (string, error) {
 
 // startHAProxy runs HAProxy in front of the broker at addr. It knows nothing of
 // Kafka, so there is no login, and its clients use what the broker calls the topic.
-func (b *run) startHAProxy(ctx context.Context, addr string) (s *server, patient string, err error) {
+func (b *run) startHAProxy(ctx context.Context, name, addr string) (s *server, patient string, err error) {
 	lease, err := ports.Reserve(2)
 	if err != nil {
 		return nil, "", err
 	}
 	b.onClose(func() error { lease.Release(); return nil })
 	listen, patient := loopback(lease.Ports[0]), loopback(lease.Ports[1])
-	file := filepath.Join(b.dir, "haproxy.cfg")
+	file := filepath.Join(b.dir, name+".cfg")
 	if err := os.WriteFile(file, fmt.Appendf(nil, haproxyFile, listen, patient, b.pki.bothFile, addr), 0o600); err != nil {
 		return nil, "", err
 	}
@@ -263,7 +264,7 @@ func (b *run) startHAProxy(ctx context.Context, addr string) (s *server, patient
 	if err != nil {
 		return nil, "", err
 	}
-	if s, err = launch(b.dir, "haproxy", exec.Command(bin, "-db", "-f", file)); err != nil {
+	if s, err = launch(b.dir, name, exec.Command(bin, "-db", "-f", file)); err != nil {
 		return nil, "", err
 	}
 	b.onClose(s.close)

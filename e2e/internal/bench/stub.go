@@ -32,11 +32,11 @@ type stub struct {
 	config  stubConfig
 	port    int32
 	offsets atomic.Int64
-	stats   struct{ open, produced, fetched, refused atomic.Int64 }
+	stats   struct{ open, accepted, produced, fetched, refused atomic.Int64 }
 }
 
 // StubStats are what a stub has seen.
-type StubStats struct{ Open, Produced, Fetched, Refused int64 }
+type StubStats struct{ Open, Accepted, Produced, Fetched, Refused int64 }
 
 // StubAddress is where it listens.
 type StubAddress struct{ Plaintext, TLS string }
@@ -56,7 +56,10 @@ func (c *stubControl) Address(_ struct{}, reply *StubAddress) error {
 // Stats tells what the stub has seen.
 func (c *stubControl) Stats(_ struct{}, reply *StubStats) error {
 	s := &c.stub.stats
-	*reply = StubStats{Open: s.open.Load(), Produced: s.produced.Load(), Fetched: s.fetched.Load(), Refused: s.refused.Load()}
+	*reply = StubStats{
+		Open: s.open.Load(), Accepted: s.accepted.Load(),
+		Produced: s.produced.Load(), Fetched: s.fetched.Load(), Refused: s.refused.Load(),
+	}
 	return nil
 }
 
@@ -91,6 +94,7 @@ func (s *stub) accept(l net.Listener, wrap func(net.Conn) net.Conn) {
 			return
 		}
 		s.stats.open.Add(1)
+		s.stats.accepted.Add(1)
 		go func() {
 			defer s.stats.open.Add(-1)
 			defer c.Close()
