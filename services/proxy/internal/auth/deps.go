@@ -37,7 +37,7 @@ type Deps struct {
 	saltKey []byte
 	work    chan struct{} // a slot for each key derivation under way
 
-	derivations atomic.Int64
+	derivations, proofs atomic.Int64
 
 	mu      sync.Mutex
 	derived *lru[[sha256.Size]byte, scramKeys] // by password, salt and all: see deriveOnce
@@ -71,6 +71,9 @@ func NewDeps(o Options) *Deps {
 
 // Derivations counts the password hashes computed so far.
 func (d *Deps) Derivations() int64 { return d.derivations.Load() }
+
+// Proofs counts the SCRAM proofs checked so far.
+func (d *Deps) Proofs() int64 { return d.proofs.Load() }
 
 // heavy runs one expensive computation when a slot is free.
 func (d *Deps) heavy(ctx context.Context, f func()) error {

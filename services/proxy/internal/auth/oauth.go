@@ -95,6 +95,9 @@ const (
 func (x *oauthExchange) Identity() Identity { return x.id }
 func (x *oauthExchange) Claimed() string    { return x.name }
 
+// Claims is "": what a token says is worth nothing before its signature is checked.
+func (x *oauthExchange) Claims([]byte) string { return "" }
+
 func (x *oauthExchange) Step(ctx context.Context, client []byte) ([]byte, bool, error) {
 	state := x.state
 	x.state = oauthOver
@@ -164,9 +167,9 @@ func (x *oauthExchange) check(ctx context.Context, authzid, text string) (Identi
 	if name == "" {
 		return Identity{}, refusal.TokenRefused.Errorf("claim %q is not a name", iss.claim)
 	}
-	a := r.external[name]
+	a := r.byToken(iss, name)
 	if a == nil {
-		return Identity{}, refusal.AccountUnknown.Errorf("%q is no external name of an account", name)
+		return Identity{}, refusal.AccountUnknown.Errorf("%q is no external name of an account", r.externalName(iss, name))
 	}
 	if !a.live(now) {
 		return Identity{}, refusal.AccountUnknown.Errorf("account %q expired", a.name)
@@ -181,8 +184,43 @@ func (x *oauthExchange) check(ctx context.Context, authzid, text string) (Identi
 	return Identity{
 		Principal: "User:" + a.name, Account: a.name, Mechanism: oauthBearer,
 		ExternalName: name, Issuer: iss.name, Expires: earliest(end, a.expires),
+		audience: strings.Join(claims.Audience, "\x00") + "\x00", claim: iss.claim,
 	}, nil
 }
+
+// takes reports whether one of the parts of a token's audience is the issuer's.
+func (i *issuer) takes(audience string) bool {
+	for part := range strings.SplitSeq(strings.TrimSuffix(audience, "\x00"), "\x00") {
+		if slices.Contains(i.audience, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// byToken finds the account of a token's name. Where several issuers are trusted,
+// each has its own names: what one calls svc-1 is not what another does.
+func (r *Realm) byToken(iss *issuer, name string) *account {
+	if a := r.external[qualified(iss, name)]; a != nil {
+		return a
+	}
+	if len(r.issuers) > 1 || strings.Contains(name, "#") {
+		return nil
+	}
+	return r.external[name]
+}
+
+// externalName is what an account would list.
+func (r *Realm) externalName(iss *issuer, name string) string {
+	if len(r.issuers) > 1 {
+		return qualified(iss, name)
+	}
+	return name
+}
+
+// qualified is ISSUER#NAME. The URL of an issuer has no fragment (OpenID Connect
+// Discovery §3), so the first # ends it.
+func qualified(iss *issuer, name string) string { return iss.name + "#" + name }
 
 var (
 	errBearerSyntax = errors.New("want n,[a=authzid],\\x01auth=Bearer <token>\\x01[name=value\\x01]…\\x01")

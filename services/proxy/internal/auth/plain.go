@@ -20,6 +20,11 @@ type plainExchange struct {
 func (x *plainExchange) Identity() Identity { return x.id }
 func (x *plainExchange) Claimed() string    { return x.user }
 
+func (x *plainExchange) Claims(client []byte) string {
+	_, user, _, _ := parsePlain(client)
+	return user
+}
+
 func (x *plainExchange) Step(ctx context.Context, client []byte) ([]byte, bool, error) {
 	if x.over {
 		return nil, false, refusal.SASLMalformed.Errorf("PLAIN: a message after the last")

@@ -27,7 +27,9 @@ type Identity struct {
 	ExternalName, Issuer string
 	Expires              time.Time // zero: never
 
-	dn string // the certificate's full name, for StillValid
+	dn       string // the certificate's full name, for StillValid
+	audience string // of the token: the parts, each with a NUL behind it, for StillValid
+	claim    string // of the token: where ExternalName stood
 }
 
 // Mechanisms that are no SASL mechanism, as Identity.Mechanism names them.
@@ -47,6 +49,9 @@ type Exchange interface {
 	// Claimed is the name the client goes by, known before it is proven: for
 	// back-off and logs. "" until a message named one.
 	Claimed() string
+	// Claims is Claimed as it will be after the message, which is not judged: a
+	// client that failed before can be made to wait before its proof is looked at.
+	Claims(client []byte) string
 }
 
 // Realm is how the clients of one virtual cluster prove who they are.
@@ -59,6 +64,7 @@ type Realm struct {
 	issuers   map[string]*issuer
 	certs     *certificates            // nil: none are taken
 	plainWork map[work]int             // what a failed PLAIN login costs
+	scramWork map[scramMechanism]int   // how many proofs a failed SCRAM login checks
 	shapes    map[scramMechanism]shape // what users that do not exist look like
 }
 
@@ -75,6 +81,7 @@ func NewRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, 
 		external:  make(map[string]*account),
 		issuers:   make(map[string]*issuer),
 		plainWork: make(map[work]int),
+		scramWork: map[scramMechanism]int{scramSHA256: 1, scramSHA512: 1},
 		shapes:    make(map[scramMechanism]shape),
 	}
 	var problems []error
@@ -174,7 +181,8 @@ func (r *Realm) levelWork() {
 		for w, n := range own {
 			r.plainWork[w] = max(r.plainWork[w], n)
 		}
-		for m := range a.scram {
+		for m, vs := range a.scram {
+			r.scramWork[m] = max(r.scramWork[m], len(vs))
 			v := a.like(m)
 			seen[m][shape{len(v.keys.salt), v.iterations}]++
 		}
@@ -259,6 +267,21 @@ func earliest(ts ...time.Time) (first time.Time) {
 	return first
 }
 
+// Until is when StillValid has to be asked again about a session although nothing
+// was changed: when its credential or its account expires. Zero is never.
+func (r *Realm) Until(id Identity) time.Time {
+	ends := []time.Time{id.Expires}
+	if a := r.accounts[id.Account]; a != nil {
+		ends = append(ends, a.expires)
+		for _, v := range a.all {
+			if v.credential == id.Credential {
+				ends = append(ends, v.expires)
+			}
+		}
+	}
+	return earliest(ends...)
+}
+
 // StillValid says whether a session admitted as id, perhaps by an earlier
 // realm, may go on. A session whose secret is unchanged goes on.
 func (r *Realm) StillValid(id Identity) error {
@@ -286,10 +309,15 @@ func (r *Realm) StillValid(id Identity) error {
 		return refusal.CredentialRevoked.Errorf("%s is no longer offered", id.Mechanism)
 	}
 	if id.Mechanism == oauthBearer {
-		if r.issuers[id.Issuer] == nil {
+		iss := r.issuers[id.Issuer]
+		switch {
+		case iss == nil:
 			return refusal.CredentialRevoked.Errorf("tokens of issuer %q are no longer taken", id.Issuer)
-		}
-		if r.external[id.ExternalName] != a {
+		case iss.claim != id.claim:
+			return refusal.CredentialRevoked.Errorf("the name of a token of issuer %q is no longer its claim %q", id.Issuer, id.claim)
+		case !iss.takes(id.audience):
+			return refusal.CredentialRevoked.Errorf("the audience of %q is no longer taken", id.ExternalName)
+		case r.byToken(iss, id.ExternalName) != a:
 			return refusal.CredentialRevoked.Errorf("%q is no longer an external name of %q", id.ExternalName, a.name)
 		}
 		return nil

@@ -99,6 +99,14 @@ const (
 func (x *scramExchange) Identity() Identity { return x.id }
 func (x *scramExchange) Claimed() string    { return x.user }
 
+func (x *scramExchange) Claims(client []byte) string {
+	if x.state != scramFirst {
+		return x.user
+	}
+	m, _ := parseClientFirst(client)
+	return m.user
+}
+
 func (x *scramExchange) Step(_ context.Context, client []byte) ([]byte, bool, error) {
 	state := x.state
 	x.state = scramOver // whatever goes wrong, there is no second try
@@ -160,7 +168,9 @@ func (x *scramExchange) final(client []byte) ([]byte, error) {
 		return nil, refusal.SASLMalformed.Errorf("%s: nonce differs from the one sent", x.mech)
 	}
 	authMessage := x.firstBare + "," + x.server + "," + m.withoutProof
+	checked := 0
 	for _, v := range x.keys {
+		checked++
 		if !x.proves(v.keys.stored, authMessage, m.proof) {
 			continue
 		}
@@ -171,8 +181,10 @@ func (x *scramExchange) final(client []byte) ([]byte, error) {
 		x.id = x.realm.local(x.account, v, string(x.mech))
 		return []byte("v=" + base64.StdEncoding.EncodeToString(x.mech.hmac(v.keys.server, authMessage))), nil
 	}
+	for ; checked < x.realm.scramWork[x.mech]; checked++ {
+		x.proves(make([]byte, x.mech.size()), authMessage, m.proof) // as many as for whoever has most secrets
+	}
 	if x.account == nil {
-		x.proves(make([]byte, x.mech.size()), authMessage, m.proof) // as long as a wrong secret takes
 		return nil, refusal.BadCredentials.Errorf("%s: no account %q with a live secret for this mechanism", x.mech, x.user)
 	}
 	return nil, refusal.BadCredentials.Errorf("%s: wrong secret for %q", x.mech, x.user)
@@ -180,6 +192,7 @@ func (x *scramExchange) final(client []byte) ([]byte, error) {
 
 // proves reports whether proof was made by who knows the secret of stored.
 func (x *scramExchange) proves(stored []byte, authMessage string, proof []byte) bool {
+	x.realm.deps.proofs.Add(1)
 	key := x.mech.hmac(stored, authMessage) // the client signature
 	subtle.XORBytes(key, key, proof)        // now the client key, if the proof is good
 	h := x.mech.hash()()

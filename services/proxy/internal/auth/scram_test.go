@@ -187,3 +187,53 @@ func FuzzClientFinal(f *testing.F) {
 		}
 	})
 }
+
+// Whoever guesses learns from no answer, and from no amount of work, which names
+// there are: the bytes differ only in what is random or the client's own.
+func TestSCRAMFailuresLookAndCostTheSame(t *testing.T) {
+	d, _ := newTestDeps()
+	expired := scramVerifier("old", scramSHA256, "x", "some salt 16 by.", 4096)
+	expired.Expires = testNow
+	r := mustRealm(t, d, passwords(),
+		withPassword(t, "alice", "secret"),
+		withVerifiers("bob", scramVerifier("a", scramSHA256, "x", "bobs salt 16 by.", 4096), scramVerifier("b", scramSHA256, "y", "bobs salt 16 by.", 4096)),
+		withVerifiers("carol", expired),
+		externalAccount("ext", "sub"))
+	type look struct {
+		saltBytes, iterations int
+		proofs, derivations   int64
+		refusal               *refusal.Refusal
+	}
+	var want look
+	for i, user := range []string{"nobody", "alice", "bob", "carol", "ext"} {
+		proofs, derivations := d.Proofs(), d.Derivations()
+		c := scramClient{mech: scramSHA256, user: user, password: "wrong"}
+		_, err := c.login(t, r)
+		got := look{len(c.salt), c.iterations, d.Proofs() - proofs, d.Derivations() - derivations, refusal.Of(err)}
+		if i == 0 {
+			want = got
+		}
+		if got != want || got.proofs != 2 || got.derivations != 0 || got.refusal != refusal.BadCredentials {
+			t.Errorf("a failure of %s: %+v; of nobody: %+v; want 2 proofs, no derivation, %s", user, got, want, refusal.BadCredentials.ID)
+		}
+	}
+}
+
+func TestTheClaimedNameIsKnownBeforeTheProof(t *testing.T) {
+	r := mustRealm(t, mustDeps(), passwords(), withPassword(t, "alice", "secret"))
+	for _, c := range []struct{ mechanism, message, want string }{
+		{"PLAIN", "\x00alice\x00guess", "alice"},
+		{"PLAIN", "nonsense", ""},
+		{"SCRAM-SHA-256", "n,,n=alice,r=abc", "alice"},
+		{"SCRAM-SHA-512", "n,,n=a=2Cb,r=abc", "a,b"},
+		{"SCRAM-SHA-512", "nonsense", ""},
+	} {
+		x, err := r.Begin(c.mechanism)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Claims([]byte(c.message)); got != c.want || x.Claimed() != "" {
+			t.Errorf("%s %q claims %q, and Claimed() is %q; want %q and nothing yet", c.mechanism, c.message, got, x.Claimed(), c.want)
+		}
+	}
+}

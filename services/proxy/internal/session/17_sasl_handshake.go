@@ -37,6 +37,7 @@ func saslHandshake(s *Session, _ context.Context, r kmsg.Request) (kmsg.Response
 		return nil, err
 	}
 	s.exchange, s.mechanism = exchange, req.Mechanism
+	s.began = false
 	s.phase = handshaken
 	if req.Version == 0 {
 		s.phase = rawTokens

@@ -52,7 +52,18 @@ func saslAuthenticate(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 
 // saslStep gives one message to the mechanism. After the last one the session is
 // authenticated. An error refuses the client.
+//
+// Who has failed before waits before the first message is looked at, and who
+// fails waits for the rest of the longer delay before hearing of it: hanging up
+// and dialling again saves a guesser nothing.
 func (s *Session) saslStep(ctx context.Context, msg []byte) ([]byte, error) {
+	if !s.began {
+		s.began = true
+		s.waited = s.node.Backoff.Delay(s.client.Remote, s.vc.Name, s.exchange.Claims(msg))
+		if err := s.pause(ctx, s.waited); err != nil {
+			return nil, err
+		}
+	}
 	server, done, err := s.exchange.Step(ctx, msg)
 	if err != nil {
 		claimed := s.exchange.Claimed()
@@ -61,7 +72,7 @@ func (s *Session) saslStep(ctx context.Context, msg []byte) ([]byte, error) {
 			return nil, err
 		}
 		s.node.Backoff.Failed(s.client.Remote, s.vc.Name, claimed)
-		if err := s.pause(ctx, s.node.Backoff.Delay(s.client.Remote, s.vc.Name, claimed)); err != nil {
+		if err := s.pause(ctx, s.node.Backoff.Delay(s.client.Remote, s.vc.Name, claimed)-s.waited); err != nil {
 			return nil, err
 		}
 		return nil, err
@@ -111,6 +122,7 @@ func (s *Session) becomes(id auth.Identity) {
 			s.client.Authenticated()
 		}
 	}
+	s.Revalidate() // the realm that judged may have been replaced meanwhile
 }
 
 // lifetime is what KIP-368 calls session_lifetime_ms: until the credential ends

@@ -81,6 +81,8 @@ type Session struct {
 
 	phase     phase
 	exchange  auth.Exchange
+	began     bool          // the exchange has had a message
+	waited    time.Duration // before that message was looked at
 	identity  auth.Identity
 	principal string // "" before authentication
 	mechanism string
@@ -114,6 +116,7 @@ type Session struct {
 	down    wire.Splice // answers gathered for the client
 	sent    []sent      // what is in them, counted once they are written
 
+	until    atomic.Int64 // when the session is to be revalidated, in Unix nanoseconds; 0: never
 	draining atomic.Bool
 	ended    atomic.Pointer[endReason]
 
@@ -167,14 +170,23 @@ func (s *Session) Revalidate() {
 	case authenticated:
 		if err := v.Realm.StillValid(id); err != nil {
 			s.End(err)
+			return
 		}
+		until := int64(0)
+		if end := v.Realm.Until(id); !end.IsZero() {
+			until = end.UnixNano()
+		}
+		s.until.Store(until)
 	}
 }
 
-// Sweep ends the session when an answer has waited for longer than WriteStall and
-// its client took nothing: the broker connection behind it is others' too. It is
-// called by one goroutine, now and then.
+// Sweep ends the session when its credential has expired, or when an answer has
+// waited for longer than WriteStall and its client took nothing: the broker
+// connection behind it is others' too. It is called by one goroutine, now and then.
 func (s *Session) Sweep(now time.Time) {
+	if until := s.until.Load(); until != 0 && now.UnixNano() >= until {
+		s.Revalidate()
+	}
 	writes := s.client.Sock.Writes()
 	switch {
 	case writes%2 == 0:
