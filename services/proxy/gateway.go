@@ -89,7 +89,7 @@ func newGateway(cfg *Config) (*gateway, error) {
 		Refusals: g.refusals, Refused: g.counts.requests.Add, Observe: g.counts.durations.observe,
 	}
 	l, err := listener.New(listener.Config{
-		Specs: cfg.Listeners, Router: g, Limits: cfg.Limits, Log: cfg.Log,
+		Specs: cfg.Listeners, Router: g, Limits: cfg.Limits, Log: cfg.Log, Listen: cfg.Listen,
 		Wrap:   func(c net.Conn) net.Conn { return netio.New(c) },
 		Handle: g.serve, Refused: g.counts.connections.Add,
 	})
@@ -130,7 +130,7 @@ func (g *gateway) apply(set *resource.Set) error {
 			errs = append(errs, err)
 			continue
 		}
-		cfg.Log = g.cfg.Log
+		cfg.Log, cfg.Dial = g.cfg.Log, g.cfg.Dial
 		clusters[name] = &runningCluster{spec: u.Spec, cluster: upstream.New(cfg)}
 	}
 	views := make(map[string]*view.View)

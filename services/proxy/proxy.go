@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"tollgate.internal/pkg/resource"
@@ -65,6 +66,11 @@ type Config struct {
 	StallTimeout  time.Duration // for a client to take some of an answer that waits for it; 30 s
 	DrainTimeout  time.Duration // for sessions to finish when ctx ends; 30 s
 	ReloadEvery   time.Duration // how often the resource files are looked at; 250 ms
+
+	// Listen and Dial are how the proxy reaches the network, for clients and for
+	// brokers; nil: TCP.
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Ready is called once, when every listener accepts and the resources are
 	// loaded, with the address of each listener by name. Optional.

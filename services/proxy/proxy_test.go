@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +35,35 @@ type gateway struct {
 	roots     *x509.CertPool
 	resources string
 	upstream  *kfake.Cluster
+	dial      func(ctx context.Context, network, address string) (net.Conn, error)
+	cfg       proxy.Config
+	stop      func() error // drains the proxy, as the end of the test does
+}
+
+// loopback gives the connections of a network within the process addresses as TCP
+// has them.
+type loopback struct{ net.Listener }
+
+func (l *loopback) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &loopbackConn{c}, nil
+}
+
+func (l *loopback) Addr() net.Addr {
+	addr, err := net.ResolveTCPAddr("tcp", strings.Replace(l.Listener.Addr().String(), "localhost", "127.0.0.1", 1))
+	if err != nil {
+		return l.Listener.Addr()
+	}
+	return addr
+}
+
+type loopbackConn struct{ net.Conn }
+
+func (c *loopbackConn) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 4711}
 }
 
 const resources = `
@@ -75,15 +105,36 @@ spec:
 // loginDev logs in to acme-dev.
 var loginDev = kgo.SASL(scram.Auth{User: "dev", Pass: "dev-secret"}.AsSha512Mechanism())
 
-func start(t *testing.T) *gateway {
+func start(t *testing.T) *gateway { return startOn(t, nil) }
+
+// startOn starts everything on a network within the process, which a bubble needs;
+// nil: on TCP, with an admin listener.
+func startOn(t *testing.T, network *kfake.VirtualNetwork) *gateway {
 	t.Helper()
-	upstream, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(3, "shop.orders.v2", "other.secret"))
+	cfg := proxy.Config{
+		Domains: []string{"gw.test"}, Admin: "127.0.0.1:0",
+		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	listen, opts := "127.0.0.1:0", []kfake.Opt{kfake.NumBrokers(3), kfake.SeedTopics(3, "shop.orders.v2", "other.secret")}
+	if network != nil {
+		listen, cfg.Admin = "127.0.0.1:9092", ""
+		cfg.Listen = func(_ context.Context, n, address string) (net.Listener, error) {
+			l, err := network.Listen(n, address)
+			return &loopback{Listener: l}, err
+		}
+		cfg.Dial = network.DialContext
+		opts = append(opts, kfake.ListenFn(network.Listen), kfake.Ports(19092, 19093, 19094))
+	}
+	upstream, err := kfake.NewCluster(opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
 	dir := t.TempDir()
-	g := &gateway{resources: filepath.Join(dir, "resources"), upstream: upstream}
+	g := &gateway{resources: filepath.Join(dir, "resources"), upstream: upstream, dial: (&net.Dialer{}).DialContext}
+	if network != nil {
+		g.dial = network.DialContext
+	}
 	if err := os.Mkdir(g.resources, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -91,32 +142,38 @@ func start(t *testing.T) *gateway {
 	g.write(t, "dev.secret", "dev-secret\n")
 	pair, roots := certificate(t, dir)
 	g.roots = roots
+	cfg.Resources = g.resources
+	cfg.Listeners = []proxy.Listener{{Name: "sni", Address: listen, Routing: proxy.BySNI, Certificates: []proxy.KeyPair{pair}}}
+	g.cfg = cfg
+	t.Cleanup(func() {
+		if err := g.stop(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	g.run(t)
+	return g
+}
+
+// run starts the proxy, also again after stop.
+func (g *gateway) run(t *testing.T) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan map[string]string, 1)
 	done := make(chan error, 1)
-	go func() {
-		done <- proxy.Run(ctx, proxy.Config{
-			Resources: g.resources, Domains: []string{"gw.test"},
-			Listeners: []proxy.Listener{{Name: "sni", Address: "127.0.0.1:0", Routing: proxy.BySNI, Certificates: []proxy.KeyPair{pair}}},
-			Admin:     "127.0.0.1:0",
-			Log:       slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
-			Ready:     func(a map[string]string) { ready <- a },
-		})
-	}()
+	cfg := g.cfg
+	cfg.Ready = func(a map[string]string) { ready <- a }
+	go func() { done <- proxy.Run(ctx, cfg) }()
+	g.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
 	select {
 	case a := <-ready:
 		g.addr, g.admin = a["sni"], a[proxy.AdminAddress]
 	case err := <-done:
-		cancel()
+		done <- err
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	return g
 }
 
 func quoted(in []string) (out []string) {
@@ -133,6 +190,19 @@ func (g *gateway) write(t *testing.T, name, content string) {
 	}
 }
 
+// replace changes a file.
+func (g *gateway) replace(t *testing.T, name, old, now string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(g.resources, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(raw), old) {
+		t.Fatalf("%s has no %q", name, old)
+	}
+	g.write(t, name, strings.ReplaceAll(string(raw), old, now))
+}
+
 // client connects by host name; every name leads to the gateway.
 func (g *gateway) client(t *testing.T, host string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
@@ -144,8 +214,11 @@ func (g *gateway) client(t *testing.T, host string, opts ...kgo.Opt) *kgo.Client
 			if err != nil {
 				return nil, err
 			}
-			d := &tls.Dialer{Config: &tls.Config{RootCAs: g.roots, ServerName: name}}
-			return d.DialContext(ctx, "tcp", g.addr)
+			c, err := g.dial(ctx, "tcp", g.addr)
+			if err != nil {
+				return nil, err
+			}
+			return tls.Client(c, &tls.Config{RootCAs: g.roots, ServerName: name}), nil
 		}),
 	}, opts...)...)
 	if err != nil {
@@ -163,7 +236,7 @@ func certificate(t *testing.T, dir string) (proxy.KeyPair, *x509.CertPool) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gw.test"}, DNSNames: []string{"*.gw.test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(48 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}, &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gw.test"}}, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
