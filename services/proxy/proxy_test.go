@@ -100,16 +100,18 @@ spec:
 {apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: dev, virtualCluster: acme-dev}, spec: {type: local, password: "file:dev.secret"}}
 ---
 {apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: admin, virtualCluster: acme-prod}, spec: {type: local, password: "file:dev.secret"}}
+---
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: reader, virtualCluster: acme-prod}, spec: {type: local, password: "file:dev.secret"}}
 `
 
 // loginDev logs in to acme-dev.
 var loginDev = kgo.SASL(scram.Auth{User: "dev", Pass: "dev-secret"}.AsSha512Mechanism())
 
-func start(t *testing.T) *gateway { return startOn(t, nil) }
+func start(t *testing.T, opts ...kfake.Opt) *gateway { return startOn(t, nil, opts...) }
 
 // startOn starts everything on a network within the process, which a bubble needs;
 // nil: on TCP, with an admin listener.
-func startOn(t *testing.T, network *kfake.VirtualNetwork) *gateway {
+func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *gateway {
 	t.Helper()
 	cfg := proxy.Config{
 		Domains: []string{"gw.test"}, Admin: "127.0.0.1:0",
@@ -125,7 +127,7 @@ func startOn(t *testing.T, network *kfake.VirtualNetwork) *gateway {
 		cfg.Dial = network.DialContext
 		opts = append(opts, kfake.ListenFn(network.Listen), kfake.Ports(19092, 19093, 19094))
 	}
-	upstream, err := kfake.NewCluster(opts...)
+	upstream, err := kfake.NewCluster(append(opts, more...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,9 +22,8 @@ func apiVersions(s *Session, _ context.Context, r kmsg.Request) (kmsg.Response, 
 		resp.ErrorCode = s.refused(refusal.ClientSoftware, "software", quote(req.ClientSoftwareName), "software_version", quote(req.ClientSoftwareVersion))
 		return resp, nil
 	}
-	upstream := s.vc.Home.Versions()
 	for _, e := range table {
-		low, high, ok := e.versions(upstream)
+		low, high, ok := e.versions(s.vc)
 		if !ok {
 			continue
 		}
@@ -32,15 +31,16 @@ func apiVersions(s *Session, _ context.Context, r kmsg.Request) (kmsg.Response, 
 		k.ApiKey, k.MinVersion, k.MaxVersion = e.key, low, high
 		resp.ApiKeys = append(resp.ApiKeys, k)
 	}
+	upstream := s.vc.Home.Versions()
 	if upstream == nil {
 		return resp, nil
 	}
 	// transaction.version 2 needs Produce 12, TxnOffsetCommit 5 and EndTxn 5
 	// together (§C4); they are in the table whenever the brokers have them.
 	resp.FinalizedFeaturesEpoch = 1
-	for _, name := range []string{"group.version", "metadata.version", "transaction.version"} {
+	for _, name := range []string{"group.version", "metadata.version", "share.version", "transaction.version"} {
 		level := upstream.Finalized[name]
-		if level <= 0 {
+		if level <= 0 || name == "share.version" && !sharing(s.vc) {
 			continue
 		}
 		f := kmsg.NewApiVersionsResponseFinalizedFeature()

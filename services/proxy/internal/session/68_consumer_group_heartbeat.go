@@ -82,13 +82,7 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 	if answer.Assignment != nil {
 		topics := answer.Assignment.Topics[:0]
 		for _, at := range answer.Assignment.Topics {
-			topic := t.VirtualByID(at.TopicID)
-			if topic == nil {
-				// Assigned a moment ago: the metadata here is older.
-				if t, err = s.vc.Fresh(ctx, 0); err == nil {
-					topic = t.VirtualByID(at.TopicID)
-				}
-			}
+			topic := s.assigned(ctx, t, at.TopicID)
 			if topic != nil {
 				at.TopicID = topic.ID
 				topics = append(topics, at)

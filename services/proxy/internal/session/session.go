@@ -99,6 +99,7 @@ type Session struct {
 	outcome   Outcome // of that request
 	access    accessCache
 	fetch     fetchSession
+	share     shareSession
 	txn       transactions
 	regex     regexSubscriptions
 	muteUntil time.Time
@@ -235,6 +236,7 @@ func (s *Session) Run(ctx context.Context) error {
 		// dropped by the broker's reader whenever it comes.
 		s.waitDrained()
 	}
+	s.share.close()
 	s.up.Reset()
 	s.r.Close()
 	return err
@@ -423,6 +425,9 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 	s.waitDrained()
 	if err := s.err(); err != nil {
 		return err
+	}
+	if !e.offers(s.vc, h.version) {
+		return fmt.Errorf("%s version %d is not offered here: %w", e.name, h.version, errClose)
 	}
 	began := time.Now()
 	req := kmsg.RequestForKey(h.key)

@@ -8,6 +8,7 @@ import (
 
 	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
 )
 
 // The request keys that code names.
@@ -26,6 +27,7 @@ const (
 	local     where = iota // the gateway
 	forwarded              // a broker: its versions bound ours
 	groupOnly              // a broker that has the consumer protocol (KIP-848)
+	shareOnly              // a broker that has share groups (KIP-932), of the one cluster there is
 )
 
 // entry is one request key: what is served of it and how.
@@ -95,6 +97,13 @@ func entries() []*entry {
 		{name: "ConsumerGroupHeartbeat", key: 68, min: 0, max: 1, where: groupOnly, handle: consumerGroupHeartbeat},
 		{name: "ConsumerGroupDescribe", key: 69, min: 0, max: 1, where: groupOnly, handle: consumerGroupDescribe},
 		{name: "ListConfigResources", key: 74, min: 0, max: 1, where: local, handle: listConfigResources},
+		{name: "ShareGroupHeartbeat", key: 76, min: 1, max: 1, where: shareOnly, handle: shareGroupHeartbeat},
+		{name: "ShareGroupDescribe", key: 77, min: 1, max: 1, where: shareOnly, handle: shareGroupDescribe},
+		{name: "ShareFetch", key: 78, min: 1, max: 2, where: shareOnly, handle: shareFetch},
+		{name: "ShareAcknowledge", key: 79, min: 1, max: 2, where: shareOnly, handle: shareAcknowledge},
+		{name: "DescribeShareGroupOffsets", key: 90, min: 0, max: 1, where: shareOnly, handle: describeShareGroupOffsets},
+		{name: "AlterShareGroupOffsets", key: 91, min: 0, max: 0, where: shareOnly, handle: alterShareGroupOffsets},
+		{name: "DeleteShareGroupOffsets", key: 92, min: 0, max: 0, where: shareOnly, handle: deleteShareGroupOffsets},
 	}
 }
 
@@ -123,15 +132,13 @@ func entryOf(key int16) *entry {
 }
 
 // versions is the range of e that one virtual cluster offers; false: none.
-func (e *entry) versions(v *upstream.Versions) (low, high int16, ok bool) {
+func (e *entry) versions(vc *view.VirtualCluster) (low, high int16, ok bool) {
+	v := vc.Home.Versions()
 	if e.where == local || v == nil {
 		return e.min, e.max, e.where == local
 	}
 	r, known := v.Ranges[e.key]
-	if !known {
-		return 0, 0, false
-	}
-	if e.where == groupOnly && v.Finalized["group.version"] < 1 {
+	if !known || e.where == groupOnly && v.Finalized["group.version"] < 1 || e.where == shareOnly && !sharing(vc) {
 		return 0, 0, false
 	}
 	low, high = max(e.min, r.Min), min(e.max, r.Max)
@@ -139,6 +146,24 @@ func (e *entry) versions(v *upstream.Versions) (low, high int16, ok bool) {
 		low = 0 // librdkafka switches codecs off otherwise (KAFKA-18659)
 	}
 	return low, high, low <= high
+}
+
+// offers reports whether a version is served. While the brokers' are not known
+// everything in the table is: the answer will be that no broker can be had.
+func (e *entry) offers(vc *view.VirtualCluster, version int16) bool {
+	if vc.Home.Versions() == nil {
+		return version >= e.min && version <= e.max
+	}
+	low, high, ok := e.versions(vc)
+	return ok && version >= low && version <= high
+}
+
+// sharing reports whether share groups are offered: the state of a share partition
+// belongs to its leader's cluster, so a share group cannot span (PROTOCOL.md §B7).
+// A broker lists the request keys whether the feature is on or not.
+func sharing(vc *view.VirtualCluster) bool {
+	v := vc.Home.Versions()
+	return v != nil && v.Finalized["share.version"] >= 1 && len(vc.View().Spec.Clusters) <= 1
 }
 
 // phase is how far a connection has come in authentication:

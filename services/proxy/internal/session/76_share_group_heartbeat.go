@@ -1,0 +1,55 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// ShareGroupHeartbeat (KIP-932, PROTOCOL.md §B7): version 1; 0 was Kafka 4.0's early
+// access. READ on the group and DESCRIBE on every topic named: one without it
+// refuses the heartbeat.
+func shareGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.ShareGroupHeartbeatRequest)
+	resp := req.ResponseKind().(*kmsg.ShareGroupHeartbeatResponse)
+	refuse := func(code int16) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage = code, stockText(code)
+		return resp, nil
+	}
+	t, err := s.table(ctx)
+	if err != nil {
+		return refuse(kerr.CoordinatorNotAvailable.Code)
+	}
+	if !s.mayGroup(t, kmsg.ACLOperationRead, req.GroupID) {
+		return refuse(kerr.GroupAuthorizationFailed.Code)
+	}
+	for i, name := range req.SubscribedTopicNames {
+		if !s.mayTopic(t, kmsg.ACLOperationDescribe, name) {
+			return refuse(kerr.TopicAuthorizationFailed.Code)
+		}
+		req.SubscribedTopicNames[i], _ = toPhysical(t)(name)
+	}
+	req.GroupID = group(t, req.GroupID)
+	up, code := s.coordinator(ctx, upstream.Control, 0, req)
+	if code != 0 {
+		return refuse(code)
+	}
+	answer := up.(*kmsg.ShareGroupHeartbeatResponse)
+	if answer.ErrorCode != 0 {
+		answer.ErrorMessage = stockText(answer.ErrorCode)
+	}
+	if answer.Assignment != nil {
+		kept := answer.Assignment.TopicPartitions[:0]
+		for _, tp := range answer.Assignment.TopicPartitions {
+			if topic := s.assigned(ctx, t, tp.TopicID); topic != nil {
+				tp.TopicID = topic.ID
+				kept = append(kept, tp)
+			}
+		}
+		answer.Assignment.TopicPartitions = kept
+	}
+	return answer, nil
+}

@@ -1,0 +1,54 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/view"
+)
+
+// ShareGroupDescribe (KIP-932): version 1. A topic without DESCRIBE fails the whole
+// group, as on a broker.
+func shareGroupDescribe(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.ShareGroupDescribeRequest)
+	withOperations := req.IncludeAuthorizedOperations
+	req.IncludeAuthorizedOperations = false
+	return askCoordinator(s, ctx, req, &req.GroupIDs,
+		func(r *kmsg.ShareGroupDescribeResponse) *[]kmsg.ShareGroupDescribeResponseGroup { return &r.Groups },
+		byGroup[string, kmsg.ShareGroupDescribeResponseGroup]{
+			op: kmsg.ACLOperationDescribe, asked: itself,
+			answered: func(a *kmsg.ShareGroupDescribeResponseGroup) *string { return &a.GroupID },
+			refused: func(name string, code int16) kmsg.ShareGroupDescribeResponseGroup {
+				g := kmsg.NewShareGroupDescribeResponseGroup()
+				g.GroupID, g.ErrorCode, g.ErrorMessage, g.AuthorizedOperations = name, code, stockText(code), -2147483648
+				return g
+			},
+			mapped: func(t *view.Table, g *kmsg.ShareGroupDescribeResponseGroup) int16 {
+				g.AuthorizedOperations = s.operations(t, withOperations, kmsg.ACLResourceTypeGroup, g.GroupID)
+				if g.ErrorCode != 0 {
+					g.ErrorMessage = stockText(g.ErrorCode)
+				}
+				for i := range g.Members {
+					m := &g.Members[i]
+					m.ClientHost = ""
+					m.SubscribedTopicNames = virtualNames(t, m.SubscribedTopicNames)
+					kept := m.Assignment.TopicPartitions[:0]
+					for _, tp := range m.Assignment.TopicPartitions {
+						topic := t.VirtualByID(tp.TopicID)
+						if topic == nil {
+							continue
+						}
+						if !s.mayTopic(t, kmsg.ACLOperationDescribe, topic.Name) {
+							return kerr.TopicAuthorizationFailed.Code
+						}
+						tp.TopicID, tp.Topic = topic.ID, topic.Name
+						kept = append(kept, tp)
+					}
+					m.Assignment.TopicPartitions = kept
+				}
+				return 0
+			},
+		})
+}

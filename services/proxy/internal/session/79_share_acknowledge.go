@@ -1,0 +1,82 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ShareAcknowledge (KIP-932, PROTOCOL.md §B7): versions 1 to 2; on the broker
+// connection of the share session. READ on the group, READ on each topic.
+func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.ShareAcknowledgeRequest)
+	resp := req.ResponseKind().(*kmsg.ShareAcknowledgeResponse)
+	refuse := func(code int16) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage = code, stockText(code)
+		return resp, nil
+	}
+	if req.GroupID == nil || req.MemberID == nil {
+		return refuse(kerr.InvalidRequest.Code)
+	}
+	t, err := s.table(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !s.mayGroup(t, kmsg.ACLOperationRead, *req.GroupID) {
+		return refuse(kerr.GroupAuthorizationFailed.Code)
+	}
+	if s.share.key != shareKey(*req.GroupID, *req.MemberID) {
+		return refuse(kerr.ShareSessionNotFound.Code)
+	}
+	forward := *req
+	forward.GroupID = kmsg.StringPtr(group(t, *req.GroupID))
+	forward.Topics = nil
+	for _, rt := range req.Topics {
+		topic, code := s.topicByID(t, kmsg.ACLOperationRead, rt.TopicID)
+		if code != 0 {
+			out := kmsg.NewShareAcknowledgeResponseTopic()
+			out.TopicID = rt.TopicID
+			for _, p := range rt.Partitions {
+				rp := kmsg.NewShareAcknowledgeResponseTopicPartition()
+				rp.Partition, rp.ErrorCode, rp.ErrorMessage = p.Partition, code, stockText(code)
+				rp.CurrentLeader.LeaderID, rp.CurrentLeader.LeaderEpoch = -1, -1
+				out.Partitions = append(out.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, out)
+			continue
+		}
+		rt.TopicID = topic.Physical.ID
+		forward.Topics = append(forward.Topics, rt)
+	}
+	up, err := s.shareRequest(ctx, grace, &forward)
+	if err != nil {
+		return nil, err
+	}
+	answer := up.(*kmsg.ShareAcknowledgeResponse)
+	answer.ErrorMessage = textOf(answer.ErrorCode)
+	for i := range answer.Topics {
+		rt := &answer.Topics[i]
+		id, _, ok := s.share.virtualID(t, rt.TopicID)
+		if !ok {
+			return nil, errForeign
+		}
+		rt.TopicID = id
+		for j := range rt.Partitions {
+			p := &rt.Partitions[j]
+			p.ErrorMessage = textOf(p.ErrorCode)
+			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
+			s.noteError(p.ErrorCode)
+		}
+	}
+	for i := range answer.NodeEndpoints {
+		n := &answer.NodeEndpoints[i]
+		n.NodeID = t.VirtualNode(n.NodeID)
+		n.Host, n.Port = s.client.Advertise(n.NodeID)
+	}
+	answer.Topics = append(answer.Topics, resp.Topics...)
+	if req.ShareSessionEpoch == -1 || answer.ErrorCode != 0 {
+		s.share.forget()
+	}
+	return answer, nil
+}

@@ -1,0 +1,61 @@
+package session
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/upstream"
+)
+
+// DeleteShareGroupOffsets (KIP-932): version 0. DELETE on the group, READ on each
+// topic.
+func deleteShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
+	req := r.(*kmsg.DeleteShareGroupOffsetsRequest)
+	resp := req.ResponseKind().(*kmsg.DeleteShareGroupOffsetsResponse)
+	refuse := func(code int16) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage, resp.Topics = code, stockText(code), nil
+		return resp, nil
+	}
+	t, err := s.table(ctx)
+	if err != nil {
+		return refuse(kerr.CoordinatorNotAvailable.Code)
+	}
+	if !s.mayGroup(t, kmsg.ACLOperationDelete, req.GroupID) {
+		return refuse(kerr.GroupAuthorizationFailed.Code)
+	}
+	forward := *req
+	forward.GroupID, forward.Topics = group(t, req.GroupID), nil
+	for _, rt := range req.Topics {
+		topic, code := s.topic(t, kmsg.ACLOperationRead, rt.Topic)
+		if code != 0 {
+			out := kmsg.NewDeleteShareGroupOffsetsResponseTopic()
+			out.Topic, out.ErrorCode, out.ErrorMessage = rt.Topic, code, stockText(code)
+			resp.Topics = append(resp.Topics, out)
+			continue
+		}
+		rt.Topic = topic.Physical.Name
+		forward.Topics = append(forward.Topics, rt)
+	}
+	if len(forward.Topics) == 0 && len(req.Topics) > 0 {
+		return resp, nil
+	}
+	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	if code != 0 {
+		return refuse(code)
+	}
+	answer := up.(*kmsg.DeleteShareGroupOffsetsResponse)
+	answer.ErrorMessage = textOf(answer.ErrorCode)
+	for i := range answer.Topics {
+		rt := &answer.Topics[i]
+		topic := t.Virtual(rt.Topic)
+		if topic == nil {
+			return nil, errForeign
+		}
+		rt.Topic, rt.TopicID = topic.Name, topic.ID
+		rt.ErrorMessage = textOf(rt.ErrorCode)
+	}
+	answer.Topics = append(resp.Topics, answer.Topics...)
+	return answer, nil
+}
