@@ -359,8 +359,9 @@ func (g *gateway) allSessions() []*session.Session {
 	return all
 }
 
-// run serves until ctx ends, then drains.
-func (g *gateway) run(ctx context.Context) error {
+// run serves until ctx ends, then drains. loaded is the signature of the resource
+// files that were applied.
+func (g *gateway) run(ctx context.Context, loaded uint64) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -369,7 +370,7 @@ func (g *gateway) run(ctx context.Context) error {
 	wg.Go(func() { served <- g.listener.Serve(serveCtx) })
 	watchCtx, endWatch := context.WithCancel(ctx)
 	defer endWatch()
-	wg.Go(func() { g.watch(watchCtx) })
+	wg.Go(func() { g.watch(watchCtx, loaded) })
 	if g.admin != nil {
 		wg.Go(func() {
 			if err := admin.Serve(serveCtx, g.admin, g.handler, g.cfg.Log); err != nil {
@@ -414,10 +415,9 @@ func (g *gateway) run(ctx context.Context) error {
 
 // watch follows the resource files, the ends of grants, and the brokers that port
 // listeners must have sockets for.
-func (g *gateway) watch(ctx context.Context) {
+func (g *gateway) watch(ctx context.Context, seen uint64) {
 	tick := time.NewTicker(g.cfg.ReloadEvery)
 	defer tick.Stop()
-	seen := signature(g.cfg.Resources)
 	for {
 		g.setBrokers()
 		g.check()

@@ -119,6 +119,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.defaults(); err != nil {
 		return err
 	}
+	loaded := signature(cfg.Resources) // before: what changes while it loads is loaded again
 	set, err := resource.LoadDir(cfg.Resources)
 	if err != nil {
 		return fmt.Errorf("load resources from %s:\n%w", cfg.Resources, err)
@@ -131,5 +132,5 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := g.apply(set); err != nil {
 		return err
 	}
-	return g.run(ctx)
+	return g.run(ctx, loaded)
 }

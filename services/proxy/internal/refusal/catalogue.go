@@ -491,6 +491,21 @@ var (
 		Cause: "With acks=0 there is no answer that could carry the code, so the connection is closed, as a broker does; a line before this one, or err, says what was refused.",
 		Cure:  "See to that refusal, or use acks=1 or all.",
 	}
+	ShareSessionUnknown = &Refusal{
+		ID:      "TG-REQUEST-013",
+		Kafka:   kerr.ShareSessionNotFound,
+		When:    "a share session that this connection does not hold",
+		Cause:   "The client opened it on a connection that has ended, or opened another one since: a share session is valid only on the connection that began it, as on a broker.",
+		Cure:    "None: the client begins a new session; what it had acquired goes to others.",
+		Routine: true,
+	}
+	ShareRequestInvalid = &Refusal{
+		ID:    "TG-REQUEST-014",
+		Kafka: kerr.InvalidRequest,
+		When:  "a ShareFetch or ShareAcknowledge without group or member, or with more partitions than there can be",
+		Cause: "A client bug, or somebody tries what the gateway bears.",
+		Cure:  "Look at the client.",
+	}
 	TopicNotAuthorized = &Refusal{
 		ID:    "TG-TOPIC-001",
 		Kafka: kerr.TopicAuthorizationFailed,
@@ -720,6 +735,8 @@ func All() []*Refusal {
 		FetchSessionUnknown,
 		EndpointType,
 		RefusedWithoutAcks,
+		ShareSessionUnknown,
+		ShareRequestInvalid,
 		TopicNotAuthorized,
 		TopicUnknown,
 		TopicIDUnknown,

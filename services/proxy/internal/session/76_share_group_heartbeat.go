@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -15,27 +15,28 @@ import (
 func shareGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.ShareGroupHeartbeatRequest)
 	resp := req.ResponseKind().(*kmsg.ShareGroupHeartbeatResponse)
-	refuse := func(code int16) (kmsg.Response, error) {
-		resp.ErrorCode, resp.ErrorMessage = code, stockText(code)
+	refuse := func(why error, args ...any) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why, args...)
 		return resp, nil
 	}
 	t, err := s.table(ctx)
 	if err != nil {
-		return refuse(kerr.CoordinatorNotAvailable.Code)
+		return refuse(refusal.CoordinatorUnavailable.With(err))
 	}
 	if !s.mayGroup(t, kmsg.ACLOperationRead, req.GroupID) {
-		return refuse(kerr.GroupAuthorizationFailed.Code)
+		return refuse(refusal.GroupNotAuthorized, "group", req.GroupID)
 	}
 	for i, name := range req.SubscribedTopicNames {
 		if !s.mayTopic(t, kmsg.ACLOperationDescribe, name) {
-			return refuse(kerr.TopicAuthorizationFailed.Code)
+			return refuse(refusal.TopicNotAuthorized, "topic", name)
 		}
 		req.SubscribedTopicNames[i], _ = toPhysical(t)(name)
 	}
 	req.GroupID = group(t, req.GroupID)
 	up, code := s.coordinator(ctx, upstream.Control, 0, req)
 	if code != 0 {
-		return refuse(code)
+		resp.ErrorCode, resp.ErrorMessage = code, stockText(code)
+		return resp, nil
 	}
 	answer := up.(*kmsg.ShareGroupHeartbeatResponse)
 	if answer.ErrorCode != 0 {

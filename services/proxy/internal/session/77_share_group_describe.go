@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -41,7 +41,7 @@ func shareGroupDescribe(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 							continue
 						}
 						if !s.mayTopic(t, kmsg.ACLOperationDescribe, topic.Name) {
-							return kerr.TopicAuthorizationFailed.Code
+							return s.refused(refusal.TopicNotAuthorized, "group", g.GroupID)
 						}
 						tp.TopicID, tp.Topic = topic.ID, topic.Name
 						kept = append(kept, tp)

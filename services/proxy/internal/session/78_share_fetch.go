@@ -5,9 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/view"
 	"tollgate.internal/services/proxy/internal/wire"
 )
@@ -19,19 +19,19 @@ import (
 func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.ShareFetchRequest)
 	resp := req.ResponseKind().(*kmsg.ShareFetchResponse)
-	refuse := func(code int16) (kmsg.Response, error) {
-		resp.ErrorCode, resp.ErrorMessage = code, stockText(code)
+	refuse := func(why error, args ...any) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why, args...)
 		return resp, nil
 	}
 	if req.GroupID == nil || req.MemberID == nil {
-		return refuse(kerr.InvalidRequest.Code)
+		return refuse(refusal.ShareRequestInvalid)
 	}
 	t, err := s.shareTable(ctx, req.Topics)
 	if err != nil {
 		return nil, err
 	}
 	if !s.mayGroup(t, kmsg.ACLOperationRead, *req.GroupID) {
-		return refuse(kerr.GroupAuthorizationFailed.Code)
+		return refuse(refusal.GroupNotAuthorized, "group", *req.GroupID)
 	}
 	ss := &s.share
 	key := shareKey(*req.GroupID, *req.MemberID)
@@ -39,7 +39,7 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 	if req.ShareSessionEpoch == 0 {
 		ss.open(key)
 	} else if ss.key != key {
-		return refuse(kerr.ShareSessionNotFound.Code)
+		return refuse(refusal.ShareSessionUnknown, "group", *req.GroupID)
 	}
 
 	forward := *req
@@ -59,7 +59,7 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 			for _, p := range rt.Partitions {
 				if !ss.add(rt.TopicID, p.Partition) {
 					ss.forget()
-					return refuse(kerr.InvalidRequest.Code)
+					return refuse(refusal.ShareRequestInvalid)
 				}
 			}
 		}
@@ -137,14 +137,17 @@ func (s *Session) mapShareFetch(t *view.Table, answer *kmsg.ShareFetchResponse) 
 		var bytes, records int64
 		for j := range rt.Partitions {
 			p := &rt.Partitions[j]
-			p.ErrorMessage, p.AcknowledgeErrorMessage = textOf(p.ErrorCode), textOf(p.AcknowledgeErrorCode)
+			p.ErrorMessage, p.AcknowledgeErrorMessage = stockText(p.ErrorCode), stockText(p.AcknowledgeErrorCode)
 			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
 			s.noteError(p.ErrorCode)
 			bytes += int64(len(p.Records))
 			records += wire.Batches(p.Records)
 		}
-		if topic != nil {
-			s.countFetched(t, topic, bytes, records)
+		if topic != nil && bytes > 0 {
+			access := s.topicAccess(t, topic)
+			s.countFetched(t, access)
+			access.fetched.Add(uint64(bytes), uint64(records))
+			access.fetched.Request()
 		}
 	}
 	for i := range answer.NodeEndpoints {
@@ -153,14 +156,6 @@ func (s *Session) mapShareFetch(t *view.Table, answer *kmsg.ShareFetchResponse) 
 		n.Host, n.Port = s.client.Advertise(n.NodeID)
 	}
 	return nil
-}
-
-// textOf is the text of a code, none for success.
-func textOf(code int16) *string {
-	if code == 0 {
-		return nil
-	}
-	return stockText(code)
 }
 
 // refusedShare is the partition among those that are answered here. A topic comes

@@ -3,8 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // ShareAcknowledge (KIP-932, PROTOCOL.md §B7): versions 1 to 2; on the broker
@@ -12,22 +13,22 @@ import (
 func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.ShareAcknowledgeRequest)
 	resp := req.ResponseKind().(*kmsg.ShareAcknowledgeResponse)
-	refuse := func(code int16) (kmsg.Response, error) {
-		resp.ErrorCode, resp.ErrorMessage = code, stockText(code)
+	refuse := func(why error, args ...any) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why, args...)
 		return resp, nil
 	}
 	if req.GroupID == nil || req.MemberID == nil {
-		return refuse(kerr.InvalidRequest.Code)
+		return refuse(refusal.ShareRequestInvalid)
 	}
 	t, err := s.table(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if !s.mayGroup(t, kmsg.ACLOperationRead, *req.GroupID) {
-		return refuse(kerr.GroupAuthorizationFailed.Code)
+		return refuse(refusal.GroupNotAuthorized, "group", *req.GroupID)
 	}
 	if s.share.key != shareKey(*req.GroupID, *req.MemberID) {
-		return refuse(kerr.ShareSessionNotFound.Code)
+		return refuse(refusal.ShareSessionUnknown, "group", *req.GroupID)
 	}
 	forward := *req
 	forward.GroupID = kmsg.StringPtr(group(t, *req.GroupID))
@@ -54,7 +55,7 @@ func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		return nil, err
 	}
 	answer := up.(*kmsg.ShareAcknowledgeResponse)
-	answer.ErrorMessage = textOf(answer.ErrorCode)
+	answer.ErrorMessage = stockText(answer.ErrorCode)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
 		id, _, ok := s.share.virtualID(t, rt.TopicID)
@@ -64,7 +65,7 @@ func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		rt.TopicID = id
 		for j := range rt.Partitions {
 			p := &rt.Partitions[j]
-			p.ErrorMessage = textOf(p.ErrorCode)
+			p.ErrorMessage = stockText(p.ErrorCode)
 			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
 			s.noteError(p.ErrorCode)
 		}

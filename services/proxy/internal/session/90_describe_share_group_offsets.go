@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -36,7 +36,8 @@ func describeShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) 
 				q.Topics = []kmsg.DescribeShareGroupOffsetsRequestGroupTopic{}
 				for _, rt := range topics {
 					if !s.mayTopic(t, kmsg.ACLOperationDescribe, rt.Topic) {
-						hidden[q.GroupID] = append(hidden[q.GroupID], hiddenShareOffsets(rt))
+						code := s.refused(refusal.TopicNotAuthorized, "topic", rt.Topic)
+						hidden[q.GroupID] = append(hidden[q.GroupID], hiddenShareOffsets(rt, code))
 						continue
 					}
 					rt.Topic, _ = toPhysical(t)(rt.Topic)
@@ -44,7 +45,7 @@ func describeShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) 
 				}
 			},
 			mapped: func(t *view.Table, g *answered) int16 {
-				g.ErrorMessage = textOf(g.ErrorCode)
+				g.ErrorMessage = stockText(g.ErrorCode)
 				kept := g.Topics[:0]
 				for _, rt := range g.Topics {
 					name, ok := toVirtual(t)(rt.Topic)
@@ -53,7 +54,7 @@ func describeShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) 
 					}
 					rt.Topic, rt.TopicID = name, virtualTopicID(t, name)
 					for i := range rt.Partitions {
-						rt.Partitions[i].ErrorMessage = textOf(rt.Partitions[i].ErrorCode)
+						rt.Partitions[i].ErrorMessage = stockText(rt.Partitions[i].ErrorCode)
 					}
 					kept = append(kept, rt)
 				}
@@ -63,8 +64,7 @@ func describeShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) 
 		})
 }
 
-func hiddenShareOffsets(rt kmsg.DescribeShareGroupOffsetsRequestGroupTopic) kmsg.DescribeShareGroupOffsetsResponseGroupTopic {
-	code := kerr.TopicAuthorizationFailed.Code
+func hiddenShareOffsets(rt kmsg.DescribeShareGroupOffsetsRequestGroupTopic, code int16) kmsg.DescribeShareGroupOffsetsResponseGroupTopic {
 	out := kmsg.NewDescribeShareGroupOffsetsResponseGroupTopic()
 	out.Topic = rt.Topic
 	for _, p := range rt.Partitions {

@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -13,16 +13,16 @@ import (
 func alterShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.AlterShareGroupOffsetsRequest)
 	resp := req.ResponseKind().(*kmsg.AlterShareGroupOffsetsResponse)
-	refuse := func(code int16) (kmsg.Response, error) {
-		resp.ErrorCode, resp.ErrorMessage, resp.Topics = code, stockText(code), nil
+	refuse := func(why error, args ...any) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why, args...)
 		return resp, nil
 	}
 	t, err := s.table(ctx)
 	if err != nil {
-		return refuse(kerr.CoordinatorNotAvailable.Code)
+		return refuse(refusal.CoordinatorUnavailable.With(err))
 	}
 	if !s.mayGroup(t, kmsg.ACLOperationRead, req.GroupID) {
-		return refuse(kerr.GroupAuthorizationFailed.Code)
+		return refuse(refusal.GroupNotAuthorized, "group", req.GroupID)
 	}
 	forward := *req
 	forward.GroupID, forward.Topics = group(t, req.GroupID), nil
@@ -47,10 +47,11 @@ func alterShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (km
 	}
 	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
 	if code != 0 {
-		return refuse(code)
+		resp.ErrorCode, resp.ErrorMessage, resp.Topics = code, stockText(code), nil
+		return resp, nil
 	}
 	answer := up.(*kmsg.AlterShareGroupOffsetsResponse)
-	answer.ErrorMessage = textOf(answer.ErrorCode)
+	answer.ErrorMessage = stockText(answer.ErrorCode)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
 		topic := t.Virtual(rt.Topic)
@@ -59,7 +60,7 @@ func alterShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (km
 		}
 		rt.Topic, rt.TopicID = topic.Name, topic.ID
 		for j := range rt.Partitions {
-			rt.Partitions[j].ErrorMessage = textOf(rt.Partitions[j].ErrorCode)
+			rt.Partitions[j].ErrorMessage = stockText(rt.Partitions[j].ErrorCode)
 		}
 	}
 	answer.Topics = append(resp.Topics, answer.Topics...)

@@ -3,9 +3,9 @@ package session
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -14,16 +14,16 @@ import (
 func deleteShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.DeleteShareGroupOffsetsRequest)
 	resp := req.ResponseKind().(*kmsg.DeleteShareGroupOffsetsResponse)
-	refuse := func(code int16) (kmsg.Response, error) {
-		resp.ErrorCode, resp.ErrorMessage, resp.Topics = code, stockText(code), nil
+	refuse := func(why error, args ...any) (kmsg.Response, error) {
+		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why, args...)
 		return resp, nil
 	}
 	t, err := s.table(ctx)
 	if err != nil {
-		return refuse(kerr.CoordinatorNotAvailable.Code)
+		return refuse(refusal.CoordinatorUnavailable.With(err))
 	}
 	if !s.mayGroup(t, kmsg.ACLOperationDelete, req.GroupID) {
-		return refuse(kerr.GroupAuthorizationFailed.Code)
+		return refuse(refusal.GroupNotAuthorized, "group", req.GroupID)
 	}
 	forward := *req
 	forward.GroupID, forward.Topics = group(t, req.GroupID), nil
@@ -43,10 +43,11 @@ func deleteShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (k
 	}
 	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
 	if code != 0 {
-		return refuse(code)
+		resp.ErrorCode, resp.ErrorMessage, resp.Topics = code, stockText(code), nil
+		return resp, nil
 	}
 	answer := up.(*kmsg.DeleteShareGroupOffsetsResponse)
-	answer.ErrorMessage = textOf(answer.ErrorCode)
+	answer.ErrorMessage = stockText(answer.ErrorCode)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
 		topic := t.Virtual(rt.Topic)
@@ -54,7 +55,7 @@ func deleteShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (k
 			return nil, errForeign
 		}
 		rt.Topic, rt.TopicID = topic.Name, topic.ID
-		rt.ErrorMessage = textOf(rt.ErrorCode)
+		rt.ErrorMessage = stockText(rt.ErrorCode)
 	}
 	answer.Topics = append(resp.Topics, answer.Topics...)
 	return answer, nil

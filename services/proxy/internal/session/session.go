@@ -427,7 +427,7 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 		return err
 	}
 	if !e.offers(s.vc, h.version) {
-		return fmt.Errorf("%s version %d is not offered here: %w", e.name, h.version, errClose)
+		return refusal.VersionNotOffered.Errorf("%s version %d", e.name, h.version)
 	}
 	began := time.Now()
 	req := kmsg.RequestForKey(h.key)
