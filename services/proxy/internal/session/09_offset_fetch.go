@@ -38,12 +38,12 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 	for i, g := range groups {
 		refused[i] = kmsg.NewOffsetFetchResponseGroup()
 		refused[i].Group = g.Group
-		if err != nil {
+		switch {
+		case err != nil:
 			refused[i].ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 			continue
-		}
-		if why := s.refuseGroup(t, kmsg.ACLOperationDescribe, g.Group); why != nil {
-			refused[i].ErrorCode = s.refused(why, "group", g.Group)
+		case !s.mayGroup(t, kmsg.ACLOperationDescribe, g.Group):
+			refused[i].ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", g.Group)
 			continue
 		}
 		fg := g

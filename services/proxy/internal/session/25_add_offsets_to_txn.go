@@ -14,17 +14,16 @@ func addOffsetsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	req := r.(*kmsg.AddOffsetsToTxnRequest)
 	resp := req.ResponseKind().(*kmsg.AddOffsetsToTxnResponse)
 	t, err := s.table(ctx)
-	if err != nil {
+	switch {
+	case err != nil:
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
-	}
-	if why := s.refuseTxn(t, kmsg.ACLOperationWrite, req.TransactionalID); why != nil {
-		resp.ErrorCode = s.refused(why, "transactional_id", req.TransactionalID)
+	case !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID):
+		resp.ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", req.TransactionalID)
 		return resp, nil
-	}
-	if why := s.refuseGroup(t, kmsg.ACLOperationRead, req.Group); why != nil {
+	case !s.mayGroup(t, kmsg.ACLOperationRead, req.Group):
 		s.txn.note(req.TransactionalID, true)
-		resp.ErrorCode = s.refused(why, "group", req.Group)
+		resp.ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", req.Group)
 		return resp, nil
 	}
 	s.txn.note(req.TransactionalID, false)

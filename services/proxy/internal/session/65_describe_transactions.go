@@ -23,11 +23,12 @@ func describeTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg
 	forward := *req
 	forward.TransactionalIDs = nil
 	for _, id := range req.TransactionalIDs {
-		if err != nil {
+		switch {
+		case err != nil:
 			refuse(id, s.refused(refusal.CoordinatorUnavailable.With(err)))
-		} else if why := s.refuseTxn(t, kmsg.ACLOperationDescribe, id); why != nil {
-			refuse(id, s.refused(why, "transactional_id", id))
-		} else {
+		case !s.mayTxn(t, kmsg.ACLOperationDescribe, id):
+			refuse(id, s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", id))
+		default:
 			forward.TransactionalIDs = append(forward.TransactionalIDs, t.View.Prefix+id)
 		}
 	}

@@ -175,6 +175,8 @@ type hotSession struct {
 	meter    *meter.Meter
 	table    *view.Table
 	buf      []byte
+	ended    chan struct{}
+	err      error // of Run, once it has ended
 }
 
 const openCluster = `
@@ -206,6 +208,16 @@ func newHotSession(t *testing.T, b *hotBroker) *hotSession {
 	home := upstream.New(upstream.Config{Name: "main", Bootstrap: []string{b.Addr().String()}})
 	t.Cleanup(home.Close)
 	vc := view.NewVirtualCluster(v, home)
+	h := startSession(t, vc, func(*Session) {})
+	if h.table, err = vc.Fresh(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// startSession serves a client of vc, over loopback, that dialled node 3.
+func startSession(t testing.TB, vc *view.VirtualCluster, prepare func(*Session)) *hotSession {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -226,16 +238,19 @@ func newHotSession(t *testing.T, b *hotBroker) *hotSession {
 	}
 	s := New(node, &Client{
 		Net: sock, Sock: sock, Remote: netip.MustParseAddr("127.0.0.1"), Node: 3, Authenticated: func() {},
-		Advertise: func(vnode int32) (string, int32) { return fmt.Sprintf("b%d-open.gw.test", vnode), 9092 },
+		Advertise: func(vnode int32) (string, int32) { return fmt.Sprintf("b%d-%s.gw.test", vnode, vc.Name), 9092 },
 	}, vc)
-	table, err := vc.Fresh(t.Context(), time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { s.Run(context.Background()); close(ended) }()
-	t.Cleanup(func() { client.Close(); <-ended })
-	return &hotSession{Conn: client, session: s, meter: node.Meter, table: table, buf: make([]byte, 1<<20)}
+	prepare(s)
+	h := &hotSession{Conn: client, session: s, meter: node.Meter, buf: make([]byte, 1<<20), ended: make(chan struct{})}
+	go func() { h.err = s.Run(context.Background()); close(h.ended) }()
+	t.Cleanup(func() { client.Close(); <-h.ended })
+	return h
+}
+
+// reason is why the session ended, once it has.
+func (h *hotSession) reason() error {
+	<-h.ended
+	return h.err
 }
 
 // frameOf is a request as a client sends it.

@@ -353,6 +353,7 @@ type header struct {
 	clientID      []byte // nil: null
 	body          int    // where the body begins in the frame
 	flexible      bool
+	tagged        bool // it has tags, of which no schema knows any
 }
 
 // parseHeader reads a request header, v1 or v2 as the version says.
@@ -370,7 +371,7 @@ func (h *header) rest(frame []byte) error {
 	c := wire.Cursor{B: frame, Pos: 12}
 	h.clientID = c.String(false)
 	if h.flexible {
-		c.Tags()
+		h.tagged = c.Tags()
 	}
 	h.body = c.Pos
 	return c.Err
@@ -407,7 +408,7 @@ func (s *Session) handle(ctx context.Context, frame []byte) error {
 	if s.expired() && h.key != keySASLHandshake && h.key != keySASLAuthenticate && h.key != keyApiVersions {
 		return refusal.SessionExpired
 	}
-	if e.hot != nil {
+	if e.hot != nil && !h.tagged { // a forwarded frame keeps its header
 		done, err := e.hot(s, ctx, h, frame)
 		if done || err != nil {
 			return err
