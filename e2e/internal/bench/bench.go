@@ -147,7 +147,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		return nil, err
 	}
 	b := &run{Options: o, report: &Report{Whole: len(o.Parts) == 0}}
-	if b.report.Machine, err = machine(ctx); err != nil {
+	if b.report.Machine, b.report.Busy, err = machine(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -22,17 +23,18 @@ type cost struct {
 	name     string
 	workload workload
 	budget   float64 // of the gateway against HAProxy; 0: none
+	goal     float64 // the budget to come
 }
 
 // costs has Produce of the last version by name, which sarama, librdkafka (10) and
 // Java to 3.9 use, and by id, which Java from 4.0 on uses; Fetch likewise.
 var costs = []cost{
-	{"produce-1k", workload{int16(kmsg.Produce), 12, 1 << 10}, 1.5},
-	{"produce-1k-by-id", workload{int16(kmsg.Produce), 13, 1 << 10}, 1.5},
-	{"produce-64k", workload{int16(kmsg.Produce), 12, 64 << 10}, 1.4},
-	{"produce-64k-by-id", workload{int16(kmsg.Produce), 13, 64 << 10}, 1.4},
-	{"fetch-64k", workload{int16(kmsg.Fetch), 12, 64 << 10}, 0},
-	{"fetch-64k-by-id", workload{int16(kmsg.Fetch), 17, 64 << 10}, 0},
+	{"produce-1k", workload{int16(kmsg.Produce), 12, 1 << 10}, 1.5, 1.2},
+	{"produce-1k-by-id", workload{int16(kmsg.Produce), 13, 1 << 10}, 1.5, 1.2},
+	{"produce-64k", workload{int16(kmsg.Produce), 12, 64 << 10}, 1.4, 1.2},
+	{"produce-64k-by-id", workload{int16(kmsg.Produce), 13, 64 << 10}, 1.4, 1.2},
+	{"fetch-64k", workload{int16(kmsg.Fetch), 12, 64 << 10}, 0, 0},
+	{"fetch-64k-by-id", workload{int16(kmsg.Fetch), 17, 64 << 10}, 0, 0},
 }
 
 // usage is what a server used under a load, round by round.
@@ -45,7 +47,7 @@ type usage struct {
 
 func (b *run) cost(ctx context.Context, c cost) error {
 	var sides []*usage
-	for _, s := range append(b.gateways, b.haproxy) {
+	for _, s := range slices.Concat(b.gateways, []*server{b.haproxy}) {
 		u := &usage{server: s}
 		if err := b.load.call(ctx, "Load.Connect", ConnectArgs{s.target, c.workload, connections}, &u.id); err != nil {
 			return err

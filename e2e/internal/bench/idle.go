@@ -99,8 +99,9 @@ func (l *load) Once(id int, result *LoadResult) error {
 type idleness struct {
 	name                     string
 	connections              int
-	fresh, collected, served int64 // bytes of memory more than before the first connection
-	upstream, afterwards     int64 // connections to the broker
+	fresh, collected, served int64   // bytes of memory more than before the first connection
+	upstream, afterwards     int64   // connections to the broker
+	silence                  float64 // cores that are busy while nobody asks for anything
 }
 
 func (b *run) idle(ctx context.Context) error {
@@ -177,6 +178,9 @@ func (b *run) idleBehind(ctx context.Context, name string) (*idleness, error) {
 	if side.collected, err = settled(); err != nil {
 		return nil, err
 	}
+	if side.silence, err = busyCores(s.process.PID(), settled); err != nil {
+		return nil, err
+	}
 	var r LoadResult
 	if err := b.load.call(ctx, "Load.Once", id, &r); err != nil {
 		return nil, err
@@ -189,4 +193,18 @@ func (b *run) idleBehind(ctx context.Context, name string) (*idleness, error) {
 	}
 	side.fresh, side.collected, side.served = side.fresh-before, side.collected-before, side.served-before
 	return side, b.load.call(ctx, "Load.Disconnect", id, &struct{}{})
+}
+
+// busyCores is how many cores a process keeps busy while wait lasts.
+func busyCores(pid int, wait func() (int64, error)) (float64, error) {
+	start := time.Now()
+	before, err := cpuTime(pid)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := wait(); err != nil {
+		return 0, err
+	}
+	after, err := cpuTime(pid)
+	return float64(after-before) / float64(time.Since(start)), err
 }

@@ -42,6 +42,8 @@ func (b *run) java(ctx context.Context) (err error) {
 	kafka, err := kafkatest.StartCluster(ctx, dir, kafkatest.Options{
 		Version: kafkatest.V4, SASL: true, Users: map[string]string{userName: userPassword},
 		Properties: map[string]string{"log.segment.bytes": "16777216"},
+		// As in production: the harness's JVM is made to start soon, and slow at TLS.
+		JVM: []string{"-Xmx1g", "-XX:TieredStopAtLevel=4"},
 	})
 	if err != nil {
 		return err

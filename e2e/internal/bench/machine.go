@@ -53,31 +53,39 @@ func procField(path, name string) (string, error) {
 	return "", fmt.Errorf("no %s in %s", name, path)
 }
 
-// machine describes where figures come from.
-func machine(ctx context.Context) ([][2]string, error) {
+// machine describes where figures come from, and whether others work there.
+func machine(ctx context.Context) (facts [][2]string, busy bool, err error) {
 	cpu, err := procField("/proc/cpuinfo", "model name")
 	if err != nil {
 		cpu = runtime.GOARCH // not every architecture names its processor
 	}
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	load, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	bin, err := haproxyCommand()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	haproxy, err := exec.CommandContext(ctx, bin, "-v").Output()
 	if err != nil {
-		return nil, fmt.Errorf("haproxy -v: %w", err)
+		return nil, false, fmt.Errorf("haproxy -v: %w", err)
 	}
 	version := strings.Fields(string(haproxy)) // HAProxy version 2.6.12-… 2026/… - …
 	if len(version) < 3 {
-		return nil, fmt.Errorf("haproxy -v said %q", haproxy)
+		return nil, false, fmt.Errorf("haproxy -v said %q", haproxy)
+	}
+	averages := strings.Fields(string(load))
+	if len(averages) < 3 {
+		return nil, false, fmt.Errorf("/proc/loadavg says %q", load)
+	}
+	lastMinute, err := strconv.ParseFloat(averages[0], 64)
+	if err != nil {
+		return nil, false, fmt.Errorf("/proc/loadavg: %w", err)
 	}
 	return [][2]string{
 		{"date", time.Now().UTC().Format("2006-01-02 15:04 UTC")},
@@ -85,6 +93,6 @@ func machine(ctx context.Context) ([][2]string, error) {
 		{"kernel", strings.TrimSpace(string(kernel))},
 		{"Go", strings.TrimPrefix(runtime.Version(), "go")},
 		{"HAProxy", version[2]},
-		{"load when it began", strings.Join(strings.Fields(string(load))[:3], " ")},
-	}, nil
+		{"load when it began", strings.Join(averages[:3], " ")},
+	}, lastMinute > 1, nil
 }
