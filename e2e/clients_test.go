@@ -21,9 +21,15 @@ import (
 
 var upstreams = map[string]*kafkatest.Shared{}
 
+// properties let members of KIP-848 groups hear of a change soon; the default is
+// every five seconds, and no less.
+var properties = map[string]map[string]string{
+	kafkatest.V4: {"group.consumer.heartbeat.interval.ms": "500", "group.consumer.min.heartbeat.interval.ms": "100"},
+}
+
 func init() {
 	for _, version := range kafkatest.Versions() {
-		upstreams[version] = kafkatest.Share(kafkatest.Options{Version: version})
+		upstreams[version] = kafkatest.Share(kafkatest.Options{Version: version, Properties: properties[version]})
 	}
 }
 

@@ -34,8 +34,11 @@ type Target struct {
 	Bootstrap         string
 	CAFile            string
 	CertFile, KeyFile string // of an mTLS client
-	Mechanism         string // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+	Mechanism         string // PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER
 	User, Password    string
+	// TokenURL is where a client with OAUTHBEARER gets its tokens, by the grant of
+	// client credentials: User and Password. Go, Java and librdkafka take it.
+	TokenURL string
 	// Hosts are names and their addresses, as in a hosts file.
 	Hosts map[string]string
 }
@@ -109,7 +112,7 @@ const (
 	// Produce writes Count records to Topic, keys k0, k1, …, values v0, v1, …, and
 	// waits for all of them. Idempotent, Compression and Partition apply.
 	Produce = "produce"
-	// Consume reads Topic in Group from the beginning, or from what the group has
+	// Consume reads Topic, or with "^" before it all topics that match, in Group from the beginning, or from what the group has
 	// committed, until Count records have come, and commits.
 	Consume = "consume"
 	// Transaction produces Count records in one transaction of TransactionalID,
@@ -140,9 +143,11 @@ type Step struct {
 	Count           int    `json:"count,omitempty"`
 	Prefix          string `json:"prefix,omitempty"` // before every key and value
 	Partitions      int    `json:"partitions,omitempty"`
-	Idempotent      bool   `json:"idempotent,omitempty"`
-	Compression     string `json:"compression,omitempty"`
-	Abort           bool   `json:"abort,omitempty"`
+	// Partition takes all records of a Produce; franz-go only.
+	Partition   *int   `json:"partition,omitempty"`
+	Idempotent  bool   `json:"idempotent,omitempty"`
+	Compression string `json:"compression,omitempty"`
+	Abort       bool   `json:"abort,omitempty"`
 	// ReadUncommitted also shows records of open and aborted transactions.
 	ReadUncommitted bool `json:"read_uncommitted,omitempty"`
 	// Config are settings in the client's own words, such as group.protocol.
@@ -307,6 +312,7 @@ type job struct {
 	Mechanism string `json:"mechanism,omitempty"`
 	User      string `json:"user,omitempty"`
 	Password  string `json:"password,omitempty"`
+	TokenURL  string `json:"token_url,omitempty"`
 	Steps     []Step `json:"steps"`
 }
 
@@ -317,7 +323,7 @@ func runScript(ctx context.Context, client string, cmd Command, target Target, s
 	j := job{
 		Bootstrap: target.Bootstrap, Protocol: target.Protocol(),
 		CA: target.CAFile, Cert: target.CertFile, Key: target.KeyFile,
-		Mechanism: target.Mechanism, User: target.User, Password: target.Password,
+		Mechanism: target.Mechanism, User: target.User, Password: target.Password, TokenURL: target.TokenURL,
 	}
 	for _, s := range steps {
 		if s.Seconds == 0 {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
@@ -68,6 +70,11 @@ func (t Target) KgoOpts() ([]kgo.Opt, error) {
 		opts = append(opts, kgo.SASL(scram.Auth{User: t.User, Pass: t.Password}.AsSha256Mechanism()))
 	case "SCRAM-SHA-512":
 		opts = append(opts, kgo.SASL(scram.Auth{User: t.User, Pass: t.Password}.AsSha512Mechanism()))
+	case "OAUTHBEARER":
+		opts = append(opts, kgo.SASL(oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
+			token, err := t.token(ctx)
+			return oauth.Auth{Token: token}, err
+		})))
 	default:
 		return nil, fmt.Errorf("franz-go: no mechanism %q here", t.Mechanism)
 	}
@@ -83,12 +90,21 @@ func franzGo(ctx context.Context, target Target, step Step, emit func(Event)) er
 	if step.ReadUncommitted {
 		isolation = kgo.ReadUncommitted()
 	}
+	if step.Config["group.protocol"] == "consumer" {
+		opts = append(opts, kgo.ServerSideBalancer(), kgo.Balancers(kgo.RangeBalancer()))
+	}
+	if strings.HasPrefix(step.Topic, "^") && step.Do == Consume {
+		opts = append(opts, kgo.ConsumeRegex())
+	}
 	consuming := []kgo.Opt{
 		kgo.ConsumerGroup(step.Group), kgo.ConsumeTopics(step.Topic), kgo.FetchIsolationLevel(isolation),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(200 * time.Millisecond),
 	}
 	switch step.Do {
 	case Produce:
+		if step.Partition != nil {
+			opts = append(opts, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		}
 		if !step.Idempotent {
 			opts = append(opts, kgo.DisableIdempotentWrite())
 		}
@@ -177,7 +193,11 @@ func franzGoProduce(ctx context.Context, client *kgo.Client, step Step, emit fun
 	var records []*kgo.Record
 	for i := range step.Count {
 		key, value := step.record(i)
-		records = append(records, &kgo.Record{Topic: step.Topic, Key: []byte(key), Value: []byte(value)})
+		record := &kgo.Record{Topic: step.Topic, Key: []byte(key), Value: []byte(value)}
+		if step.Partition != nil {
+			record.Partition = int32(*step.Partition)
+		}
+		records = append(records, record)
 	}
 	results := client.ProduceSync(ctx, records...)
 	for _, r := range results {

@@ -72,7 +72,11 @@ func JavaTool(ctx context.Context, version, name string, target Target, settings
 	if !jars.Modern() && tool.class3 != "" {
 		class = tool.class3
 	}
-	cmd.Args = slices.Concat(kafkajars.SmallJVM(), kafkajars.Quiet(), []string{"-cp", jars.Classpath(), class, tool.config, file})
+	jvm := slices.Concat(kafkajars.SmallJVM(), kafkajars.Quiet())
+	if target.TokenURL != "" {
+		jvm = append(jvm, "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls="+target.TokenURL)
+	}
+	cmd.Args = slices.Concat(jvm, []string{"-cp", jars.Classpath(), class, tool.config, file})
 	if tool.bootstrap == "" {
 		cmd.Args = append(cmd.Args, "--bootstrap-server", target.Bootstrap)
 	}
@@ -103,13 +107,22 @@ func (t Target) properties(dir string) ([]string, error) {
 		}
 		lines = append(lines, "ssl.keystore.type=PEM", "ssl.keystore.location="+file)
 	}
-	if t.Mechanism != "" {
+	const security = "org.apache.kafka.common.security."
+	switch t.Mechanism {
+	case "":
+	case "OAUTHBEARER":
+		lines = append(
+			lines, "sasl.mechanism=OAUTHBEARER", "sasl.oauthbearer.token.endpoint.url="+t.TokenURL,
+			"sasl.login.callback.handler.class="+security+"oauthbearer.OAuthBearerLoginCallbackHandler",
+			fmt.Sprintf("sasl.jaas.config=%soauthbearer.OAuthBearerLoginModule required clientId=%q clientSecret=%q;", security, t.User, t.Password))
+	default:
 		module := "scram.ScramLoginModule"
 		if t.Mechanism == "PLAIN" {
 			module = "plain.PlainLoginModule"
 		}
-		lines = append(lines, "sasl.mechanism="+t.Mechanism, fmt.Sprintf(
-			"sasl.jaas.config=org.apache.kafka.common.security.%s required username=%q password=%q;", module, t.User, t.Password))
+		lines = append(
+			lines, "sasl.mechanism="+t.Mechanism,
+			fmt.Sprintf("sasl.jaas.config=%s%s required username=%q password=%q;", security, module, t.User, t.Password))
 	}
 	return lines, nil
 }

@@ -41,10 +41,11 @@ type verifiableLine struct {
 }
 
 // VerifiableProducer writes the numbers from 0 on to a topic, idempotently. The
-// tool switches retries off unless its properties file says otherwise.
-func VerifiableProducer(ctx context.Context, version string, target drivers.Target, topic string) (*Verifiable, error) {
+// tool switches retries off unless its properties file says otherwise. Settings are
+// further lines of it.
+func VerifiableProducer(ctx context.Context, version string, target drivers.Target, topic string, settings ...string) (*Verifiable, error) {
 	cmd, err := drivers.JavaTool(ctx, version, "verifiable-producer", target,
-		[]string{"retries=2147483647", "enable.idempotence=true", "acks=all"},
+		append(settings, "retries=2147483647", "enable.idempotence=true", "acks=all"),
 		"--topic", topic, "--max-messages", "-1", "--throughput", "200")
 	if err != nil {
 		return nil, err

@@ -176,9 +176,18 @@ public class Driver {
         if (job.has("mechanism")) {
             String mechanism = job.get("mechanism").asText();
             c.put("sasl.mechanism", mechanism);
-            c.put("sasl.jaas.config", String.format("org.apache.kafka.common.security.%s required username=\"%s\" password=\"%s\";",
-                mechanism.equals("PLAIN") ? "plain.PlainLoginModule" : "scram.ScramLoginModule",
-                job.get("user").asText(), job.get("password").asText()));
+            if (mechanism.equals("OAUTHBEARER")) {
+                String url = job.get("token_url").asText();
+                System.setProperty("org.apache.kafka.sasl.oauthbearer.allowed.urls", url);
+                c.put("sasl.oauthbearer.token.endpoint.url", url);
+                c.put("sasl.login.callback.handler.class", "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginCallbackHandler");
+                c.put("sasl.jaas.config", String.format("org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required"
+                    + " clientId=\"%s\" clientSecret=\"%s\";", job.get("user").asText(), job.get("password").asText()));
+            } else {
+                c.put("sasl.jaas.config", String.format("org.apache.kafka.common.security.%s required username=\"%s\" password=\"%s\";",
+                    mechanism.equals("PLAIN") ? "plain.PlainLoginModule" : "scram.ScramLoginModule",
+                    job.get("user").asText(), job.get("password").asText()));
+            }
         }
         c.putAll(more);
         step.path("config").fields().forEachRemaining(e -> c.put(e.getKey(), e.getValue().asText()));
@@ -239,7 +248,14 @@ public class Driver {
             "max.poll.records", step.path("count").asInt(1),
             "isolation.level", step.path("read_uncommitted").asBoolean() ? "read_uncommitted" : "read_committed")),
             new StringDeserializer(), new StringDeserializer());
-        consumer.subscribe(List.of(step.get("topic").asText()));
+        String topic = step.get("topic").asText();
+        if (topic.startsWith("^")) {
+            // Since 4.0: the pattern goes to the broker. 3.9 has no such class to compile against.
+            Class<?> pattern = Class.forName("org.apache.kafka.clients.consumer.SubscriptionPattern");
+            KafkaConsumer.class.getMethod("subscribe", pattern).invoke(consumer, pattern.getConstructor(String.class).newInstance(topic));
+        } else {
+            consumer.subscribe(List.of(topic));
+        }
         return consumer;
     }
 

@@ -13,7 +13,11 @@ class Client:
         if "cert" in job:
             self.base["ssl.certificate.location"] = job["cert"]
             self.base["ssl.key.location"] = job["key"]
-        if "mechanism" in job:
+        if job.get("mechanism") == "OAUTHBEARER":
+            self.base.update({"sasl.mechanism": "OAUTHBEARER", "sasl.oauthbearer.method": "oidc",
+                              "sasl.oauthbearer.client.id": job["user"], "sasl.oauthbearer.client.secret": job["password"],
+                              "sasl.oauthbearer.token.endpoint.url": job["token_url"]})
+        elif "mechanism" in job:
             self.base.update({"sasl.mechanism": job["mechanism"], "sasl.username": job["user"], "sasl.password": job["password"]})
         self.fatal = None
 
