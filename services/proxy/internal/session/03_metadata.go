@@ -65,7 +65,7 @@ func metadata(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, e
 		return resp, nil
 	}
 	for _, rt := range req.Topics {
-		if rt.Topic == nil {
+		if byID(rt) {
 			out := kmsg.NewMetadataResponseTopic()
 			out.TopicID, out.AuthorizedOperations = rt.TopicID, -2147483648
 			topic, code := s.topicByID(t, describe, rt.TopicID)
@@ -96,13 +96,21 @@ func metadata(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, e
 	return resp, nil
 }
 
+// byID reports whether a topic is asked for by its id. The name beside it counts
+// for nothing, as on a broker: the Java consumer sends an empty one.
+func byID(rt kmsg.MetadataRequestTopic) bool {
+	return rt.Topic == nil || rt.TopicID != [16]byte{}
+}
+
 // missing reports whether the request asks for a topic that is not in t.
 func (s *Session) missing(t *view.Table, req *kmsg.MetadataRequest) bool {
 	for _, rt := range req.Topics {
 		switch {
-		case rt.Topic == nil && t.TopicByID(rt.TopicID) == nil:
-			return true
-		case rt.Topic != nil && t.Topic(*rt.Topic) == nil:
+		case byID(rt):
+			if t.TopicByID(rt.TopicID) == nil {
+				return true
+			}
+		case t.Topic(*rt.Topic) == nil:
 			return true
 		}
 	}
