@@ -21,19 +21,22 @@ type tool struct {
 
 // The name is that of the script without "kafka-" and ".sh".
 var tools = map[string]tool{
-	"console-producer":    {class: "org.apache.kafka.tools.ConsoleProducer", class3: "kafka.tools.ConsoleProducer", config: "--producer.config"},
-	"console-consumer":    {class: "org.apache.kafka.tools.consumer.ConsoleConsumer", config: "--consumer.config"},
-	"verifiable-producer": {class: "org.apache.kafka.tools.VerifiableProducer", config: "--producer.config"},
-	"verifiable-consumer": {class: "org.apache.kafka.tools.VerifiableConsumer", config: "--consumer.config"},
-	"producer-perf-test":  {class: "org.apache.kafka.tools.ProducerPerformance", config: "--producer.config", bootstrap: "none"},
-	"consumer-perf-test":  {class: "org.apache.kafka.tools.ConsumerPerformance", config: "--consumer.config"},
-	"topics":              {class: "org.apache.kafka.tools.TopicCommand", config: "--command-config"},
-	"consumer-groups":     {class: "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", config: "--command-config"},
-	"acls":                {class: "org.apache.kafka.tools.AclCommand", class3: "kafka.admin.AclCommand", config: "--command-config"},
-	"configs":             {class: "kafka.admin.ConfigCommand", config: "--command-config"},
-	"transactions":        {class: "org.apache.kafka.tools.TransactionsCommand", config: "--command-config"},
-	"get-offsets":         {class: "org.apache.kafka.tools.GetOffsetShell", config: "--command-config"},
-	"broker-api-versions": {class: "org.apache.kafka.tools.BrokerApiVersionsCommand", class3: "kafka.admin.BrokerApiVersionsCommand", config: "--command-config"},
+	"console-producer":          {class: "org.apache.kafka.tools.ConsoleProducer", class3: "kafka.tools.ConsoleProducer", config: "--producer.config"},
+	"console-consumer":          {class: "org.apache.kafka.tools.consumer.ConsoleConsumer", config: "--consumer.config"},
+	"verifiable-producer":       {class: "org.apache.kafka.tools.VerifiableProducer", config: "--producer.config"},
+	"verifiable-consumer":       {class: "org.apache.kafka.tools.VerifiableConsumer", config: "--consumer.config"},
+	"producer-perf-test":        {class: "org.apache.kafka.tools.ProducerPerformance", config: "--producer.config", bootstrap: "none"},
+	"consumer-perf-test":        {class: "org.apache.kafka.tools.ConsumerPerformance", config: "--consumer.config"},
+	"console-share-consumer":    {class: "org.apache.kafka.tools.consumer.ConsoleShareConsumer", config: "--command-config"},
+	"verifiable-share-consumer": {class: "org.apache.kafka.tools.VerifiableShareConsumer", config: "--command-config"},
+	"share-groups":              {class: "org.apache.kafka.tools.consumer.group.ShareGroupCommand", config: "--command-config"},
+	"topics":                    {class: "org.apache.kafka.tools.TopicCommand", config: "--command-config"},
+	"consumer-groups":           {class: "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", config: "--command-config"},
+	"acls":                      {class: "org.apache.kafka.tools.AclCommand", class3: "kafka.admin.AclCommand", config: "--command-config"},
+	"configs":                   {class: "kafka.admin.ConfigCommand", config: "--command-config"},
+	"transactions":              {class: "org.apache.kafka.tools.TransactionsCommand", config: "--command-config"},
+	"get-offsets":               {class: "org.apache.kafka.tools.GetOffsetShell", config: "--command-config"},
+	"broker-api-versions":       {class: "org.apache.kafka.tools.BrokerApiVersionsCommand", class3: "kafka.admin.BrokerApiVersionsCommand", config: "--command-config"},
 }
 
 // JavaTool is one of Kafka's command line tools, in one version of Kafka, with
