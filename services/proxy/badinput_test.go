@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -29,13 +32,48 @@ type raw struct {
 
 func (g *gateway) raw(t *testing.T, host string) *raw {
 	t.Helper()
-	c, err := tls.Dial("tcp", g.addr, &tls.Config{RootCAs: g.roots, ServerName: host})
+	r, _ := g.rawOver(t, host)
+	return r
+}
+
+// rawOver also returns what is under the TLS connection.
+func (g *gateway) rawOver(t *testing.T, host string) (*raw, *dribble) {
+	t.Helper()
+	d := &dribble{Conn: g.tcp(t)}
+	c := tls.Client(d, &tls.Config{RootCAs: g.roots, ServerName: host})
+	c.SetDeadline(time.Now().Add(5 * time.Minute))
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	return &raw{c, t}, d
+}
+
+func (g *gateway) tcp(t *testing.T) net.Conn {
+	t.Helper()
+	c, err := g.dial(t.Context(), "tcp", g.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
-	return &raw{c, t}
+	return c
+}
+
+// dribble is a connection that can be made to send a byte a second.
+type dribble struct {
+	net.Conn
+	slow atomic.Bool
+}
+
+func (d *dribble) Write(p []byte) (n int, err error) {
+	for d.slow.Load() && n < len(p) {
+		if _, err := d.Conn.Write(p[n : n+1]); err != nil {
+			return n, err
+		}
+		n++
+		time.Sleep(time.Second)
+	}
+	m, err := d.Conn.Write(p[n:])
+	return n + m, err
 }
 
 // closed expects the gateway to close the connection without a word.
@@ -91,43 +129,63 @@ func frame(key, version int16, rest ...byte) []byte {
 	return b
 }
 
+// Every bad frame costs its connection, with a line that says why, and costs
+// nobody else anything. A goroutine that it leaves behind fails the bubble.
 func TestBadFramesCloseTheConnectionAndNothingElse(t *testing.T) {
-	g := start(t)
-	bystander := g.raw(t, "open.gw.test")
 	for _, c := range []struct {
 		name, host string
 		bytes      []byte
+		refusal    string
 	}{
-		{"garbage", "open.gw.test", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")},
-		{"a negative length", "open.gw.test", []byte{0xff, 0xff, 0xff, 0xff, 0, 3, 0, 0}},
-		{"a length above the limit", "open.gw.test", []byte{0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0}},
-		{"a length of zero", "open.gw.test", []byte{0, 0, 0, 0}},
-		{"a frame shorter than a header", "open.gw.test", []byte{0, 0, 0, 4, 0, 3, 0, 0}},
-		{"an unknown key", "open.gw.test", frame(9999, 0)},
-		{"a negative key", "open.gw.test", frame(-1, 0)},
-		{"LeaderAndIsr", "open.gw.test", frame(4, 0)},
-		{"WriteTxnMarkers", "open.gw.test", frame(27, 1, 0, 0, 0, 0)},
-		{"AddPartitionsToTxn between brokers", "open.gw.test", frame(24, 4)},
-		{"an unknown version", "open.gw.test", frame(3, 99)},
-		{"a negative version", "open.gw.test", frame(3, -1)},
-		{"a client id longer than the frame", "open.gw.test", []byte{0, 0, 0, 10, 0, 3, 0, 9, 0, 0, 0, 1, 0x7f, 0xff}},
-		{"an array longer than the frame", "open.gw.test", frame(3, 1, 0x7f, 0xff, 0xff, 0xff)},
-		{"Produce cut short", "open.gw.test", frame(0, 7, 0xff, 0xff, 0, 1, 0, 0)},
-		{"Fetch cut short", "open.gw.test", frame(1, 4, 0, 0, 0, 0)},
-		{"Metadata before authentication", "acme-dev.gw.test", frame(3, 1, 0xff, 0xff, 0xff, 0xff)},
-		{"SaslAuthenticate before SaslHandshake", "acme-dev.gw.test", frame(36, 0, 0, 0, 0, 0)},
-		{"more than 512 KiB before authentication", "acme-dev.gw.test", []byte{0, 0x10, 0, 0, 0, 18, 0, 0}},
+		{"garbage", "open.gw.test", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "TG-FRAME-002"},
+		{"a negative length", "open.gw.test", []byte{0xff, 0xff, 0xff, 0xff, 0, 3, 0, 0}, "TG-FRAME-001"},
+		{"a length above the limit", "open.gw.test", []byte{0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0}, "TG-FRAME-002"},
+		{"a length of zero", "open.gw.test", []byte{0, 0, 0, 0}, "TG-FRAME-001"},
+		{"a frame shorter than a header", "open.gw.test", []byte{0, 0, 0, 4, 0, 3, 0, 0}, "TG-FRAME-001"},
+		{"an unknown key", "open.gw.test", frame(9999, 0), "TG-FRAME-005"},
+		{"a negative key", "open.gw.test", frame(-1, 0), "TG-FRAME-005"},
+		{"LeaderAndIsr", "open.gw.test", frame(4, 0), "TG-FRAME-006"},
+		{"WriteTxnMarkers", "open.gw.test", frame(27, 1, 0, 0, 0, 0), "TG-FRAME-006"},
+		{"AddPartitionsToTxn between brokers", "open.gw.test", frame(24, 4), "TG-FRAME-007"},
+		{"an unknown version", "open.gw.test", frame(3, 99), "TG-FRAME-007"},
+		{"a negative version", "open.gw.test", frame(3, -1), "TG-FRAME-007"},
+		{"a client id longer than the frame", "open.gw.test", []byte{0, 0, 0, 10, 0, 3, 0, 9, 0, 0, 0, 1, 0x7f, 0xff}, "TG-FRAME-004"},
+		{"a negative length of a client id", "open.gw.test", []byte{0, 0, 0, 10, 0, 3, 0, 1, 0, 0, 0, 1, 0x80, 0x00}, "TG-FRAME-004"},
+		{"an array longer than the frame", "open.gw.test", frame(3, 1, 0x7f, 0xff, 0xff, 0xff), "TG-FRAME-004"},
+		{"an array of endless length", "open.gw.test", frame(3, 9, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), "TG-FRAME-004"},
+		{"Produce cut short", "open.gw.test", frame(0, 7, 0xff, 0xff, 0, 1, 0, 0), "TG-FRAME-004"},
+		{"Fetch cut short", "open.gw.test", frame(1, 4, 0, 0, 0, 0), "TG-FRAME-004"},
+		{"half a frame, and gone", "open.gw.test", []byte{0, 0, 1, 0, 0, 3, 0, 9}, ""},
+		{"Metadata before authentication", "acme-dev.gw.test", frame(3, 1, 0xff, 0xff, 0xff, 0xff), "TG-AUTH-011"},
+		{"SaslAuthenticate before SaslHandshake", "acme-dev.gw.test", frame(36, 0, 0, 0, 0, 0), "TG-AUTH-011"},
+		{"an unknown key before authentication", "acme-dev.gw.test", frame(9999, 0), "TG-FRAME-005"},
+		{"more than 512 KiB before authentication", "acme-dev.gw.test", []byte{0, 0x10, 0, 0, 0, 18, 0, 0}, "TG-FRAME-003"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := g.raw(t, c.host)
-			r.send(c.bytes)
-			r.closed()
+			bubble(t, func(t *testing.T, g *gateway) {
+				bystander := g.raw(t, "open.gw.test")
+				r := g.raw(t, c.host)
+				r.send(c.bytes)
+				if c.refusal == "" {
+					r.Close()
+				} else {
+					r.closed()
+				}
+				synctest.Wait()
+				lines := g.log.with("session ended")
+				switch {
+				case c.refusal == "" && len(lines) > 0:
+					t.Errorf("a client that left is logged: %q", lines)
+				case c.refusal != "" && (len(lines) != 1 || !strings.Contains(lines[0], "refusal="+c.refusal+" ")):
+					t.Errorf("logged %q, want one line with %s", lines, c.refusal)
+				}
+				req := kmsg.NewPtrMetadataRequest()
+				req.Version = 9
+				if got := bystander.ask(req).(*kmsg.MetadataResponse); len(got.Brokers) != 3 {
+					t.Errorf("another session sees %d brokers after that, want 3", len(got.Brokers))
+				}
+			})
 		})
-	}
-	req := kmsg.NewPtrMetadataRequest()
-	req.Version = 9
-	if got := bystander.ask(req).(*kmsg.MetadataResponse); len(got.Brokers) != 3 {
-		t.Errorf("another session sees %d brokers after all that, want 3", len(got.Brokers))
 	}
 }
 

@@ -319,6 +319,10 @@ var errMoved = refusal.VirtualClusterUnknown.Errorf("it was removed or moved")
 
 // closed counts the end of a session, and logs it unless the client just left.
 func (g *gateway) closed(ctx context.Context, c *listener.Conn, principal string, err error) {
+	if r := c.Refused(); r != nil {
+		g.counts.closed(r)
+		return
+	}
 	g.counts.closed(err)
 	if err == nil {
 		return

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -28,6 +29,35 @@ import (
 	"tollgate.internal/services/proxy"
 )
 
+// logBook keeps what was logged.
+type logBook struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logBook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(p))
+	return len(p), nil
+}
+
+// with are the lines that have all of the words.
+func (l *logBook) with(words ...string) (found []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+next:
+	for _, line := range l.lines {
+		for _, w := range words {
+			if !strings.Contains(line, w) {
+				continue next
+			}
+		}
+		found = append(found, line)
+	}
+	return found
+}
+
 // gateway is a proxy over a kfake cluster.
 type gateway struct {
 	addr      string
@@ -37,6 +67,7 @@ type gateway struct {
 	upstream  *kfake.Cluster
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	cfg       proxy.Config
+	log       *logBook
 	stop      func() error // drains the proxy, as the end of the test does
 }
 
@@ -113,9 +144,10 @@ func start(t *testing.T, opts ...kfake.Opt) *gateway { return startOn(t, nil, op
 // nil: on TCP, with an admin listener.
 func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *gateway {
 	t.Helper()
+	log := new(logBook)
 	cfg := proxy.Config{
 		Domains: []string{"gw.test"}, Admin: "127.0.0.1:0",
-		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log: slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), log), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	listen, opts := "127.0.0.1:0", []kfake.Opt{kfake.NumBrokers(3), kfake.SeedTopics(3, "shop.orders.v2", "other.secret")}
 	if network != nil {
@@ -133,7 +165,7 @@ func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *ga
 	}
 	t.Cleanup(upstream.Close)
 	dir := t.TempDir()
-	g := &gateway{resources: filepath.Join(dir, "resources"), upstream: upstream, dial: (&net.Dialer{}).DialContext}
+	g := &gateway{log: log, resources: filepath.Join(dir, "resources"), upstream: upstream, dial: (&net.Dialer{}).DialContext}
 	if network != nil {
 		g.dial = network.DialContext
 	}

@@ -78,6 +78,7 @@ type Conn struct {
 	port     uint16   // SNI: the port that is advertised
 	guard    *time.Timer
 	proved   atomic.Bool
+	why      atomic.Pointer[refusal.Refusal] // the listener closed it
 	counts   counts // guarded by the limiter
 }
 
@@ -93,6 +94,10 @@ func (c *Conn) Advertise(vNode int32) (host string, port int32) {
 	}
 	return "", 0
 }
+
+// Refused is why the listener has closed the connection; nil: it has not. The
+// listener has logged and counted it.
+func (c *Conn) Refused() *refusal.Refusal { return c.why.Load() }
 
 // Authenticated says that the client has proved who it is, by whatever means, also
 // by a certificate or by being allowed to stay anonymous. The connection leaves
@@ -517,6 +522,7 @@ func (l *Listener) refused(ctx context.Context, c *Conn, err error) {
 	}
 	err = classify(err)
 	r := refusal.Of(err)
+	c.why.Store(r)
 	l.cfg.Refused(r)
 	args := []any{"listener", c.Spec.Name, "client", c.Remote.String()}
 	if c.Route.VirtualCluster != "" {

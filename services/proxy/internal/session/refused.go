@@ -78,7 +78,7 @@ func ending(err error, authenticated bool) error {
 		return refusal.AnswerInvalid.With(err)
 	case errors.Is(err, upstream.ErrLost):
 		return refusal.OutcomeUnknown.With(err)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrClosedPipe),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, errClientGone), isAlert(err):
 		return nil
 	}

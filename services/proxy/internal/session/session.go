@@ -326,7 +326,9 @@ func (s *Session) nextFrame(ctx context.Context) (frame []byte, reserved int64, 
 				if err := s.r.Wait(); err != nil {
 					return nil, reserved, err
 				}
-			} else if !timed && s.node.FrameTimeout > 0 {
+			}
+			// Something has begun: a frame, or a TLS record of which it will be part.
+			if !timed && s.node.FrameTimeout > 0 && !s.r.Ready() {
 				timed = true
 				s.client.Sock.Conn.SetReadDeadline(time.Now().Add(s.node.FrameTimeout))
 			}
