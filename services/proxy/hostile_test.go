@@ -184,6 +184,7 @@ func TestAVirtualClusterHasItsOwnLimit(t *testing.T) {
 		g.replace(t, "all.yaml", "  host: acme-dev\n", "  host: acme-dev\n  quotas: {connections: 3}\n")
 		time.Sleep(time.Second) // until the files were looked at
 		strangers := []*raw{g.raw(t, "acme-dev.gw.test"), g.raw(t, "acme-dev.gw.test"), g.raw(t, "acme-dev.gw.test")}
+		synctest.Wait() // until the gateway too is through with their handshakes
 		var in []*raw
 		for range 3 {
 			r := g.raw(t, "acme-dev.gw.test")
