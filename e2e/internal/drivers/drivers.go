@@ -121,6 +121,10 @@ const (
 	// Transform reads Count records of Topic in Group and writes their values to
 	// To, with the group's offsets, in one transaction; it commits or aborts.
 	Transform = "transform"
+	// AfterRefusal writes a record to To, which must be refused, in a transaction,
+	// after one to Topic if Mixed is set, and aborts it; then the same producer
+	// writes Count records to Topic in another one and commits it.
+	AfterRefusal = "after-refusal"
 	// CreateTopic creates Topic with Partitions and the broker's replication factor.
 	CreateTopic = "create-topic"
 	// DescribeTopic reports Topic's partitions.
@@ -148,6 +152,7 @@ type Step struct {
 	Idempotent  bool   `json:"idempotent,omitempty"`
 	Compression string `json:"compression,omitempty"`
 	Abort       bool   `json:"abort,omitempty"`
+	Mixed       bool   `json:"mixed,omitempty"`
 	// ReadUncommitted also shows records of open and aborted transactions.
 	ReadUncommitted bool `json:"read_uncommitted,omitempty"`
 	// Config are settings in the client's own words, such as group.protocol.
@@ -173,7 +178,7 @@ func (s Step) records() [][2]string {
 // An Event is something that happened in a step. Which fields are filled depends on Event.
 type Event struct {
 	Step  int    `json:"step"`
-	Event string `json:"event"` // produced, record, committed, topic, topics, groups, error, done
+	Event string `json:"event"` // produced, record, committed, refused, topic, topics, groups, error, done
 
 	Topic     string   `json:"topic,omitempty"` // produced, record, committed, topic
 	Partition int32    `json:"partition,omitempty"`
@@ -183,7 +188,7 @@ type Event struct {
 	Count     int      `json:"count,omitempty"` // topic: its partitions
 	Names     []string `json:"names,omitempty"` // topics, groups
 
-	// Of an error: Kafka's code where the client shows it, else 0; the client's
+	// Of an error or a refusal: Kafka's code where the client shows it, else 0; the client's
 	// name for it and its text.
 	Code    int    `json:"code,omitempty"`
 	Name    string `json:"name,omitempty"`

@@ -110,7 +110,7 @@ func franzGo(ctx context.Context, target Target, step Step, emit func(Event)) er
 		}
 	case Consume:
 		opts = append(opts, append(consuming, kgo.DisableAutoCommit())...)
-	case Transaction:
+	case Transaction, AfterRefusal:
 		opts = append(opts, kgo.TransactionalID(step.TransactionalID))
 	case Transform:
 		return franzGoTransform(ctx, append(append(opts, consuming...), kgo.TransactionalID(step.TransactionalID)), step, emit)
@@ -152,6 +152,8 @@ func franzGo(ctx context.Context, target Target, step Step, emit func(Event)) er
 		failed := franzGoProduce(ctx, client, step, emit)
 		end := client.EndTransaction(ctx, kgo.TransactionEndTry(failed == nil && !step.Abort))
 		return errors.Join(failed, end)
+	case AfterRefusal:
+		return franzGoAfterRefusal(ctx, client, step, emit)
 	case CreateTopic:
 		_, err := admin.CreateTopic(ctx, int32(step.Partitions), -1, nil, step.Topic)
 		return err
@@ -206,6 +208,45 @@ func franzGoProduce(ctx context.Context, client *kgo.Client, step Step, emit fun
 		}
 	}
 	return results.FirstErr()
+}
+
+func franzGoAfterRefusal(ctx context.Context, client *kgo.Client, step Step, emit func(Event)) error {
+	if err := client.BeginTransaction(); err != nil {
+		return err
+	}
+	if step.Mixed {
+		if err := client.ProduceSync(ctx, &kgo.Record{Topic: step.Topic, Value: []byte("aborted")}).FirstErr(); err != nil {
+			return err
+		}
+	}
+	refused := client.ProduceSync(ctx, &kgo.Record{Topic: step.To, Value: []byte("refused")}).FirstErr()
+	if refused == nil {
+		return errNotRefused
+	}
+	emit(refusal(refused))
+	if err := client.EndTransaction(ctx, kgo.TryAbort); err != nil {
+		return fmt.Errorf("abort: %w", err)
+	}
+	if err := client.BeginTransaction(); err != nil {
+		return fmt.Errorf("begin again: %w", err)
+	}
+	if err := franzGoProduce(ctx, client, step, emit); err != nil {
+		return err
+	}
+	return client.EndTransaction(ctx, kgo.TryCommit)
+}
+
+var errNotRefused = errors.New("the record was not refused")
+
+// refusal is the event of an error that was to come.
+func refusal(err error) Event {
+	e := Event{Event: "refused", Name: fmt.Sprintf("%T", err), Message: err.Error()}
+	if ke, ok := errors.AsType[*kerr.Error](err); ok {
+		e.Code, e.Name = int(ke.Code), ke.Message
+	} else if code, name := saramaCode(err); name != "" {
+		e.Code, e.Name = code, name
+	}
+	return e
 }
 
 func franzGoRead(ctx context.Context, poll func(context.Context, int) kgo.Fetches, step Step, emit func(Event)) ([]*kgo.Record, error) {

@@ -105,6 +105,8 @@ func saramaStep(ctx context.Context, target Target, step Step, emit func(Event))
 		return saramaProduce(addrs, cfg, step.Topic, step.records(), emit, nil, false)
 	case Transaction:
 		return saramaProduce(addrs, cfg, step.Topic, step.records(), emit, func(sarama.SyncProducer) error { return nil }, step.Abort)
+	case AfterRefusal:
+		return saramaAfterRefusal(addrs, cfg, step, emit)
 	case Consume:
 		return saramaConsume(ctx, addrs, cfg, step, emit, func(s sarama.ConsumerGroupSession, next map[int32]int64, _ [][2]string) error {
 			for p, o := range next {
@@ -198,6 +200,40 @@ func saramaProduce(addrs []string, cfg *sarama.Config, topic string, pairs [][2]
 	}
 	if abort {
 		return producer.AbortTxn()
+	}
+	return producer.CommitTxn()
+}
+
+func saramaAfterRefusal(addrs []string, cfg *sarama.Config, step Step, emit func(Event)) error {
+	producer, err := sarama.NewSyncProducer(addrs, cfg)
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	if err := producer.BeginTxn(); err != nil {
+		return err
+	}
+	if step.Mixed {
+		if _, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: step.Topic, Value: sarama.StringEncoder("aborted")}); err != nil {
+			return err
+		}
+	}
+	_, _, refused := producer.SendMessage(&sarama.ProducerMessage{Topic: step.To, Value: sarama.StringEncoder("refused")})
+	if refused == nil {
+		return errNotRefused
+	}
+	emit(refusal(refused))
+	if err := producer.AbortTxn(); err != nil {
+		return fmt.Errorf("abort: %w", err)
+	}
+	if err := producer.BeginTxn(); err != nil {
+		return fmt.Errorf("begin again: %w", err)
+	}
+	for i, pair := range step.records() {
+		m := &sarama.ProducerMessage{Topic: step.Topic, Key: sarama.StringEncoder(pair[0]), Value: sarama.StringEncoder(pair[1])}
+		if _, _, err := producer.SendMessage(m); err != nil {
+			return fmt.Errorf("record %d: %w", i, err)
+		}
 	}
 	return producer.CommitTxn()
 }

@@ -240,7 +240,8 @@ func Check(ctx context.Context, opts []kgo.Opt, topic string, counts []int64) er
 
 // Each calls do for every record a topic holds now, in the order of each partition.
 func Each(ctx context.Context, opts []kgo.Opt, topic string, do func(*kgo.Record)) error {
-	client, err := kgo.NewClient(append(opts, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
+	client, err := kgo.NewClient(append(opts, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.KeepControlRecords())...) // the last record of a partition may be the end of a transaction
 	if err != nil {
 		return err
 	}
@@ -267,7 +268,9 @@ func Each(ctx context.Context, opts []kgo.Opt, topic string, do func(*kgo.Record
 			if r.Offset >= left[r.Partition] {
 				return // produced meanwhile
 			}
-			do(r)
+			if !r.Attrs.IsControl() {
+				do(r)
+			}
 			if r.Offset == left[r.Partition]-1 {
 				delete(left, r.Partition)
 			}

@@ -24,6 +24,7 @@ import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.serialization.StringDeserializer;
@@ -50,20 +51,23 @@ public class Driver {
                 new Driver(step).run();
                 emit("done", JSON.createObjectNode());
             } catch (Throwable failed) {
-                Throwable cause = failed;
-                while (cause instanceof ExecutionException && cause.getCause() != null) {
-                    cause = cause.getCause();
-                }
-                Errors error = Errors.forException(cause);
-                ObjectNode fields = JSON.createObjectNode();
-                fields.put("code", error == Errors.UNKNOWN_SERVER_ERROR ? 0 : error.code());
-                fields.put("name", error == Errors.UNKNOWN_SERVER_ERROR ? cause.getClass().getSimpleName() : error.name());
-                emit("error", fields.put("message", String.valueOf(cause.getMessage())));
+                fail("error", failed);
             }
             number++;
         }
         System.out.flush();
         Runtime.getRuntime().halt(0);
+    }
+
+    static void fail(String event, Throwable cause) throws Exception {
+        while (cause instanceof ExecutionException && cause.getCause() != null) {
+            cause = cause.getCause();
+        }
+        Errors error = Errors.forException(cause);
+        ObjectNode fields = JSON.createObjectNode();
+        fields.put("code", error == Errors.UNKNOWN_SERVER_ERROR ? 0 : error.code());
+        fields.put("name", error == Errors.UNKNOWN_SERVER_ERROR ? cause.getClass().getSimpleName() : error.name());
+        emit(event, fields.put("message", String.valueOf(cause.getMessage())));
     }
 
     static void emit(String event, ObjectNode fields) throws Exception {
@@ -95,6 +99,27 @@ public class Driver {
                 try (KafkaProducer<String, String> producer = transactional()) {
                     send(producer, step.get("topic").asText(), pairs());
                     end(producer);
+                }
+                break;
+            case "after-refusal":
+                try (KafkaProducer<String, String> producer = transactional()) {
+                    boolean refused = false;
+                    try {
+                        if (step.path("mixed").asBoolean()) {
+                            get(producer.send(new ProducerRecord<>(step.get("topic").asText(), "aborted", "aborted")));
+                        }
+                        get(producer.send(new ProducerRecord<>(step.get("to").asText(), "refused", "refused")));
+                    } catch (ExecutionException | KafkaException e) {
+                        refused = true;
+                        fail("refused", e);
+                    }
+                    if (!refused) {
+                        throw new IllegalStateException("the record was not refused");
+                    }
+                    producer.abortTransaction();
+                    producer.beginTransaction();
+                    send(producer, step.get("topic").asText(), pairs());
+                    producer.commitTransaction();
                 }
                 break;
             case "transform":

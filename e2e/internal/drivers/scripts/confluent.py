@@ -114,6 +114,24 @@ class Client:
         self.flush(producer, deadline, failures)
         self.end(producer, step, deadline)
 
+    def after_refusal(self, step, deadline, emit):
+        producer = self.transactional(step, deadline)
+        if step.get("mixed"):
+            producer.produce(step["topic"], key="aborted", value="aborted")
+            self.flush(producer, deadline, [])
+        producer.produce(step["to"], key="refused", value="refused")
+        try:
+            producer.commit_transaction(deadline.left())
+            raise Failure(0, "NOT_REFUSED", "the record was not refused")
+        except KafkaException as e:
+            emit("refused", code=e.args[0].code(), name=e.args[0].name(), message=str(e))
+        producer.abort_transaction(deadline.left())
+        producer.begin_transaction()
+        failures = []
+        self.send(producer, step["topic"], common.records(step), emit, failures)
+        self.flush(producer, deadline, failures)
+        producer.commit_transaction(deadline.left())
+
     def transform(self, step, deadline, emit):
         consumer = self.consumer(step)
         try:

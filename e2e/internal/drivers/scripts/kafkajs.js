@@ -91,6 +91,27 @@ const steps = {
       await finish(txn, step)
     } finally { await producer.disconnect() }
   },
+  async 'after-refusal' (step, emit) {
+    const producer = transactional(step)
+    await producer.connect()
+    try {
+      const one = await producer.transaction()
+      let refused = false
+      try {
+        if (step.mixed) await one.send({ topic: step.topic, messages: [{ key: 'aborted', value: 'aborted' }], acks: -1 })
+        await one.send({ topic: step.to, messages: [{ key: 'refused', value: 'refused' }], acks: -1 })
+      } catch (err) {
+        refused = true
+        const e = cause(err)
+        emit('refused', { code: e.code > 0 ? e.code : 0, name: e.type || e.name, message: e.message })
+      }
+      if (!refused) throw new Error('the record was not refused')
+      await one.abort()
+      const two = await producer.transaction()
+      await send(two, step.topic, pairs(step), step, emit)
+      await two.commit()
+    } finally { await producer.disconnect() }
+  },
   async transform (step, emit) {
     const consumer = consumerOf(step)
     const producer = transactional(step)

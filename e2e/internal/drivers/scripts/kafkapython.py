@@ -88,6 +88,25 @@ class Client:
         self.send(producer, step["topic"], encoded(step), deadline, emit)
         self.end(producer, step, deadline)
 
+    def after_refusal(self, step, deadline, emit):
+        producer = self.transactional(step)
+        refused = False
+        try:
+            if step.get("mixed"):
+                producer.send(step["topic"], key=b"aborted", value=b"aborted").get(deadline.left())
+            producer.send(step["to"], key=b"refused", value=b"refused").get(deadline.left())
+        except KafkaError as e:
+            refused = True
+            code, name = explain(e)
+            emit("refused", code=code, name=name, message=str(e))
+        if not refused:
+            raise Failure(0, "NOT_REFUSED", "the record was not refused")
+        producer.abort_transaction()
+        producer.begin_transaction()
+        self.send(producer, step["topic"], encoded(step), deadline, emit)
+        producer.commit_transaction()
+        producer.close(deadline.left())
+
     def transform(self, step, deadline, emit):
         consumer = self.consumer(step)
         try:
