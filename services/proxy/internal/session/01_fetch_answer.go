@@ -346,13 +346,22 @@ func (w *fetchWalk) records(n int, count *sent) error {
 	return nil
 }
 
-// tags passes a tag section. known maps the tags it knows in place and reports so;
-// the bytes of others are blanked.
-func (w *fetchWalk) tags(known func(tag uint32, at int, body []byte) bool) error {
+// tags passes a tag section. known returns a tag's bytes as the client gets them,
+// nil for a tag that is not known. What is not known is dropped; in a frame that is
+// not all here, and whose size is therefore told, it becomes a tag that clients do
+// not know either (PROTOCOL.md §D3), as does what changed its length.
+func (w *fetchWalk) tags(known func(tag uint32, body []byte) []byte) error {
 	if err := w.need(5); err != nil {
 		return err
 	}
-	for range w.c.Uvarint() {
+	begin := w.c.Pos
+	n := w.c.Uvarint()
+	if n == 0 {
+		return w.c.Err
+	}
+	whole := !w.begun && len(w.c.B) == w.left
+	count, kept := uint32(0), []byte(nil)
+	for range n {
 		if err := w.need(10); err != nil {
 			return err
 		}
@@ -372,64 +381,85 @@ func (w *fetchWalk) tags(known func(tag uint32, at int, body []byte) bool) error
 		if w.c.Err != nil {
 			return w.c.Err
 		}
-		if known == nil || !known(tag, at, body) {
+		var mapped []byte
+		if known != nil {
+			mapped = known(tag, body)
+		}
+		switch {
+		case whole && mapped != nil:
+			count++
+			kept = binary.AppendUvarint(kept, uint64(tag))
+			kept = binary.AppendUvarint(kept, uint64(len(mapped)))
+			kept = append(kept, mapped...)
+		case whole:
+		case len(mapped) == len(body):
+			copy(body, mapped)
+		default:
+			for ; w.c.B[at] >= 0x80; at++ {
+				w.c.B[at] = 0xff
+			}
+			w.c.B[at] = 0x7f
 			clear(body)
 		}
+	}
+	if whole {
+		down := &w.s.down
+		down.Append(w.c.B[w.from:begin])
+		down.Uvarint(count)
+		down.Copy(kept)
+		w.from = w.c.Pos
 	}
 	return w.c.Err
 }
 
-// partitionTag maps 0 DivergingEpoch, 1 CurrentLeader {leader int32, epoch int32}
-// and 2 SnapshotId.
-func (w *fetchWalk) partitionTag(tag uint32, _ int, body []byte) bool {
-	if tag == 1 && len(body) >= 4 {
-		if node := int32(binary.BigEndian.Uint32(body)); node >= 0 {
-			binary.BigEndian.PutUint32(body, uint32(w.req.table.VirtualNode(node)))
+// partitionTag maps 0 DivergingEpoch {epoch int32, end offset int64}, 1 CurrentLeader
+// {leader int32, epoch int32} and 2 SnapshotId {end offset int64, epoch int32}.
+func (w *fetchWalk) partitionTag(tag uint32, body []byte) []byte {
+	size := 12
+	if tag == 1 {
+		size = 8
+	}
+	if tag > 2 || len(body) < size {
+		return nil
+	}
+	out := append(make([]byte, 0, 13), body[:size]...)
+	if tag == 1 {
+		if node := int32(binary.BigEndian.Uint32(out)); node >= 0 {
+			binary.BigEndian.PutUint32(out, uint32(w.req.table.VirtualNode(node)))
 		}
 	}
-	return tag <= 2
+	return append(out, 0) // no tags
 }
 
-// endTag maps 0 NodeEndpoints. Hosts have other lengths: the tag is written anew
-// while the frame's size is not, and else becomes one that clients do not know
-// (PROTOCOL.md §D3). CurrentLeader stands either way.
-func (w *fetchWalk) endTag(tag uint32, at int, body []byte) bool {
+// endTag maps 0 NodeEndpoints. CurrentLeader stands also without it.
+func (w *fetchWalk) endTag(tag uint32, body []byte) []byte {
 	if tag != 0 {
-		return false
+		return nil
 	}
-	if w.begun {
-		w.c.B[at] = 0x7f
-		return false
-	}
-	var nodes []int32
 	c := wire.Cursor{B: body}
-	for range c.Len(true) {
-		nodes = append(nodes, c.Int32())
+	n := max(c.Len(true), 0)
+	out := binary.AppendUvarint(nil, uint64(n+1))
+	for range n {
+		vnode := w.req.table.VirtualNode(c.Int32())
 		c.String(true) // host
 		c.Int32()      // port
-		c.String(true) // rack
+		rack := c.String(true)
 		c.Tags()
+		host, port := w.s.client.Advertise(vnode)
+		out = binary.BigEndian.AppendUint32(out, uint32(vnode))
+		out = append(binary.AppendUvarint(out, uint64(len(host)+1)), host...)
+		out = binary.BigEndian.AppendUint32(out, uint32(port))
+		if rack == nil {
+			out = append(out, 0)
+		} else {
+			out = append(binary.AppendUvarint(out, uint64(len(rack)+1)), rack...)
+		}
+		out = append(out, 0) // no tags
 	}
 	if c.Err != nil {
-		w.c.B[at] = 0x7f
-		return false
+		return nil
 	}
-	b := binary.AppendUvarint(nil, uint64(len(nodes)+1))
-	for _, node := range nodes {
-		vnode := w.req.table.VirtualNode(node)
-		host, port := w.s.client.Advertise(vnode)
-		b = binary.BigEndian.AppendUint32(b, uint32(vnode))
-		b = append(binary.AppendUvarint(b, uint64(len(host)+1)), host...)
-		b = binary.BigEndian.AppendUint32(b, uint32(port))
-		b = append(b, 0, 0) // no rack, no tags
-	}
-	down := &w.s.down
-	down.Append(w.c.B[w.from:at])
-	down.Uvarint(0)
-	down.Uvarint(uint32(len(b)))
-	down.Copy(b)
-	w.from = w.c.Pos
-	return true
+	return out
 }
 
 // clientSession is the id the client knows the broker's session by.

@@ -344,7 +344,7 @@ func (v *vector) run(t *testing.T) {
 		if max := kmsg.RequestForKey(v.key).MaxVersion(); version > max {
 			t.Fatalf("kmsg knows %s up to version %d", kmsg.NameForKey(v.key), max)
 		}
-		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
+		ok := t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
 			p := &player{T: t, v: v, version: version, broker: b, hotSession: v.session.open(t, vc)}
 			p.env.virtual = func(name string) ([16]byte, bool) {
 				if topic := vc.Table().Topic(name); topic != nil {
@@ -363,6 +363,9 @@ func (v *vector) run(t *testing.T) {
 			}
 			p.end()
 		})
+		if !ok {
+			return // one version is enough to look at
+		}
 	}
 }
 
