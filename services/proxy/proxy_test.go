@@ -203,7 +203,9 @@ func (g *gateway) run(t *testing.T) {
 	})
 	select {
 	case a := <-ready:
-		g.addr, g.admin = a["sni"], a[proxy.AdminAddress]
+		if g.addr == "" {
+			g.addr, g.admin = a["sni"], a[proxy.AdminAddress]
+		}
 	case err := <-done:
 		done <- err
 		t.Fatal(err)
