@@ -15,6 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"tollgate.internal/services/proxy"
 )
 
 // loginAdmin logs in to acme-prod.
@@ -197,5 +199,52 @@ func TestAClientOutlivesTheProxy(t *testing.T) {
 		consumeN(t, consumer, 0, n)
 		wg.Wait()
 		produced(t, g, n)
+	})
+}
+
+// Whatever was accepted or sent is counted, by who, what, where and which way, and
+// stays counted when the session, the account and the proxy's files are gone.
+func TestUsageIsComplete(t *testing.T) {
+	bubble(t, func(t *testing.T, g *gateway) {
+		for _, batch := range []int{1, 7, 92} {
+			cl := g.client(t, "acme.gw.test", loginAdmin, kgo.DefaultProduceTopic("orders"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+			records := make([]*kgo.Record, batch)
+			for i := range records {
+				records[i] = kgo.StringRecord(fmt.Sprint(i))
+			}
+			if err := cl.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			cl.Close()
+		}
+		cl := g.client(t, "acme.gw.test", loginAdmin, kgo.ConsumeTopics("orders"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		got := 0
+		for got < 100 {
+			fs := cl.PollFetches(t.Context())
+			if err := fs.Err(); err != nil {
+				t.Fatal(err)
+			}
+			got += fs.NumRecords()
+		}
+		cl.Close()
+		g.replace(t, "all.yaml", "name: admin,", "name: other,")
+		time.Sleep(time.Second)
+		if err := g.stop(); err != nil {
+			t.Fatal(err)
+		}
+		counted := make(map[string]proxy.Usage)
+		for u := range g.usage {
+			if u.VirtualCluster != "acme-prod" || u.Principal != "User:admin" || u.Topic != "orders" || u.Cluster != "main" {
+				t.Errorf("counted %+v", u)
+			}
+			counted[u.Direction] = u
+		}
+		produced, fetched := counted["produced"], counted["fetched"]
+		if produced.Records != 100 || produced.Requests != 3 || produced.Bytes == 0 {
+			t.Errorf("produced %+v, want 100 records in 3 requests", produced)
+		}
+		if fetched.Records != 100 || fetched.Bytes != produced.Bytes {
+			t.Errorf("fetched %+v, want 100 records of %d bytes", fetched, produced.Bytes)
+		}
 	})
 }

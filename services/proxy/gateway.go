@@ -97,6 +97,18 @@ func newGateway(cfg *Config) (*gateway, error) {
 		return nil, err
 	}
 	g.listener = l
+	if cfg.Usage != nil {
+		cfg.Usage(func(yield func(Usage) bool) {
+			for k, u := range g.node.Meter.All() {
+				if !yield(Usage{
+					VirtualCluster: k.VirtualCluster, Principal: k.Principal, Topic: k.Topic, Cluster: k.Cluster, Direction: k.Direction.String(),
+					Bytes: u.Bytes, Records: u.Records, Requests: u.Requests,
+				}) {
+					return
+				}
+			}
+		})
+	}
 	if cfg.Admin != "" {
 		if g.handler, err = g.adminHandler(); err != nil {
 			l.Stop()

@@ -134,16 +134,26 @@ func TestAFloodOfStrangersLeavesOthersAlone(t *testing.T) {
 		flood   func(t *testing.T, g *gateway) net.Conn
 		refusal string
 	}{
-		{"silent connections", func(cfg *proxy.Config) { cfg.Limits.UnauthenticatedConnections = 20 }, 20,
-			func(t *testing.T, g *gateway) net.Conn { return g.tcp(t) }, "TG-LISTEN-012"},
-		{"handshakes without a login", func(cfg *proxy.Config) { cfg.Limits.UnauthenticatedConnections = 20 }, 20,
-			func(t *testing.T, g *gateway) net.Conn { return g.raw(t, "acme-dev.gw.test") }, "TG-LISTEN-012"},
-		{"of one address", func(cfg *proxy.Config) { cfg.Limits.UnauthenticatedConnectionsPerAddress = 20 }, 20,
-			func(t *testing.T, g *gateway) net.Conn { return g.tcp(t) }, "TG-LISTEN-013"},
-		{"connections of one address", func(cfg *proxy.Config) { cfg.Limits.ConnectionsPerAddress = 20 }, 19,
-			func(t *testing.T, g *gateway) net.Conn { return g.raw(t, "open.gw.test") }, "TG-LISTEN-014"},
-		{"connections of the node", func(cfg *proxy.Config) { cfg.Limits.Connections = 20 }, 19,
-			func(t *testing.T, g *gateway) net.Conn { return g.raw(t, "open.gw.test") }, "TG-LISTEN-011"},
+		{
+			"silent connections", func(cfg *proxy.Config) { cfg.Limits.UnauthenticatedConnections = 20 }, 20,
+			func(t *testing.T, g *gateway) net.Conn { return g.tcp(t) }, "TG-LISTEN-012",
+		},
+		{
+			"handshakes without a login", func(cfg *proxy.Config) { cfg.Limits.UnauthenticatedConnections = 20 }, 20,
+			func(t *testing.T, g *gateway) net.Conn { return g.raw(t, "acme-dev.gw.test") }, "TG-LISTEN-012",
+		},
+		{
+			"of one address", func(cfg *proxy.Config) { cfg.Limits.UnauthenticatedConnectionsPerAddress = 20 }, 20,
+			func(t *testing.T, g *gateway) net.Conn { return g.tcp(t) }, "TG-LISTEN-013",
+		},
+		{
+			"connections of one address", func(cfg *proxy.Config) { cfg.Limits.ConnectionsPerAddress = 20 }, 19,
+			func(t *testing.T, g *gateway) net.Conn { return g.raw(t, "open.gw.test") }, "TG-LISTEN-014",
+		},
+		{
+			"connections of the node", func(cfg *proxy.Config) { cfg.Limits.Connections = 20 }, 19,
+			func(t *testing.T, g *gateway) net.Conn { return g.raw(t, "open.gw.test") }, "TG-LISTEN-011",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, g *gateway) {

@@ -12,6 +12,7 @@ import (
 
 	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/meter"
+	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/session"
 )
@@ -28,8 +29,8 @@ var (
 		"Requests that carried records, counted once for each topic.", []string{"virtual_cluster", "direction"}, nil)
 	descUpstream = prometheus.NewDesc("tollgate_proxy_upstream_connections", "Open broker connections.", []string{"cluster"}, nil)
 	descLeased   = prometheus.NewDesc("tollgate_proxy_upstream_leases", "Broker connections in use.", []string{"cluster", "class"}, nil)
-	descMemory   = prometheus.NewDesc("tollgate_proxy_request_memory_bytes", "Memory reserved for large request frames.", nil, nil)
-	descWaiting  = prometheus.NewDesc("tollgate_proxy_request_memory_waiting", "Sessions that wait for request memory.", nil, nil)
+	descMemory   = prometheus.NewDesc("tollgate_proxy_frame_memory_bytes", "Memory reserved for large frames that are held whole.", []string{"frame"}, nil)
+	descWaiting  = prometheus.NewDesc("tollgate_proxy_frame_memory_waiting", "Sessions that wait for such memory.", []string{"frame"}, nil)
 	descRefused  = prometheus.NewDesc("tollgate_proxy_resources_refused",
 		"1 while the resource files have a mistake and the previous ones are in service.", nil, nil)
 	descReloads = prometheus.NewDesc("tollgate_proxy_resources_reload_failures_total",
@@ -128,11 +129,11 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 		d  meter.Direction
 	}
 	sums := make(map[series]meter.Usage)
-	g.node.Meter.Each(func(k meter.Key, u meter.Usage) {
+	for k, u := range g.node.Meter.All() {
 		at := series{k.VirtualCluster, k.Direction}
 		sum := sums[at]
 		sums[at] = meter.Usage{Bytes: sum.Bytes + u.Bytes, Records: sum.Records + u.Records, Requests: sum.Requests + u.Requests}
-	})
+	}
 	for at, u := range sums {
 		for d, v := range map[*prometheus.Desc]uint64{descBytes: u.Bytes, descRecords: u.Records, descRequests: u.Requests} {
 			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), at.vc, at.d.String())
@@ -151,9 +152,11 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 			gauge(descLeased, float64(n), name, class)
 		}
 	}
-	used, waiting := g.node.Requests.Used()
-	gauge(descMemory, float64(used))
-	gauge(descWaiting, float64(waiting))
+	for frame, b := range map[string]*netio.Budget{"request": g.node.Requests, "answer": g.node.Answers} {
+		used, waiting := b.Used()
+		gauge(descMemory, float64(used), frame)
+		gauge(descWaiting, float64(waiting), frame)
+	}
 	refused := 0.0
 	if g.problem.Load() != nil {
 		refused = 1

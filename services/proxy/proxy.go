@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"time"
@@ -72,9 +73,26 @@ type Config struct {
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// Usage is called once, before anything is served, with the counters of the
+	// node: each range over them reads all of them as they are then. Optional.
+	Usage func(counters iter.Seq[Usage])
+
 	// Ready is called once, when every listener accepts and the resources are
 	// loaded, with the address of each listener by name. Optional.
 	Ready func(addresses map[string]string)
+}
+
+// Usage is what one principal produced to one topic, or was sent of it, since the
+// node started: counted when the broker accepted it or the client was sent it. A
+// counter only grows, and outlives the session, the topic and the principal.
+type Usage struct {
+	VirtualCluster, Principal string
+	Topic                     string // as the client knows it
+	Cluster                   string // upstream
+	Direction                 string // "produced" or "fetched"
+	Bytes                     uint64 // of record batches, as they were on the wire
+	Records                   uint64
+	Requests                  uint64 // that carried records of the topic
 }
 
 func (c *Config) defaults() error {

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"math/big"
 	"net"
@@ -68,6 +69,7 @@ type gateway struct {
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	cfg       proxy.Config
 	log       *logBook
+	usage     iter.Seq[proxy.Usage]
 	stop      func() error // drains the proxy, as the end of the test does
 }
 
@@ -178,6 +180,7 @@ func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *ga
 	g.roots = roots
 	cfg.Resources = g.resources
 	cfg.Listeners = []proxy.Listener{{Name: "sni", Address: listen, Routing: proxy.BySNI, Certificates: []proxy.KeyPair{pair}}}
+	cfg.Usage = func(counters iter.Seq[proxy.Usage]) { g.usage = counters }
 	g.cfg = cfg
 	t.Cleanup(func() {
 		if err := g.stop(); err != nil {

@@ -79,7 +79,7 @@ type Conn struct {
 	guard    *time.Timer
 	proved   atomic.Bool
 	why      atomic.Pointer[refusal.Refusal] // the listener closed it
-	counts   counts // guarded by the limiter
+	counts   counts                          // guarded by the limiter
 }
 
 // Advertise returns the address of a virtual broker for this client: in the

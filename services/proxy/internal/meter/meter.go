@@ -4,6 +4,8 @@
 package meter
 
 import (
+	"iter"
+	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -71,12 +73,17 @@ func (m *Meter) Counter(k Key) *Counter {
 	return c
 }
 
-// Each calls f with every counter. Values read together may be of slightly
-// different moments; none ever goes back.
-func (m *Meter) Each(f func(Key, Usage)) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	for k, c := range m.counters {
-		f(k, Usage{c.bytes.Load(), c.records.Load(), c.requests.Load()})
+// All ranges over the counters. Values read together may be of slightly different
+// moments; none ever goes back. The loop's body may take its time: no lock is held.
+func (m *Meter) All() iter.Seq2[Key, Usage] {
+	return func(yield func(Key, Usage) bool) {
+		m.mu.RLock()
+		counters := maps.Clone(m.counters)
+		m.mu.RUnlock()
+		for k, c := range counters {
+			if !yield(k, Usage{c.bytes.Load(), c.records.Load(), c.requests.Load()}) {
+				return
+			}
+		}
 	}
 }

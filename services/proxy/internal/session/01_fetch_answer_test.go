@@ -137,11 +137,11 @@ func wantFetched(t *testing.T, m *meter.Meter, wantBytes, wantRecords int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
 		var bytes, records int
-		m.Each(func(k meter.Key, u meter.Usage) {
+		for k, u := range m.All() {
 			if k.Direction == meter.Fetched {
 				bytes, records = bytes+int(u.Bytes), records+int(u.Records)
 			}
-		})
+		}
 		if bytes == wantBytes && records == wantRecords {
 			return
 		}
