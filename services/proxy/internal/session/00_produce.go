@@ -73,7 +73,7 @@ func (s *Session) produceHot(ctx context.Context, h *header, frame []byte) (bool
 	xFrom := c.Pos
 	xid := c.String(h.flexible)
 	xTo := c.Pos
-	if xid != nil && (!s.mayTxn(t, kmsg.ACLOperationWrite, string(xid))) {
+	if xid != nil && (len(t.View.Prefix)+len(xid) > maxString || !s.mayTxn(t, kmsg.ACLOperationWrite, string(xid))) {
 		return false, nil
 	}
 	acksAt := c.Pos
@@ -481,14 +481,17 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 
 // produceTxnCode is a refusal of the whole request (§C3).
 func (s *Session) produceTxnCode(t *view.Table, req *kmsg.ProduceRequest) int16 {
+	if id := req.TransactionID; id != nil && len(t.View.Prefix)+len(*id) > maxString {
+		return s.refused(refusal.Invalid.Errorf("a transactional id of %d bytes", len(*id)))
+	}
 	for _, rt := range req.Topics {
 		for _, p := range rt.Partitions {
 			if len(p.Records) >= batchHeader && p.Records[batchAttributes+1]&batchTransactional != 0 {
 				if req.TransactionID == nil {
 					return s.refused(refusal.IDMissing)
 				}
-				if !s.mayTxn(t, kmsg.ACLOperationWrite, *req.TransactionID) {
-					return s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", *req.TransactionID)
+				if why := s.refuseTxn(t, kmsg.ACLOperationWrite, *req.TransactionID); why != nil {
+					return s.refused(why, "transactional_id", *req.TransactionID)
 				}
 			}
 		}

@@ -35,8 +35,8 @@ func offsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	if err != nil {
 		return refuseAll(s.refused(refusal.CoordinatorUnavailable.With(err)))
 	}
-	if !s.mayGroup(t, kmsg.ACLOperationRead, req.Group) {
-		return refuseAll(s.refused(refusal.GroupNotAuthorized, "group", req.Group))
+	if why := s.refuseGroup(t, kmsg.ACLOperationRead, req.Group); why != nil {
+		return refuseAll(s.refused(why, "group", req.Group))
 	}
 	forward := *req
 	forward.Group, forward.Topics = group(t, req.Group), nil

@@ -38,12 +38,12 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 	for i, g := range groups {
 		refused[i] = kmsg.NewOffsetFetchResponseGroup()
 		refused[i].Group = g.Group
-		switch {
-		case err != nil:
+		if err != nil {
 			refused[i].ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 			continue
-		case !s.mayGroup(t, kmsg.ACLOperationDescribe, g.Group):
-			refused[i].ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", g.Group)
+		}
+		if why := s.refuseGroup(t, kmsg.ACLOperationDescribe, g.Group); why != nil {
+			refused[i].ErrorCode = s.refused(why, "group", g.Group)
 			continue
 		}
 		fg := g

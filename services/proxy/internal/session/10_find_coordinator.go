@@ -34,6 +34,8 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 			out[i].ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", key)
 		case req.CoordinatorType == 1 && !s.mayTxn(t, kmsg.ACLOperationDescribe, key):
 			out[i].ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", key)
+		case len(t.View.Prefix)+len(key) > maxString:
+			out[i].ErrorCode = s.refused(refusal.Invalid.Errorf("a key of %d bytes", len(key)))
 		case req.CoordinatorType > 1 || req.CoordinatorType < 0:
 			out[i].ErrorCode = s.refused(refusal.CoordinatorKeyType.Errorf("type %d", req.CoordinatorType))
 		default:

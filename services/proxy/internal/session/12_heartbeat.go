@@ -18,8 +18,8 @@ func heartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, 
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
-	if !s.mayGroup(t, kmsg.ACLOperationRead, req.Group) {
-		resp.ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", req.Group)
+	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {
+		resp.ErrorCode = s.refused(why, "group", req.Group)
 		return resp, nil
 	}
 	req.Group = group(t, req.Group)

@@ -28,8 +28,8 @@ func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 			return resp, nil
 		}
 	} else {
-		if !s.mayTxn(t, kmsg.ACLOperationWrite, *req.TransactionalID) {
-			resp.ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", *req.TransactionalID)
+		if why := s.refuseTxn(t, kmsg.ACLOperationWrite, *req.TransactionalID); why != nil {
+			resp.ErrorCode = s.refused(why, "transactional_id", *req.TransactionalID)
 			return resp, nil
 		}
 		s.txn.reset(*req.TransactionalID)
@@ -53,6 +53,9 @@ type transactions struct {
 	state map[string]txnState
 }
 
+// maxTransactions is how many are remembered for a connection. A producer has one.
+const maxTransactions = 1000
+
 type txnState struct{ refused, forwarded bool }
 
 func (x *transactions) note(id string, refused bool) {
@@ -61,7 +64,10 @@ func (x *transactions) note(id string, refused bool) {
 	if x.state == nil {
 		x.state = make(map[string]txnState)
 	}
-	st := x.state[id]
+	st, known := x.state[id]
+	if !known && len(x.state) >= maxTransactions {
+		clear(x.state) // nobody has so many; who makes them up gets a broker's answers
+	}
 	st.refused = st.refused || refused
 	st.forwarded = st.forwarded || !refused
 	x.state[id] = st

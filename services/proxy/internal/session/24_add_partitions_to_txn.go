@@ -32,8 +32,8 @@ func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 	if err != nil {
 		return answerAll(same(s.refused(refusal.CoordinatorUnavailable.With(err)))), nil
 	}
-	if !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID) {
-		return answerAll(same(s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", req.TransactionalID))), nil
+	if why := s.refuseTxn(t, kmsg.ACLOperationWrite, req.TransactionalID); why != nil {
+		return answerAll(same(s.refused(why, "transactional_id", req.TransactionalID))), nil
 	}
 	forward := *req
 	forward.TransactionalID, forward.Topics = t.View.Prefix+req.TransactionalID, nil

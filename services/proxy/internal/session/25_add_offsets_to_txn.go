@@ -14,16 +14,17 @@ func addOffsetsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	req := r.(*kmsg.AddOffsetsToTxnRequest)
 	resp := req.ResponseKind().(*kmsg.AddOffsetsToTxnResponse)
 	t, err := s.table(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
-	case !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID):
-		resp.ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", req.TransactionalID)
+	}
+	if why := s.refuseTxn(t, kmsg.ACLOperationWrite, req.TransactionalID); why != nil {
+		resp.ErrorCode = s.refused(why, "transactional_id", req.TransactionalID)
 		return resp, nil
-	case !s.mayGroup(t, kmsg.ACLOperationRead, req.Group):
+	}
+	if why := s.refuseGroup(t, kmsg.ACLOperationRead, req.Group); why != nil {
 		s.txn.note(req.TransactionalID, true)
-		resp.ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", req.Group)
+		resp.ErrorCode = s.refused(why, "group", req.Group)
 		return resp, nil
 	}
 	s.txn.note(req.TransactionalID, false)

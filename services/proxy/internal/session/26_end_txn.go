@@ -20,8 +20,8 @@ func endTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, err
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
-	if !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID) {
-		resp.ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", req.TransactionalID)
+	if why := s.refuseTxn(t, kmsg.ACLOperationWrite, req.TransactionalID); why != nil {
+		resp.ErrorCode = s.refused(why, "transactional_id", req.TransactionalID)
 		return resp, nil
 	}
 	if !req.Commit && s.txn.empty(req.TransactionalID) && req.Version < 5 {

@@ -31,13 +31,14 @@ func txnOffsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		return resp, nil
 	}
 	t, err := s.table(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		return refuseAll(s.refused(refusal.CoordinatorUnavailable.With(err)))
-	case !s.mayTxn(t, kmsg.ACLOperationWrite, req.TransactionalID):
-		return refuseAll(s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", req.TransactionalID))
-	case !s.mayGroup(t, kmsg.ACLOperationRead, req.Group):
-		return refuseAll(s.refused(refusal.GroupNotAuthorized, "group", req.Group))
+	}
+	if why := s.refuseTxn(t, kmsg.ACLOperationWrite, req.TransactionalID); why != nil {
+		return refuseAll(s.refused(why, "transactional_id", req.TransactionalID))
+	}
+	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {
+		return refuseAll(s.refused(why, "group", req.Group))
 	}
 	forward := *req
 	forward.TransactionalID, forward.Group, forward.Topics = t.View.Prefix+req.TransactionalID, group(t, req.Group), nil

@@ -18,8 +18,8 @@ func offsetDelete(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
-	if !s.mayGroup(t, kmsg.ACLOperationDelete, req.Group) {
-		resp.ErrorCode = s.refused(refusal.GroupNotAuthorized, "group", req.Group)
+	if why := s.refuseGroup(t, kmsg.ACLOperationDelete, req.Group); why != nil {
+		resp.ErrorCode = s.refused(why, "group", req.Group)
 		return resp, nil
 	}
 	forward := *req

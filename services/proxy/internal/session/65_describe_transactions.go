@@ -23,12 +23,11 @@ func describeTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg
 	forward := *req
 	forward.TransactionalIDs = nil
 	for _, id := range req.TransactionalIDs {
-		switch {
-		case err != nil:
+		if err != nil {
 			refuse(id, s.refused(refusal.CoordinatorUnavailable.With(err)))
-		case !s.mayTxn(t, kmsg.ACLOperationDescribe, id):
-			refuse(id, s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", id))
-		default:
+		} else if why := s.refuseTxn(t, kmsg.ACLOperationDescribe, id); why != nil {
+			refuse(id, s.refused(why, "transactional_id", id))
+		} else {
 			forward.TransactionalIDs = append(forward.TransactionalIDs, t.View.Prefix+id)
 		}
 	}

@@ -24,8 +24,8 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 	if err != nil {
 		return refuse(refusal.CoordinatorUnavailable.With(err))
 	}
-	if !s.mayGroup(t, kmsg.ACLOperationRead, req.Group) {
-		return refuse(refusal.GroupNotAuthorized, "group", req.Group)
+	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {
+		return refuse(why, "group", req.Group)
 	}
 	key := req.Group + "\x00" + req.MemberID
 	if req.SubscribedTopicRegex != nil {

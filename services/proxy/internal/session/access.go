@@ -80,6 +80,41 @@ func (s *Session) mayTxn(t *view.Table, op kmsg.ACLOperation, name string) bool 
 	return s.may(t, op, kmsg.ACLResourceTypeTransactionalId, name)
 }
 
+// maxString is the longest string of Kafka's protocol: what the prefix makes longer
+// cannot be sent on.
+const maxString = 1<<15 - 1
+
+// refuseGroup is why the client may not do op with a group; nil: it may.
+func (s *Session) refuseGroup(t *view.Table, op kmsg.ACLOperation, name string) error {
+	switch {
+	case !s.mayGroup(t, op, name):
+		return refusal.GroupNotAuthorized.Errorf("operation %s", op)
+	case len(t.View.Prefix)+len(name) > maxString:
+		return refusal.GroupInvalid.Errorf("%d bytes", len(name))
+	}
+	return nil
+}
+
+// refuseMember is refuseGroup for members, whose group must have a name. Others may
+// mean the group without one, as simple consumers of old do.
+func (s *Session) refuseMember(t *view.Table, op kmsg.ACLOperation, name string) error {
+	if why := s.refuseGroup(t, op, name); why != nil || name != "" {
+		return why
+	}
+	return refusal.GroupInvalid.Errorf("it is empty")
+}
+
+// refuseTxn is why the client may not do op with a transactional id; nil: it may.
+func (s *Session) refuseTxn(t *view.Table, op kmsg.ACLOperation, id string) error {
+	switch {
+	case !s.mayTxn(t, op, id):
+		return refusal.TransactionalIDNotAuthorized.Errorf("operation %s", op)
+	case id == "" || len(t.View.Prefix)+len(id) > maxString:
+		return refusal.Invalid.Errorf("a transactional id of %d bytes", len(id))
+	}
+	return nil
+}
+
 func (s *Session) mayCluster(t *view.Table, op kmsg.ACLOperation) bool {
 	return s.may(t, op, kmsg.ACLResourceTypeCluster, clusterName)
 }

@@ -31,19 +31,20 @@ func askCoordinator[R kmsg.Response, Q, A any](s *Session, ctx context.Context, 
 	accepted := make(map[string]Q) // by the name on home
 	for _, q := range *groups {
 		name := *k.asked(&q)
-		switch {
-		case err != nil:
+		if err != nil {
 			refused = append(refused, k.refused(q, s.refused(refusal.CoordinatorUnavailable.With(err))))
-		case !s.mayGroup(t, k.op, name):
-			refused = append(refused, k.refused(q, s.refused(refusal.GroupNotAuthorized, "group", name, "operation", k.op.String())))
-		default:
-			accepted[group(t, name)] = q
-			*k.asked(&q) = group(t, name)
-			if k.forward != nil {
-				k.forward(t, &q)
-			}
-			forward = append(forward, q)
+			continue
 		}
+		if why := s.refuseGroup(t, k.op, name); why != nil {
+			refused = append(refused, k.refused(q, s.refused(why, "group", name)))
+			continue
+		}
+		accepted[group(t, name)] = q
+		*k.asked(&q) = group(t, name)
+		if k.forward != nil {
+			k.forward(t, &q)
+		}
+		forward = append(forward, q)
 	}
 	resp := req.ResponseKind().(R)
 	if len(forward) == 0 {
