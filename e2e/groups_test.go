@@ -86,7 +86,8 @@ func TestConsumerProtocolGroupsThroughTheGateway(t *testing.T) {
 	}
 }
 
-// A pattern matches topics that come later too, and none that is somebody else's.
+// A pattern matches topics that come later too, also after the gateway was started
+// again, and none that is somebody else's.
 func TestPatternsMatchTopicsThatComeLater(t *testing.T) {
 	kafka := upstreams[kafkatest.V4].Get(t)
 	p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": groupResources, "dev.secret": "dev-secret\n"})
@@ -113,6 +114,9 @@ func TestPatternsMatchTopicsThatComeLater(t *testing.T) {
 			t.Errorf("%s: %v", d.Name(), err)
 		}
 	}
+	// The gateway must not need what it was told of patterns before.
+	p.Kill(t)
+	p.Launch(t)
 	// By the owner of the brokers: the gateway has to find them itself.
 	if _, err := admin.CreateTopics(ctx, 1, 1, nil, "groups.late-2", "late-3"); err != nil {
 		t.Fatal(err)

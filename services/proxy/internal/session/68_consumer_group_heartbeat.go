@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"regexp"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -10,9 +9,7 @@ import (
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
-// ConsumerGroupHeartbeat (KIP-848, PROTOCOL.md §B6): versions 0 to 1. A regular
-// expression would be matched against every topic of the cluster, so it is
-// matched here and the names are sent; they are sent anew when they change.
+// ConsumerGroupHeartbeat (KIP-848, PROTOCOL.md §B6): versions 0 to 1.
 func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.ConsumerGroupHeartbeatRequest)
 	resp := req.ResponseKind().(*kmsg.ConsumerGroupHeartbeatResponse)
@@ -27,47 +24,24 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {
 		return refuse(why, "group", req.Group)
 	}
-	key := req.Group + "\x00" + req.MemberID
-	if req.SubscribedTopicRegex != nil {
-		s.regex.forget(key)
-		if *req.SubscribedTopicRegex != "" {
-			re, err := regexp.Compile("^(?:" + *req.SubscribedTopicRegex + ")$")
-			if err != nil {
-				return refuse(refusal.RegexInvalid.With(err))
-			}
-			s.regex.set(key, re)
-		}
-		req.SubscribedTopicRegex = nil
-	}
 	for i, name := range req.SubscribedTopicNames {
 		if !s.mayTopic(t, kmsg.ACLOperationDescribe, name) {
 			return refuse(refusal.TopicNotAuthorized, "topic", name)
 		}
 		req.SubscribedTopicNames[i], _ = toPhysical(t)(name)
 	}
-	if sub := s.regex.get(key); sub != nil {
-		var names []string
-		for _, topic := range t.Topics {
-			if sub.re.MatchString(topic.Name) && s.mayTopic(t, kmsg.ACLOperationDescribe, topic.Name) {
-				names = append(names, topic.Physical.Name)
-			}
-		}
-		if sub.changed(names) || req.MemberEpoch == 0 {
-			req.SubscribedTopicNames = append([]string{}, append(req.SubscribedTopicNames, names...)...)
-		}
+	if err := s.subscribe(ctx, t, req); err != nil {
+		return refuse(err)
 	}
-	if req.MemberEpoch < 0 {
-		s.regex.forget(key)
-	}
-	kept := req.Topics[:0]
+	owned := req.Topics[:0]
 	for _, rt := range req.Topics {
 		if topic := t.TopicByID(rt.TopicID); topic != nil {
 			rt.TopicID = topic.Physical.ID
-			kept = append(kept, rt)
+			owned = append(owned, rt)
 		}
 	}
 	if req.Topics != nil {
-		req.Topics = kept
+		req.Topics = owned
 	}
 	req.Group = group(t, req.Group)
 	up, code := s.coordinator(ctx, upstream.Control, 0, req)
@@ -91,33 +65,4 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 		answer.Assignment.Topics = topics
 	}
 	return answer, nil
-}
-
-// regexSubscriptions are the patterns of the members on this connection.
-type regexSubscriptions map[string]*regexSubscription
-
-type regexSubscription struct {
-	re    *regexp.Regexp
-	names []string
-}
-
-func (m *regexSubscriptions) set(key string, re *regexp.Regexp) {
-	if *m == nil {
-		*m = make(regexSubscriptions)
-	}
-	(*m)[key] = &regexSubscription{re: re}
-}
-
-func (m regexSubscriptions) get(key string) *regexSubscription { return m[key] }
-
-func (m regexSubscriptions) forget(key string) { delete(m, key) }
-
-// changed reports whether names differ from those sent last, and remembers them.
-func (r *regexSubscription) changed(names []string) bool {
-	same := len(names) == len(r.names) && r.names != nil
-	for i := range names {
-		same = same && names[i] == r.names[i]
-	}
-	r.names = append([]string{}, names...)
-	return !same
 }

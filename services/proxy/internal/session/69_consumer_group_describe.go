@@ -36,8 +36,7 @@ func consumerGroupDescribe(s *Session, ctx context.Context, r kmsg.Request) (kms
 				for i := range g.Members {
 					m := &g.Members[i]
 					m.ClientHost = ""
-					m.SubscribedTopicRegex = nil
-					m.SubscribedTopics = virtualNames(t, m.SubscribedTopics)
+					s.describedSubscription(t, m)
 					m.Assignment.TopicPartitions = s.describedPartitions(t, m.Assignment.TopicPartitions, &seen)
 					m.TargetAssignment.TopicPartitions = s.describedPartitions(t, m.TargetAssignment.TopicPartitions, &seen)
 				}
@@ -47,6 +46,19 @@ func consumerGroupDescribe(s *Session, ctx context.Context, r kmsg.Request) (kms
 				return 0
 			},
 		})
+}
+
+// describedSubscription shows a member's pattern as the client gave it, and of the
+// topics only those it named beside it.
+func (s *Session) describedSubscription(t *view.Table, m *kmsg.ConsumerGroupDescribeResponseGroupMember) {
+	expression, ok := kept(m.SubscribedTopicRegex)
+	m.SubscribedTopicRegex = nil
+	if ok {
+		if p, err := newPattern(expression); err == nil {
+			m.SubscribedTopicRegex, m.SubscribedTopics = &expression, p.beside(t, m.SubscribedTopics)
+		}
+	}
+	m.SubscribedTopics = virtualNames(t, m.SubscribedTopics)
 }
 
 // virtualNames maps what a member has subscribed to back.

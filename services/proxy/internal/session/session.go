@@ -101,7 +101,7 @@ type Session struct {
 	fetch     fetchSession
 	share     shareSession
 	txn       transactions
-	regex     regexSubscriptions
+	patterns  patterns
 	muteUntil time.Time
 
 	mu       sync.Mutex
