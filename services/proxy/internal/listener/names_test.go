@@ -135,3 +135,48 @@ func FuzzProxyHeader(f *testing.F) {
 		}
 	})
 }
+
+// Whatever name a client sends, it leads where the name of a virtual broker or a
+// bootstrap leads, or nowhere; and no name leads to two places.
+func FuzzHost(f *testing.F) {
+	f.Add("acme", "kafka.acme.example", "b1-acme.gw.test")
+	f.Add("acme-dev", "", "B0-ACME-dev.gw.test.")
+	f.Add("b1-acme", "b2-x.y", "b01-acme.gw.test")
+	f.Add("a", "a.gw.test", "b1073741823-a.gw.test")
+	f.Fuzz(func(t *testing.T, label, custom, asked string) {
+		hosts := Hosts{VirtualCluster: "vc", Label: label}
+		if custom != "" {
+			hosts.Custom = []string{custom}
+		}
+		names, err := NewNames([]string{"gw.test"}, []Hosts{hosts, {VirtualCluster: "other", Label: "other"}})
+		if err != nil {
+			return
+		}
+		for _, bootstrap := range names.Hosts() {
+			if r, ok := names.Host(bootstrap); !ok || r.Node != Bootstrap {
+				t.Errorf("%q leads to %+v, %t", bootstrap, r, ok)
+			}
+			for _, node := range []int32{0, 7, 1 << 16, maxVNode} {
+				broker := BrokerHost(bootstrap, node)
+				if r, ok := names.Host(broker); !ok || r.Node != node || len(broker) > 253 {
+					t.Errorf("%q leads to %+v, %t; want node %d", broker, r, ok, node)
+				}
+			}
+		}
+		r, ok := names.Host(asked)
+		if !ok {
+			return
+		}
+		known := false
+		for _, bootstrap := range names.Hosts() {
+			host := bootstrap
+			if r.Node != Bootstrap {
+				host = BrokerHost(bootstrap, r.Node)
+			}
+			known = known || strings.EqualFold(strings.TrimSuffix(asked, "."), host)
+		}
+		if !known {
+			t.Errorf("%q leads to %+v, which has no such name", asked, r)
+		}
+	})
+}

@@ -117,7 +117,7 @@ func (s *Session) produceHot(ctx context.Context, h *header, frame []byte) (bool
 
 // parseProduce walks the topics; false: something is to be refused or is unusual.
 func (s *Session) parseProduce(c *wire.Cursor, h *header, t *view.Table, transactional bool, req *produceRequest) bool {
-	topics := c.Len(h.flexible)
+	topics := c.Array(h.flexible)
 	for range topics {
 		from := c.Pos
 		var topic *view.Topic
@@ -137,7 +137,7 @@ func (s *Session) parseProduce(c *wire.Cursor, h *header, t *view.Table, transac
 		}
 		s.countProduced(t, access)
 		req.edits = append(req.edits, edit{from: from, to: c.Pos, topic: topic})
-		partitions := c.Len(h.flexible)
+		partitions := c.Array(h.flexible)
 		for range partitions {
 			p := produced{access: access, partition: c.Int32()}
 			records := c.Records(h.flexible)

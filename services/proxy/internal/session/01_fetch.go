@@ -241,12 +241,12 @@ func (s *Session) parseFetch(c *wire.Cursor, h *header, t *view.Table, req *fetc
 	if h.version >= 12 {
 		partition += 4
 	}
-	for range c.Len(h.flexible) {
+	for range c.Array(h.flexible) {
 		a := topicOf()
 		if c.Err != nil || a == nil || !a.read {
 			return false
 		}
-		for range c.Len(h.flexible) {
+		for range c.Array(h.flexible) {
 			c.Skip(partition)
 			if h.flexible && c.Tags() {
 				return false
@@ -257,11 +257,11 @@ func (s *Session) parseFetch(c *wire.Cursor, h *header, t *view.Table, req *fetc
 		}
 	}
 	if h.version >= 7 {
-		for range c.Len(h.flexible) {
+		for range c.Array(h.flexible) {
 			if topicOf() == nil {
 				return false
 			}
-			c.Skip(4 * c.Len(h.flexible))
+			c.Skip(4 * c.Array(h.flexible))
 			if h.flexible && c.Tags() {
 				return false
 			}

@@ -44,7 +44,7 @@ func topicIDOf(name string) (id [16]byte) {
 	return id
 }
 
-func newHotBroker(t *testing.T, topics ...string) *hotBroker {
+func newHotBroker(t testing.TB, topics ...string) *hotBroker {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -191,7 +191,7 @@ const openCluster = `
 {apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: a, virtualCluster: open}, spec: {cluster: main, topic: shop.orders.with.a.long.name}}
 `
 
-func newHotSession(t *testing.T, b *hotBroker) *hotSession {
+func newHotSession(t testing.TB, b *hotBroker) *hotSession {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(openCluster), 0o600); err != nil {

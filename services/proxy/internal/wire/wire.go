@@ -5,6 +5,7 @@ package wire
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"net"
 
 	"tollgate.internal/services/proxy/internal/netio"
@@ -65,17 +66,21 @@ func (c *Cursor) Int64() int64 {
 	return 0
 }
 
-// Uvarint reads an unsigned varint of at most 32 bits.
+// Uvarint reads an unsigned varint of at most 32 bits, in its shortest form: no
+// client writes another, and readers differ in what they make of those.
 func (c *Cursor) Uvarint() uint32 {
-	var v uint32
+	var v uint64
 	for shift := 0; shift < 35; shift += 7 {
 		b := c.take(1)
 		if b == nil {
 			return 0
 		}
-		v |= uint32(b[0]&0x7f) << shift
+		v |= uint64(b[0]&0x7f) << shift
 		if b[0] < 0x80 {
-			return v
+			if b[0] == 0 && shift > 0 || v > math.MaxUint32 {
+				break
+			}
+			return uint32(v)
 		}
 	}
 	c.Err = ErrShort
@@ -90,7 +95,7 @@ func (c *Cursor) String(flex bool) []byte {
 	} else {
 		n = int(c.Int16())
 	}
-	if n < 0 {
+	if n == -1 {
 		return nil
 	}
 	b := c.take(n)
@@ -108,7 +113,7 @@ func (c *Cursor) Records(flex bool) []byte {
 	} else {
 		n = int(c.Int32())
 	}
-	if n < 0 {
+	if n == -1 {
 		return nil
 	}
 	return c.take(n)
@@ -123,10 +128,20 @@ func (c *Cursor) Len(flex bool) int {
 	} else {
 		n = int(c.Int32())
 	}
-	if n > len(c.B)-c.Pos {
+	if n < -1 || n > len(c.B)-c.Pos {
 		c.Err = ErrShort
 	}
 	if c.Err != nil {
+		return 0
+	}
+	return n
+}
+
+// Array is Len of an array that may not be null.
+func (c *Cursor) Array(flex bool) int {
+	n := c.Len(flex)
+	if n < 0 {
+		c.Err = ErrShort
 		return 0
 	}
 	return n
