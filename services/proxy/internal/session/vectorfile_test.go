@@ -386,7 +386,7 @@ func parseTxtar(b []byte) (comment string, sections []txtarSection) {
 
 // snake writes OffsetForLeaderEpoch as offset_for_leader_epoch.
 func snake(name string) string {
-	name = regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(name, "${1}_$2")
+	name = regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(strings.Replace(name, "ACLs", "Acls", 1), "${1}_$2")
 	return strings.ToLower(regexp.MustCompile(`([A-Z])([A-Z][a-z])`).ReplaceAllString(name, "${1}_$2"))
 }
 

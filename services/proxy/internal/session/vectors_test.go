@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/pkg/resource"
@@ -185,6 +186,15 @@ func (b *scriptedBroker) has(answer any) {
 	}
 }
 
+// forget deletes created topics and reports whether there were any.
+func (b *scriptedBroker) forget() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	created := len(b.topics) > len(vectorTopics)
+	b.topics = slices.Clone(vectorTopics)
+	return created
+}
+
 func readFrame(r io.Reader) ([]byte, error) {
 	frame := make([]byte, 4)
 	if _, err := io.ReadFull(r, frame); err != nil {
@@ -345,6 +355,11 @@ func (v *vector) run(t *testing.T) {
 			t.Fatalf("kmsg knows %s up to version %d", kmsg.NameForKey(v.key), max)
 		}
 		ok := t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
+			if b.forget() {
+				if err := vc.Home.Refresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
 			p := &player{T: t, v: v, version: version, broker: b, hotSession: v.session.open(t, vc)}
 			p.env.virtual = func(name string) ([16]byte, bool) {
 				if topic := vc.Table().Topic(name); topic != nil {
@@ -366,6 +381,83 @@ func (v *vector) run(t *testing.T) {
 		if !ok {
 			return // one version is enough to look at
 		}
+	}
+}
+
+// Every version of every key there is has a vector, or is refused: the connection is
+// closed, as a broker does for what it does not have, and no broker hears of it.
+func TestEveryVersionHasAVectorOrIsRefused(t *testing.T) {
+	covered := make(map[[2]int16]bool)
+	for _, v := range loadVectors(t) {
+		for version := v.low; version <= v.high; version++ {
+			covered[[2]int16{v.key, version}] = true
+		}
+	}
+	b := newScriptedBroker(t)
+	vs := &vectorSession{}
+	vc := vectorCluster(t, vs, b)
+	for key := int16(-1); key <= kmsg.MaxKey+1; key++ {
+		last := int16(3) // of a key that kmsg does not know
+		req := kmsg.RequestForKey(key)
+		if req != nil {
+			last = req.MaxVersion()
+		}
+		for version := int16(-1); version <= last+2; version++ {
+			if covered[[2]int16{key, version}] {
+				continue
+			}
+			if e := entryOf(key); e != nil && e.min <= version && version <= e.max {
+				t.Errorf("%s v%d is served and has no vector", e.name, version)
+				continue
+			}
+			frame := binary.BigEndian.AppendUint16(make([]byte, 4), uint16(key))
+			frame = binary.BigEndian.AppendUint16(frame, uint16(version))
+			frame = append(frame, 0, 0, 0, 9, 0, 1, 'c')
+			if req != nil && version >= 0 && version <= last {
+				req.SetVersion(version)
+				if req.IsFlexible() {
+					frame = append(frame, 0)
+				}
+				frame = req.AppendTo(frame)
+			} else {
+				frame = append(frame, make([]byte, 64)...)
+			}
+			binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
+			h := vs.open(t, vc)
+			if _, err := h.Write(frame); err != nil {
+				t.Fatal(err)
+			}
+			h.SetReadDeadline(time.Now().Add(vectorPatience))
+			answer, err := readFrame(h)
+			if kmsg.Key(key) == kmsg.ApiVersions {
+				wantVersionsUnsupported(t, version, answer, err)
+				continue
+			}
+			if !errors.Is(err, io.EOF) && !isReset(err) {
+				t.Errorf("%s (%d) v%d: answered %x, %v", kmsg.NameForKey(key), key, version, answer, err)
+				continue
+			}
+			if err := h.reason(); err == nil {
+				t.Errorf("%s (%d) v%d: closed without a reason", kmsg.NameForKey(key), key, version)
+			}
+			select {
+			case frame := <-b.requests:
+				t.Fatalf("%s (%d) v%d: the broker got %x", kmsg.NameForKey(key), key, version, frame)
+			default:
+			}
+		}
+	}
+}
+
+// wantVersionsUnsupported: ApiVersions alone tells what it has, in the layout of
+// version 0 (KIP-511).
+func wantVersionsUnsupported(t *testing.T, version int16, answer []byte, err error) {
+	t.Helper()
+	want := kmsg.NewPtrApiVersionsResponse()
+	want.ErrorCode = kerr.UnsupportedVersion.Code
+	want.ApiKeys = []kmsg.ApiVersionsResponseApiKey{{ApiKey: keyApiVersions, MinVersion: 0, MaxVersion: 4}}
+	if err != nil || !bytes.Equal(answer, responseFrame(want, 9)) {
+		t.Errorf("ApiVersions v%d: %x, %v, want %x", version, answer, err, responseFrame(want, 9))
 	}
 }
 
