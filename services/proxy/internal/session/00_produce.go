@@ -30,6 +30,8 @@ type produceRequest struct {
 	edits   []edit
 	parts   []produced
 	swallow bool // acks=0: the client expects no answer (§C2)
+
+	throttle int32
 }
 
 type produced struct {
@@ -80,7 +82,7 @@ func (s *Session) produceHot(ctx context.Context, h *header, frame []byte) (bool
 	acks := c.Int16()
 	timeout := c.Int32()
 	req := produceRequests.Get().(*produceRequest)
-	req.table, req.swallow = t, acks == 0
+	req.table, req.swallow, req.throttle = t, acks == 0, s.throttle
 	if !s.parseProduce(&c, h, t, xid != nil, req) || c.Pos != len(frame) {
 		req.free()
 		if c.Err != nil {
@@ -298,7 +300,7 @@ func (s *Session) parseProduceAnswer(c *wire.Cursor, h *header, req *produceRequ
 			return false
 		}
 	}
-	c.Skip(4) // throttle
+	raise(c.Skip(4), req.throttle)
 	if h.flexible && c.Tags() {
 		return false
 	}
@@ -329,6 +331,7 @@ func (s *Session) produceAnswerSlow(h *header, req *produceRequest, frame []byte
 	if err != nil {
 		return err
 	}
+	resp.ThrottleMillis = max(resp.ThrottleMillis, req.throttle)
 	for i := range req.parts {
 		part := &req.parts[i]
 		if !failed[produceKey{part.access.topic, part.partition}] {

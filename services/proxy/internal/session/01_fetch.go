@@ -88,6 +88,8 @@ type fetchRequest struct {
 	topics *fetchTopics
 	edits  []fetchEdit
 	fresh  bool // asks for a new fetch session
+
+	throttle int32
 }
 
 // fetchEdit is where a request names a topic.
@@ -139,7 +141,7 @@ func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, 
 		return false, nil
 	}
 	req := fetchRequests.Get().(*fetchRequest)
-	req.table, req.topics, req.fresh = t, topics, epoch == 0
+	req.table, req.topics, req.fresh, req.throttle = t, topics, epoch == 0, s.throttle
 	if !s.parseFetch(&c, h, t, req) || c.Pos != len(frame) {
 		req.free()
 		if c.Err != nil {
@@ -161,6 +163,10 @@ func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, 
 	s.mu.Unlock()
 	if replicaAt >= 0 {
 		binary.BigEndian.PutUint32(frame[replicaAt:], 0xffffffff)
+	}
+	if most := s.vc.Quotas.Fetch.AtOnce(maxBytes); most < maxBytes {
+		maxBytes = most
+		binary.BigEndian.PutUint32(frame[maxBytesAt:], uint32(maxBytes))
 	}
 	if sessionAt > 0 {
 		binary.BigEndian.PutUint32(frame[sessionAt:], uint32(brokerSession))
@@ -297,7 +303,7 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 	forward.ClusterID = nil
 	forward.SessionID, forward.SessionEpoch, forward.ForgottenTopics = 0, -1, nil
 	forward.Topics = nil
-	forward.MaxBytes = min(req.MaxBytes, maxHeldAnswer)
+	forward.MaxBytes = s.vc.Quotas.Fetch.AtOnce(min(req.MaxBytes, maxHeldAnswer))
 	for _, rt := range req.Topics {
 		var topic *view.Topic
 		var code int16
@@ -379,6 +385,7 @@ func (s *Session) mapFetchResponse(t *view.Table, resp *kmsg.FetchResponse) erro
 			s.noteError(p.ErrorCode)
 		}
 		if bytes > 0 {
+			s.chargeFetched(bytes)
 			a := s.topicAccess(t, topic)
 			s.countFetched(t, a)
 			a.fetched.Add(uint64(bytes), uint64(records))

@@ -44,7 +44,7 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 
 	forward := *req
 	forward.GroupID = kmsg.StringPtr(group(t, *req.GroupID))
-	forward.MaxBytes = min(req.MaxBytes, maxShareBytes)
+	forward.MaxBytes = s.vc.Quotas.Fetch.AtOnce(min(req.MaxBytes, maxShareBytes))
 	forward.MinBytes = min(req.MinBytes, forward.MaxBytes)
 	forward.Topics, forward.ForgottenTopicsData = nil, nil
 	if !last {
@@ -144,6 +144,7 @@ func (s *Session) mapShareFetch(t *view.Table, answer *kmsg.ShareFetchResponse) 
 			records += wire.Batches(p.Records)
 		}
 		if topic != nil && bytes > 0 {
+			s.chargeFetched(bytes)
 			access := s.topicAccess(t, topic)
 			s.countFetched(t, access)
 			access.fetched.Add(uint64(bytes), uint64(records))

@@ -92,17 +92,23 @@ type Session struct {
 	closing          error     // why the connection is closed after the answer
 	host             string    // the client's address, as ACLs know it
 
-	up        wire.Splice // requests gathered for the leased connection; the reading goroutine's
-	upSent    bool        // the lease behind up is known to be alive
-	header    header      // of the request being taken
-	scratch   []byte
-	outcome   Outcome // of that request
-	access    accessCache
-	fetch     fetchSession
-	share     shareSession
-	txn       transactions
-	patterns  patterns
-	muteUntil time.Time
+	up       wire.Splice // requests gathered for the leased connection; the reading goroutine's
+	upSent   bool        // the lease behind up is known to be alive
+	header   header      // of the request being taken
+	scratch  []byte
+	outcome  Outcome // of that request
+	access   accessCache
+	fetch    fetchSession
+	share    shareSession
+	txn      transactions
+	patterns patterns
+
+	throttle int32        // what the answer to the request being taken tells the client, ms
+	born     time.Time    // what muted counts from
+	muted    atomic.Int64 // until when the client is not read (KIP-219); 0: it is
+	muting   *time.Timer
+	quit     chan struct{} // closed when the session is to end or to drain
+	quitOnce sync.Once
 
 	mu       sync.Mutex
 	lease    *upstream.Conn // while hot requests are in flight
@@ -141,6 +147,8 @@ func New(node *Node, client *Client, vc *view.VirtualCluster) *Session {
 		r:       netio.NewReader(client.Sock, client.TLS),
 		host:    client.Remote.String(),
 		drained: make(chan struct{}, 1),
+		born:    time.Now(),
+		quit:    make(chan struct{}),
 	}
 	return s
 }
@@ -148,6 +156,7 @@ func New(node *Node, client *Client, vc *view.VirtualCluster) *Session {
 // End closes the session from outside; the first reason counts.
 func (s *Session) End(reason error) {
 	if s.ended.CompareAndSwap(nil, &endReason{reason}) {
+		s.quitOnce.Do(func() { close(s.quit) })
 		s.client.Sock.Conn.Close()
 	}
 }
@@ -156,6 +165,7 @@ func (s *Session) End(reason error) {
 // end (PROTOCOL.md §H3).
 func (s *Session) Drain() {
 	s.draining.Store(true)
+	s.quitOnce.Do(func() { close(s.quit) })
 	s.client.Sock.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
@@ -248,6 +258,9 @@ func (s *Session) serve(ctx context.Context) error {
 		return err
 	}
 	for {
+		if err := s.unmuted(ctx); err != nil {
+			return err
+		}
 		frame, reserved, err := s.nextFrame(ctx)
 		if err != nil {
 			if s.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
@@ -263,10 +276,13 @@ func (s *Session) serve(ctx context.Context) error {
 			}
 			return err
 		}
-		if s.phase == rawTokens {
-			err = s.rawToken(ctx, frame)
-		} else {
-			err = s.handle(ctx, frame)
+		// Answers that came while the client was waited for may have muted it.
+		if err = s.unmuted(ctx); err == nil {
+			if s.phase == rawTokens {
+				err = s.rawToken(ctx, frame)
+			} else {
+				err = s.handle(ctx, frame)
+			}
 		}
 		if s.up.References() && err == nil {
 			err = s.sendUp()
@@ -277,19 +293,6 @@ func (s *Session) serve(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
-		}
-		if wait := time.Until(s.muteUntil); !s.muteUntil.IsZero() && wait > 0 {
-			// KIP-219: the throttled client is not read for that long.
-			if err := s.sendUp(); err != nil {
-				return err
-			}
-			timer := time.NewTimer(wait)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-				return context.Cause(ctx)
-			}
 		}
 	}
 }
@@ -303,8 +306,8 @@ func (s *Session) nextFrame(ctx context.Context) (frame []byte, reserved int64, 
 	}
 	timed := false
 	defer func() {
-		if timed && !s.draining.Load() {
-			s.client.Sock.Conn.SetReadDeadline(time.Time{})
+		if timed {
+			s.readBy(time.Time{})
 		}
 		if err != nil && reserved > 0 {
 			s.node.Requests.Release(reserved)
@@ -330,11 +333,18 @@ func (s *Session) nextFrame(ctx context.Context) (frame []byte, reserved int64, 
 			// Something has begun: a frame, or a TLS record of which it will be part.
 			if !timed && s.node.FrameTimeout > 0 && !s.r.Ready() {
 				timed = true
-				s.client.Sock.Conn.SetReadDeadline(time.Now().Add(s.node.FrameTimeout))
+				s.readBy(time.Now().Add(s.node.FrameTimeout))
 			}
 		}
 		if size > netio.BaseSize && reserved == 0 {
 			if err := s.sendUp(); err != nil {
+				return nil, 0, err
+			}
+			if timed { // what comes now does not wait for the client
+				timed = false
+				s.readBy(time.Time{})
+			}
+			if err := s.unmuted(ctx); err != nil {
 				return nil, 0, err
 			}
 			if err := s.node.Requests.Reserve(ctx, int64(size)); err != nil {
@@ -345,6 +355,15 @@ func (s *Session) nextFrame(ctx context.Context) (frame []byte, reserved int64, 
 		if err := s.r.Fill(size); err != nil {
 			return nil, reserved, err
 		}
+	}
+}
+
+// readBy sets when reading the client ends in an error; zero: never. Draining has
+// the last word.
+func (s *Session) readBy(deadline time.Time) {
+	s.client.Sock.Conn.SetReadDeadline(deadline)
+	if s.draining.Load() {
+		s.client.Sock.Conn.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -410,6 +429,7 @@ func (s *Session) handle(ctx context.Context, frame []byte) error {
 	if s.expired() && h.key != keySASLHandshake && h.key != keySASLAuthenticate && h.key != keyApiVersions {
 		return refusal.SessionExpired
 	}
+	s.charge(h, len(frame))
 	if e.hot != nil && !h.tagged { // a forwarded frame keeps its header
 		done, err := e.hot(s, ctx, h, frame)
 		if done || err != nil {
@@ -455,6 +475,7 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 		return nil // Produce with acks=0
 	}
 	stripUnknownTags(resp)
+	s.tell(resp)
 	if err := s.answer(h, resp); err != nil {
 		return err
 	}

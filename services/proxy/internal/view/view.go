@@ -17,6 +17,7 @@ import (
 	"tollgate.internal/pkg/acl"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/auth"
+	"tollgate.internal/services/proxy/internal/quota"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -240,8 +241,9 @@ func (t *Table) Controller() int32 {
 // VirtualCluster is a virtual cluster that is being served: its current view and
 // the cluster behind it.
 type VirtualCluster struct {
-	Name string
-	Home *upstream.Cluster
+	Name   string
+	Home   *upstream.Cluster
+	Quotas *quota.Quotas // shared by all sessions of the node
 
 	view  atomic.Pointer[View]
 	table atomic.Pointer[Table]
@@ -250,8 +252,8 @@ type VirtualCluster struct {
 
 // NewVirtualCluster serves v from home.
 func NewVirtualCluster(v *View, home *upstream.Cluster) *VirtualCluster {
-	vc := &VirtualCluster{Name: v.Name, Home: home}
-	vc.view.Store(v)
+	vc := &VirtualCluster{Name: v.Name, Home: home, Quotas: quota.New()}
+	vc.Swap(v)
 	return vc
 }
 
@@ -259,7 +261,11 @@ func NewVirtualCluster(v *View, home *upstream.Cluster) *VirtualCluster {
 func (vc *VirtualCluster) View() *View { return vc.view.Load() }
 
 // Swap puts a new view under the live sessions.
-func (vc *VirtualCluster) Swap(v *View) { vc.view.Store(v) }
+func (vc *VirtualCluster) Swap(v *View) {
+	q := v.Spec.Quotas
+	vc.Quotas.Set(q.ProduceBytesPerSecond, q.FetchBytesPerSecond, q.RequestsPerSecond)
+	vc.view.Store(v)
+}
 
 // Table is the current table over the metadata at hand; nil before the first
 // metadata of the cluster.

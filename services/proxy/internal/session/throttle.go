@@ -1,0 +1,105 @@
+package session
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/quota"
+)
+
+// Throttling (KIP-219, PROTOCOL.md §E): a request over quota is served and answered
+// at once; the answer tells for how long the client is not read from now on. What
+// the broker asks for itself is passed to the request it was meant for.
+
+// charge counts a request against the quotas of the virtual cluster. Frames are
+// what producers pay for, as on a broker; fetched bytes are charged when they come.
+func (s *Session) charge(h *header, size int) {
+	s.throttle = 0
+	if s.principal == "" || h.key == keySASLHandshake || h.key == keySASLAuthenticate {
+		return
+	}
+	q := s.vc.Quotas
+	d := q.Requests.Take(1)
+	if h.key == keyProduce {
+		d = max(d, q.Produce.Take(size))
+	}
+	if d > 0 {
+		s.throttle = s.delay(d)
+	}
+}
+
+// chargeFetched counts bytes that the client is being sent, by the goroutine that
+// reads the client.
+func (s *Session) chargeFetched(bytes int64) {
+	s.throttle = max(s.throttle, s.delay(s.vc.Quotas.Fetch.Take(int(bytes))))
+}
+
+// delay keeps the client from being read for d, and returns what it is told.
+func (s *Session) delay(d time.Duration) int32 {
+	if d <= 0 {
+		return 0
+	}
+	until := int64(time.Since(s.born) + d)
+	for {
+		muted := s.muted.Load()
+		if muted >= until || s.muted.CompareAndSwap(muted, until) {
+			return quota.Told(d)
+		}
+	}
+}
+
+// raise sets a throttle_time_ms in a frame, unless the broker's is longer.
+func raise(field []byte, millis int32) {
+	if millis > 0 && len(field) == 4 && int32(binary.BigEndian.Uint32(field)) < millis {
+		binary.BigEndian.PutUint32(field, uint32(millis))
+	}
+}
+
+// tell puts the throttle time of the request being taken into its answer.
+func (s *Session) tell(resp kmsg.Response) {
+	if s.throttle == 0 {
+		return
+	}
+	if now, ok := resp.(kmsg.ThrottleResponse); ok {
+		if millis, _ := now.Throttle(); millis >= s.throttle {
+			return
+		}
+	}
+	if r, ok := resp.(kmsg.SetThrottleResponse); ok {
+		r.SetThrottle(s.throttle)
+	}
+}
+
+// unmuted waits until the client may be read again. It ends early when the session
+// is to end.
+func (s *Session) unmuted(ctx context.Context) error {
+	for {
+		muted := s.muted.Load()
+		if muted == 0 {
+			return nil
+		}
+		wait := time.Duration(muted) - time.Since(s.born)
+		if wait <= 0 {
+			s.muted.CompareAndSwap(muted, 0)
+			continue
+		}
+		if err := s.sendUp(); err != nil {
+			return err
+		}
+		if s.muting == nil {
+			s.muting = time.NewTimer(wait)
+		} else {
+			s.muting.Reset(wait)
+		}
+		select {
+		case <-s.muting.C:
+		case <-s.quit:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
