@@ -36,7 +36,7 @@ func init() {
 func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
 
 // resources are one tenant with a standard and a partner virtual cluster; the
-// partner has one alias for each client.
+// partner has two aliases for each client.
 func resources(bootstrap string, aliases []string) map[string]string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `
@@ -62,6 +62,8 @@ spec: {type: partner, host: acme, home: main, authentication: {plain: {}, scram:
 ---
 {apiVersion: tollgate/v1, kind: Acl, metadata: {name: groups, virtualCluster: acme-prod}, spec: {principal: "User:shipping", resource: {type: group, name: group-, pattern: prefixed}, operation: ALL, permission: ALLOW}}
 ---
+{apiVersion: tollgate/v1, kind: Acl, metadata: {name: transactions, virtualCluster: acme-prod}, spec: {principal: "User:shipping", resource: {type: transactionalId, name: t-, pattern: prefixed}, operation: ALL, permission: ALLOW}}
+---
 {apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: orders, tenant: acme}, spec: {cluster: main, topic: {name: shop., pattern: prefixed}, access: read-write}}
 `, bootstrap)
 	for _, a := range aliases {
@@ -86,7 +88,7 @@ func TestEveryClientThroughTheGateway(t *testing.T) {
 			kafka := upstreams[version].Get(t)
 			var aliases []string
 			for _, d := range drivers.Drivers() {
-				aliases = append(aliases, slug(d))
+				aliases = append(aliases, slug(d), slug(d)+"-to")
 			}
 			create(t, kafka, aliases)
 			p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, resources(kafka.Bootstrap(), aliases))
@@ -95,7 +97,7 @@ func TestEveryClientThroughTheGateway(t *testing.T) {
 					scenario.Standard(t, d, p.Target(t, "acme-dev", "SCRAM-SHA-512", "dev", "dev-secret"), slug(d))
 				})
 				t.Run(d.Name()+"/partner", func(t *testing.T) {
-					scenario.Alias(t, d, p.Target(t, "acme-prod", "PLAIN", "shipping", "dev-secret"), "orders-"+slug(d), slug(d))
+					scenario.Alias(t, d, p.Target(t, "acme-prod", "PLAIN", "shipping", "dev-secret"), "orders-"+slug(d), "orders-"+slug(d)+"-to", slug(d))
 				})
 			}
 		})
@@ -109,7 +111,7 @@ func create(t *testing.T, kafka *kafkatest.Cluster, names []string) {
 	defer cancel()
 	admin := kadm.NewClient(kafka.Client(t, kgo.MetadataMinAge(100*time.Millisecond)))
 	for _, name := range names {
-		if _, err := admin.CreateTopic(ctx, 3, 1, nil, "shop."+name); err != nil {
+		if _, err := admin.CreateTopic(ctx, 2, 1, nil, "shop."+name); err != nil {
 			t.Fatal(err)
 		}
 	}
