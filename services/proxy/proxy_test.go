@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -151,7 +152,7 @@ func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *ga
 		Domains: []string{"gw.test"}, Admin: "127.0.0.1:0",
 		Log: slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), log), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	listen, opts := "127.0.0.1:0", []kfake.Opt{kfake.NumBrokers(3), kfake.SeedTopics(3, "shop.orders.v2", "other.secret")}
+	listen, opts := "127.0.0.1:0", []kfake.Opt{kfake.NumBrokers(3), kfake.ClusterID(upstreamID), kfake.SeedTopics(3, "shop.orders.v2", "other.secret", "globex.hidden")}
 	if network != nil {
 		listen, cfg.Admin = "127.0.0.1:9092", ""
 		cfg.Listen = func(_ context.Context, n, address string) (net.Listener, error) {
@@ -257,7 +258,7 @@ func (g *gateway) client(t *testing.T, host string, opts ...kgo.Opt) *kgo.Client
 			if err != nil {
 				return nil, err
 			}
-			return tls.Client(c, &tls.Config{RootCAs: g.roots, ServerName: name}), nil
+			return &watchedConn{Conn: tls.Client(c, &tls.Config{RootCAs: g.roots, ServerName: name}), t: t}, nil
 		}),
 	}, opts...)...)
 	if err != nil {
@@ -265,6 +266,29 @@ func (g *gateway) client(t *testing.T, host string, opts ...kgo.Opt) *kgo.Client
 	}
 	t.Cleanup(cl.Close)
 	return cl
+}
+
+// watchedConn fails the test when anything physical, or of another tenant, reaches
+// the client, in whatever field of whatever answer.
+type watchedConn struct {
+	net.Conn
+	t    *testing.T
+	tail []byte // the last bytes read: a name may be split over two reads
+}
+
+// upstreamID is the cluster id of the upstream cluster.
+const upstreamID = "upstreamClusterId-abcd"
+
+func (c *watchedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	seen := append(c.tail, p[:n]...)
+	for _, never := range []string{"shop.orders", "globex.hidden", upstreamID, "acme-dev.t", "acme-dev.r", "acme-dev._"} {
+		if i := bytes.Index(seen, []byte(never)); i >= 0 {
+			c.t.Errorf("the client was sent %q", seen[max(0, i-20):min(len(seen), i+60)])
+		}
+	}
+	c.tail = append([]byte(nil), seen[max(0, len(seen)-40):]...)
+	return n, err
 }
 
 func certificate(t *testing.T, dir string) (proxy.KeyPair, *x509.CertPool) {
