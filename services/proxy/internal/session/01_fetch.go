@@ -273,8 +273,8 @@ func (s *Session) parseFetch(c *wire.Cursor, h *header, t *view.Table, req *fetc
 			}
 		}
 	}
-	if h.version >= 11 {
-		c.String(h.flexible)
+	if h.version >= 11 && c.String(h.flexible) == nil { // the rack, which is empty and never null
+		return false
 	}
 	if h.flexible && c.Tags() {
 		return false
