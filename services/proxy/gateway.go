@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,12 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/sasl"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
-
 	"tollgate.internal/pkg/resource"
-	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/auth"
 	"tollgate.internal/services/proxy/internal/listener"
@@ -34,7 +28,6 @@ import (
 	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/session"
-	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -66,11 +59,6 @@ type serving struct {
 	names    *listener.Names
 	clusters map[string]*view.VirtualCluster
 	changes  time.Time // when to compile again without a change of files
-}
-
-type runningCluster struct {
-	spec    resource.UpstreamClusterSpec
-	cluster *upstream.Cluster
 }
 
 func newGateway(cfg *Config) (*gateway, error) {
@@ -131,19 +119,9 @@ func (g *gateway) apply(set *resource.Set) error {
 	next := &serving{set: set, clusters: make(map[string]*view.VirtualCluster)}
 	var errs []error
 
-	clusters := make(map[string]*runningCluster)
-	for name, u := range set.UpstreamClusters {
-		if old := g.clusters[name]; old != nil && reflect.DeepEqual(old.spec, u.Spec) {
-			clusters[name] = old
-			continue
-		}
-		cfg, err := upstreamConfig(u)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		cfg.Log, cfg.Dial = g.cfg.Log, g.cfg.Dial
-		clusters[name] = &runningCluster{spec: u.Spec, cluster: upstream.New(cfg)}
+	reached, err := g.reach(set)
+	if err != nil {
+		errs = append(errs, err)
 	}
 	views := make(map[string]*view.View)
 	var hosts []listener.Hosts
@@ -164,11 +142,7 @@ func (g *gateway) apply(set *resource.Set) error {
 		errs = append(errs, err)
 	}
 	if len(errs) > 0 {
-		for name, c := range clusters {
-			if g.clusters[name] != c {
-				c.cluster.Close()
-			}
-		}
+		reached.abandon()
 		slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 		return errors.Join(errs...)
 	}
@@ -176,7 +150,7 @@ func (g *gateway) apply(set *resource.Set) error {
 	next.names = names
 	old := g.serving.Load()
 	for name, v := range views {
-		home := clusters[v.Spec.Home].cluster
+		home := reached.clusters[v.Spec.Home].cluster
 		if old != nil {
 			if vc := old.clusters[name]; vc != nil && vc.Home == home {
 				vc.Swap(v)
@@ -187,8 +161,7 @@ func (g *gateway) apply(set *resource.Set) error {
 		next.clusters[name] = view.NewVirtualCluster(v, home)
 	}
 	g.serving.Store(next)
-	previous := g.clusters
-	g.clusters = clusters
+	unused := reached.commit(g)
 
 	// Sessions end whose virtual cluster is gone or whose login is no longer
 	// good; the others do not notice.
@@ -199,67 +172,8 @@ func (g *gateway) apply(set *resource.Set) error {
 		}
 		s.Revalidate()
 	}
-	for name, c := range previous {
-		if clusters[name] != c {
-			c.cluster.Close()
-		}
-	}
-	return nil
-}
-
-// upstreamConfig resolves the files and secrets a cluster refers to.
-func upstreamConfig(u *resource.UpstreamCluster) (upstream.Config, error) {
-	cfg := upstream.Config{Name: u.Metadata.Name, Bootstrap: u.Spec.Bootstrap}
-	dir := u.Metadata.BaseDir()
-	if t := u.Spec.TLS; t != nil {
-		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, DynamicRecordSizingDisabled: true}
-		if t.CAFile != "" {
-			pem, err := os.ReadFile(u.Metadata.Path(t.CAFile))
-			if err != nil {
-				return cfg, u.Metadata.Problem("spec.tls.caFile", "%v", err)
-			}
-			cfg.TLS.RootCAs = x509.NewCertPool()
-			if !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
-				return cfg, u.Metadata.Problem("spec.tls.caFile", "no certificate in %s", t.CAFile)
-			}
-		}
-		if t.CertFile != "" {
-			cert, err := os.ReadFile(u.Metadata.Path(t.CertFile))
-			if err != nil {
-				return cfg, u.Metadata.Problem("spec.tls.certFile", "%v", err)
-			}
-			key, err := secret.Resolve(string(t.KeyFile), dir)
-			if err != nil {
-				return cfg, u.Metadata.Problem("spec.tls.keyFile", "%v", err)
-			}
-			pair, err := tls.X509KeyPair(cert, []byte(key.Reveal()))
-			if err != nil {
-				return cfg, u.Metadata.Problem("spec.tls.certFile", "%v", err)
-			}
-			cfg.TLS.Certificates = []tls.Certificate{pair}
-		}
-	}
-	if s := u.Spec.SASL; s != nil {
-		password, err := secret.Resolve(string(s.Password), dir)
-		if err != nil {
-			return cfg, u.Metadata.Problem("spec.sasl.password", "%v", err)
-		}
-		if cfg.SASL = mechanism(s, password); cfg.SASL == nil {
-			return cfg, u.Metadata.Problem("spec.sasl.mechanism", "%s is not supported", s.Mechanism)
-		}
-	}
-	return cfg, nil
-}
-
-// mechanism is nil for one that is not supported.
-func mechanism(s *resource.UpstreamSASL, password secret.Secret) sasl.Mechanism {
-	switch s.Mechanism {
-	case "PLAIN":
-		return plain.Auth{User: s.Username, Pass: password.Reveal()}.AsMechanism()
-	case "SCRAM-SHA-256":
-		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha256Mechanism()
-	case "SCRAM-SHA-512":
-		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha512Mechanism()
+	for _, c := range unused {
+		c.Close()
 	}
 	return nil
 }

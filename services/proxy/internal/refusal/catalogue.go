@@ -26,13 +26,6 @@ var (
 		Cause: "spec.acls.enabled is false, so there is no ACL store, as on a broker without an authorizer.",
 		Cure:  "Set spec.acls.enabled: true (type partner has it always).",
 	}
-	ACLInvalid = &Refusal{
-		ID:    "TG-ACL-004",
-		Kafka: kerr.InvalidRequest,
-		When:  "an ACL or ACL filter that Kafka does not allow",
-		Cause: "Unknown or ANY type, operation or permission in a binding, a pattern other than LITERAL or PREFIXED, an empty name, a cluster resource not named kafka-cluster, or a principal without a colon.",
-		Cure:  "Correct the request; principals are written User:name.",
-	}
 	QuotasReadOnly = &Refusal{
 		ID:    "TG-ACL-005",
 		Kafka: kerr.PolicyViolation,
@@ -166,13 +159,6 @@ var (
 		When:  "a connection that did not authenticate in time",
 		Cause: "The client waits for something, is very slow, or is not a Kafka client and keeps connections open.",
 		Cure:  "Check what is at the address in the log line; limits.authenticationTimeout sets the time.",
-	}
-	BackedOff = &Refusal{
-		ID:    "TG-AUTH-018",
-		Kafka: kerr.SaslAuthenticationFailed,
-		When:  "a login after too many failures",
-		Cause: "The address, or the principal, failed so often lately that further attempts are refused unseen for a while.",
-		Cure:  "Stop the client with the wrong password; the block ends by itself.",
 	}
 	TenantInactive = &Refusal{
 		ID:    "TG-AUTH-019",
@@ -463,13 +449,6 @@ var (
 		Cause: "Both a topic's name and its id, the same topic twice, a version's new field used wrongly: the text in the answer says which.",
 		Cure:  "Check the client's version.",
 	}
-	ReplicaFetch = &Refusal{
-		ID:    "TG-REQUEST-002",
-		Kafka: kerr.TopicAuthorizationFailed,
-		When:  "a request that claims to come from a broker",
-		Cause: "A replica id of 0 or more, a replica state, or a debugging consumer's id: reading as a replica bypasses the high watermark and needs CLUSTER_ACTION, which no tenant has.",
-		Cure:  "Use an ordinary consumer; MirrorMaker is one.",
-	}
 	FetchSessionUnknown = &Refusal{
 		ID:      "TG-REQUEST-003",
 		Kafka:   kerr.FetchSessionIDNotFound,
@@ -645,13 +624,14 @@ var (
 	}
 	LoginFailed = &Refusal{
 		ID:    "TG-UPSTREAM-009",
-		Kafka: kerr.LeaderNotAvailable,
+		Kafka: kerr.NotLeaderForPartition,
 		When:  "an upstream cluster that does not let the gateway in",
 		Cause: "The gateway's credential for the cluster is wrong or expired, or the cluster's certificate does not verify.",
 		Cure:  "Correct spec.sasl or spec.tls of the UpstreamCluster in the log line.",
 	}
 	Busy = &Refusal{
 		ID:    "TG-UPSTREAM-010",
+		Kafka: kerr.NotLeaderForPartition,
 		When:  "a client while the connections to a broker are all in use",
 		Cause: "The limit of connections to one broker is reached and none came free in time.",
 		Cure:  "Raise the limit, or see why the broker is slow.",
@@ -664,7 +644,6 @@ func All() []*Refusal {
 		ClusterNotAuthorized,
 		ACLsReadOnly,
 		ACLsDisabled,
-		ACLInvalid,
 		QuotasReadOnly,
 		CredentialsReadOnly,
 		OperatorOnly,
@@ -685,7 +664,6 @@ func All() []*Refusal {
 		SessionExpired,
 		CredentialRevoked,
 		AuthenticationTimeout,
-		BackedOff,
 		TenantInactive,
 		SizeInvalid,
 		TooLarge,
@@ -731,7 +709,6 @@ func All() []*Refusal {
 		ConfigKey,
 		NameTooLong,
 		Invalid,
-		ReplicaFetch,
 		FetchSessionUnknown,
 		EndpointType,
 		RefusedWithoutAcks,

@@ -3,12 +3,15 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // Class says what a leased connection is for. A broker serves one request of a
@@ -96,7 +99,7 @@ func (b *Broker) Lease(ctx context.Context, class Class) (*Conn, error) {
 			return nil, b.unavailable(context.Cause(ctx))
 		case <-timeout.C:
 			b.abandon(w)
-			return nil, b.unavailable(fmt.Errorf("all %d connections for %s in use", b.cluster.cfg.Limits[class], class))
+			return nil, b.unavailable(refusal.Busy.Errorf("all %d connections for %s in use", b.cluster.cfg.Limits[class], class))
 		}
 	}
 	b.out[class]++
@@ -168,7 +171,11 @@ func (b *Broker) dialNew(ctx context.Context) (*Conn, error) {
 		if ctx.Err() == nil {
 			b.backoff = min(max(2*b.backoff, 50*time.Millisecond), 2*time.Second)
 			b.nextDial, b.lastErr = time.Now().Add(b.backoff), err
-			b.cluster.log.Warn("broker unreachable", "cluster", b.cluster.cfg.Name, "node", b.ID, "err", err)
+			why := err
+			if refusal.Of(why) == nil {
+				why = refusal.BrokerUnavailable.With(err)
+			}
+			refusal.Log(ctx, b.cluster.log, slog.LevelWarn, "broker unreachable", why, "cluster", b.cluster.cfg.Name, "node", b.ID)
 		}
 		b.cluster.markStale()
 		return nil, err
@@ -212,11 +219,39 @@ func (b *Broker) release(c *Conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.out[c.class]--
-	if c.dead() == nil && !b.closed {
+	switch {
+	case c.dead() != nil:
+	case b.closed:
+		go c.fail(net.ErrClosed)
+	default:
 		c.idleSince = time.Now()
 		b.idle = append(b.idle, c)
 	}
 	b.wake()
+}
+
+// retire lets those who have a lease keep it, and nobody else in.
+func (b *Broker) retire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for _, c := range b.idle {
+		go c.fail(net.ErrClosed)
+	}
+	b.idle = nil
+}
+
+// unused reports whether no connection is left.
+func (b *Broker) unused() bool {
+	open, _ := b.connections()
+	return open == 0
+}
+
+// forgive lets the next who asks dial at once: what failed may not fail any more.
+func (b *Broker) forgive() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.backoff, b.nextDial, b.lastErr = 0, time.Time{}, nil
 }
 
 // wake hands leases to those who wait. b.mu is held.

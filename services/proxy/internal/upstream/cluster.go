@@ -90,10 +90,20 @@ type Cluster struct {
 	controller  atomic.Int32
 	versions    atomic.Pointer[Versions]
 
+	access atomic.Pointer[access]
+
 	mu      sync.Mutex
 	brokers map[int32]*Broker
 	seeds   []*Broker // bootstrap addresses, ids from -1 down
+	lastID  int32     // of the seeds there have been
+	retired []*Broker // seeds of an earlier configuration; some may be leased still
 	refresh *refresh
+}
+
+// access is how new connections prove who they are and whom they reach.
+type access struct {
+	tls  *tls.Config
+	sasl sasl.Mechanism
 }
 
 type refresh struct {
@@ -110,11 +120,37 @@ func New(cfg Config) *Cluster {
 		formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID("tollgate")),
 		brokers:   make(map[int32]*Broker),
 	}
-	for i, addr := range cfg.Bootstrap {
-		c.seeds = append(c.seeds, newBroker(c, int32(-1-i), addr))
-	}
+	c.Reconfigure(cfg.Bootstrap, cfg.TLS, cfg.SASL)
 	c.wg.Go(c.keep)
 	return c
+}
+
+// Reconfigure changes how the cluster is reached from now on. It is the same cluster:
+// the connections that there are stay, and who uses them notices nothing.
+func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mechanism) {
+	c.access.Store(&access{t, mech})
+	c.mu.Lock()
+	var seeds []*Broker
+	for _, addr := range bootstrap {
+		if i := slices.IndexFunc(c.seeds, func(b *Broker) bool { return b.addr == addr }); i >= 0 {
+			seeds = append(seeds, c.seeds[i])
+			c.seeds = slices.Delete(c.seeds, i, i+1)
+			continue
+		}
+		c.lastID--
+		seeds = append(seeds, newBroker(c, c.lastID, addr))
+	}
+	gone := c.seeds
+	c.retired = append(slices.DeleteFunc(c.retired, (*Broker).unused), gone...)
+	c.seeds = seeds
+	c.mu.Unlock()
+	for _, b := range gone {
+		b.retire()
+	}
+	for _, b := range c.allBrokers() {
+		b.forgive()
+	}
+	c.markStale()
 }
 
 // Name is the resource's name.
@@ -124,7 +160,7 @@ func (c *Cluster) Name() string { return c.cfg.Name }
 func (c *Cluster) Close() {
 	c.cancel()
 	c.mu.Lock()
-	all := append([]*Broker(nil), c.seeds...)
+	all := append(append([]*Broker(nil), c.seeds...), c.retired...)
 	for _, b := range c.brokers {
 		all = append(all, b)
 	}

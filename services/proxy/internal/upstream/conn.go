@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // maxResponse bounds an answer of a broker; fetch.max.bytes is 55 MiB by default
@@ -334,8 +335,7 @@ func (b *Broker) dial(ctx context.Context, addr string) (*Conn, error) {
 	}
 	sock := netio.New(nc)
 	c := &Conn{broker: b, sock: sock, net: sock}
-	if cfg.TLS != nil {
-		tc := cfg.TLS
+	if tc := b.cluster.access.Load().tls; tc != nil {
 		if tc.ServerName == "" {
 			host, _, _ := net.SplitHostPort(addr)
 			tc = tc.Clone()
@@ -392,11 +392,14 @@ func (c *Conn) hello(ctx context.Context) error {
 		return fmt.Errorf("ApiVersions: %w", err)
 	}
 	c.broker.setVersions(versions)
-	return c.login(ctx)
+	if err := c.login(ctx); err != nil {
+		return refusal.LoginFailed.With(err)
+	}
+	return nil
 }
 
 func (c *Conn) login(ctx context.Context) error {
-	mech := c.broker.cluster.cfg.SASL
+	mech := c.broker.cluster.access.Load().sasl
 	if mech == nil {
 		return nil
 	}
