@@ -63,6 +63,7 @@ type Config struct {
 	Limits        ClientLimits
 	MaxFrameBytes int32         // of one request; 100 MiB, as socket.request.max.bytes
 	RequestMemory int64         // for large request frames in the whole node, and as much for answers that are held whole; 512 MiB
+	InFlight      int           // Produce or Fetch requests of one client, before it is not read until they are answered; 64
 	FrameTimeout  time.Duration // for a request to arrive once it has begun; 60 s
 	StallTimeout  time.Duration // for a client to take some of an answer that waits for it; 30 s
 	DrainTimeout  time.Duration // for sessions to finish when ctx ends; 30 s
@@ -107,6 +108,9 @@ func (c *Config) defaults() error {
 	}
 	if c.FrameTimeout == 0 {
 		c.FrameTimeout = time.Minute
+	}
+	if c.InFlight == 0 {
+		c.InFlight = 64
 	}
 	if c.StallTimeout == 0 {
 		c.StallTimeout = 30 * time.Second

@@ -17,6 +17,7 @@
 //	  unauthenticatedConnectionsPerAddress: 1000 # default: half of the above
 //	  requestBytes: 100MiB           # one request frame
 //	  requestTimeout: 60s            # for a request to arrive once it has begun
+//	  requestsInFlight: 64           # Produce or Fetch of one client
 //	  stallTimeout: 30s              # for a client to take some of an answer
 //	  requestMemory: 512MiB          # large request frames in the whole node
 //	listeners:
@@ -92,6 +93,7 @@ type limits struct {
 	UnauthenticatedPerAddress int           `yaml:"unauthenticatedConnectionsPerAddress"`
 	RequestBytes              size          `yaml:"requestBytes"`
 	RequestTimeout            time.Duration `yaml:"requestTimeout"`
+	InFlight                  int           `yaml:"requestsInFlight"`
 	StallTimeout              time.Duration `yaml:"stallTimeout"`
 	RequestMemory             size          `yaml:"requestMemory"`
 }
@@ -288,6 +290,7 @@ func (l *limits) check(d *decoder) {
 		{"connectionsPerAddress", l.PerAddress},
 		{"unauthenticatedConnections", l.Unauthenticated},
 		{"unauthenticatedConnectionsPerAddress", l.UnauthenticatedPerAddress},
+		{"requestsInFlight", l.InFlight},
 	} {
 		path := "limits." + count.name
 		if _, written := d.lines[path]; written && count.value <= 0 {
@@ -476,6 +479,7 @@ func (f *file) config(dir string, logs io.Writer) proxy.Config {
 		RequestMemory: int64(f.Limits.RequestMemory),
 		FrameTimeout:  f.Limits.RequestTimeout,
 		StallTimeout:  f.Limits.StallTimeout,
+		InFlight:      f.Limits.InFlight,
 		DrainTimeout:  f.DrainTimeout,
 		ReloadEvery:   f.ReloadEvery,
 	}

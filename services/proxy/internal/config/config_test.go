@@ -92,6 +92,7 @@ limits:
   requestBytes: 10MiB
   requestTimeout: 40s
   stallTimeout: 20s
+  requestsInFlight: 9
   requestMemory: 1GiB
 listeners:
   - name: public
@@ -149,7 +150,7 @@ listeners:
 	}
 	if cfg.Resources != filepath.Join(dir, "resources") || cfg.Admin != "127.0.0.1:9410" || len(cfg.Domains) != 1 ||
 		cfg.DrainTimeout != 20*time.Second || cfg.ReloadEvery != time.Second ||
-		cfg.MaxFrameBytes != 10<<20 || cfg.RequestMemory != 1<<30 || cfg.FrameTimeout != 40*time.Second || cfg.StallTimeout != 20*time.Second {
+		cfg.MaxFrameBytes != 10<<20 || cfg.RequestMemory != 1<<30 || cfg.FrameTimeout != 40*time.Second || cfg.StallTimeout != 20*time.Second || cfg.InFlight != 9 {
 		t.Errorf("configuration %+v", cfg)
 	}
 	if string(cfg.SaltKey) != "0123456789abcdef" {

@@ -20,7 +20,7 @@ import (
 // flight. The error is an *upstream.UnavailableError; nothing is in flight then.
 func (s *Session) hold(ctx context.Context, class upstream.Class) (*upstream.Conn, error) {
 	s.mu.Lock()
-	for s.lease != nil && (s.class != class || s.inFlight >= maxInFlight) {
+	for s.lease != nil && (s.class != class || s.inFlight >= s.node.MaxInFlight) {
 		s.mu.Unlock()
 		if err := s.sendUp(); err != nil {
 			return nil, err

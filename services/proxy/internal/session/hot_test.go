@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -234,7 +235,7 @@ func startSession(t testing.TB, vc *view.VirtualCluster, prepare func(*Session))
 	sock := netio.New(server)
 	node := &Node{
 		Log: slog.New(slog.DiscardHandler), Refusals: refusal.NewNotes(slog.New(slog.DiscardHandler)), Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
-		Requests: netio.NewBudget(1 << 30), Answers: netio.NewBudget(1 << 30), MaxFrameBytes: 100 << 20,
+		Requests: netio.NewBudget(1 << 30), Answers: netio.NewBudget(1 << 30), MaxFrameBytes: 100 << 20, MaxInFlight: 64,
 	}
 	s := New(node, &Client{
 		Net: sock, Sock: sock, Remote: netip.MustParseAddr("127.0.0.1"), Node: 3, Authenticated: func() {},
@@ -398,4 +399,32 @@ func fetchAnswerOf(version int16, topics ...*view.Topic) *kmsg.FetchResponse {
 		resp.Topics = append(resp.Topics, rt)
 	}
 	return resp
+}
+
+// A client that sends more requests than may be in flight is not read until the
+// broker has answered those that are.
+func TestRequestsInFlightAreBounded(t *testing.T) {
+	b := newHotBroker(t, "open.orders") // answers nothing to Produce
+	h := newHotSession(t, b)
+	h.session.node.MaxInFlight = 3
+	topic := h.table.Topic("orders")
+	for i := range int32(10) {
+		if _, err := h.Write(frameOf(produceOf(9, topic.Name, topic.ID, batch(100, 1)), i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
+		h.session.mu.Lock()
+		waiting, inFlight := h.session.waiting, h.session.inFlight
+		h.session.mu.Unlock()
+		if inFlight > 3 {
+			t.Fatalf("%d requests in flight, want 3 at most", inFlight)
+		}
+		if waiting && inFlight == 3 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d requests in flight, want 3", inFlight)
+		}
+	}
 }

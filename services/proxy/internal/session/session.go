@@ -40,7 +40,6 @@ import (
 // Limits of one session.
 const (
 	maxUnauthenticatedFrame = 512 << 10 // sasl.server.max.receive.size
-	maxInFlight             = 64
 )
 
 // Node is what the sessions of a proxy share.
@@ -51,6 +50,7 @@ type Node struct {
 	Requests      *netio.Budget // memory for request frames larger than netio.BaseSize
 	Answers       *netio.Budget // memory for answers that cannot pass on piece by piece
 	MaxFrameBytes int32
+	MaxInFlight   int           // Produce or Fetch requests of one session
 	FrameTimeout  time.Duration // for a frame to arrive once it has begun
 	WriteStall    time.Duration // for a client to take some of an answer
 	Refusals      *refusal.Notes
