@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -187,7 +189,9 @@ func (l *loaded) proceeds(t *testing.T, broker int32, name string) {
 	}
 }
 
-// place creates a topic of the steady virtual cluster with one replica on each broker.
+// place creates a topic of the steady virtual cluster with one replica on each
+// broker, and waits until every broker knows them: one that does not yet may have
+// to wait for a new controller to hear of them.
 func (l *loaded) place(t *testing.T) {
 	t.Helper()
 	for _, b := range l.kafka.Brokers() {
@@ -205,13 +209,38 @@ func (l *loaded) place(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if code := resp.Topics[0].ErrorCode; code != 0 {
-			t.Fatalf("create %s: %d", topic.Topic, code)
+		if err := kerr.ErrorForCode(resp.Topics[0].ErrorCode); err != nil {
+			t.Fatalf("create %s: %v", topic.Topic, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, b := range l.kafka.Brokers() {
+		broker := l.kafka.Client(t, kgo.SeedBrokers(b.Addr(kafkatest.PLAINTEXT))).SeedBrokers()[0]
+		err := load.Wait(ctx, func() error {
+			resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, broker)
+			if err != nil {
+				return err
+			}
+			known := 0
+			for _, topic := range resp.Topics {
+				if strings.HasPrefix(*topic.Topic, "steady.on-") && len(topic.Partitions) == 1 && topic.Partitions[0].ErrorCode == 0 {
+					known++
+				}
+			}
+			if known < len(l.kafka.Brokers()) {
+				return fmt.Errorf("broker %d knows %d of the topics", b.ID, known)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }
 
 func TestClientsLiveThroughTheFaultsOfAThreeNodeCluster(t *testing.T) {
+	t.Parallel()
 	kafka := three.Get(t)
 	l := startLoad(t, kafka, 6)
 	l.place(t)
@@ -334,6 +363,7 @@ func (l *loaded) moveLeaders(t *testing.T) {
 }
 
 func TestClientsLiveThroughTheLossOfTheOnlyBroker(t *testing.T) {
+	t.Parallel()
 	kafka := kafkatest.Start(t, kafkatest.Options{Version: kafkatest.V3})
 	l := startLoad(t, kafka, 3)
 	for range 2 {

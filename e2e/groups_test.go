@@ -30,6 +30,7 @@ spec: {type: standard, host: groups, home: main, authentication: {plain: {}}}
 // Members of a KIP-848 group share its partitions, whether they name their topics
 // or match them.
 func TestConsumerProtocolGroupsThroughTheGateway(t *testing.T) {
+	t.Parallel()
 	kafka := upstreams[kafkatest.V4].Get(t)
 	p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": groupResources, "dev.secret": "dev-secret\n"})
 	target := p.Target(t, "groups", "PLAIN", "dev", "dev-secret")
@@ -89,6 +90,7 @@ func TestConsumerProtocolGroupsThroughTheGateway(t *testing.T) {
 // A pattern matches topics that come later too, also after the gateway was started
 // again, and none that is somebody else's.
 func TestPatternsMatchTopicsThatComeLater(t *testing.T) {
+	t.Parallel()
 	kafka := upstreams[kafkatest.V4].Get(t)
 	p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": groupResources, "dev.secret": "dev-secret\n"})
 	target := p.Target(t, "groups", "PLAIN", "dev", "dev-secret")

@@ -101,6 +101,7 @@ var readerRuns = []toolRun{
 }
 
 func TestToolsOfKafkaThroughTheGateway(t *testing.T) {
+	t.Parallel()
 	for _, version := range kafkatest.Versions() {
 		t.Run("Kafka "+version, func(t *testing.T) {
 			kafka := upstreams[version].Get(t)

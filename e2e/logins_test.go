@@ -79,6 +79,7 @@ func logsIn(t *testing.T, d drivers.Driver, target drivers.Target, name string) 
 }
 
 func TestClientsLogInByTokenAndByCertificate(t *testing.T) {
+	t.Parallel()
 	kafka := upstreams[kafkatest.V4].Get(t)
 	tokens := issuer.Start(t, "kafka", 10*time.Minute, map[string]string{"shipping-client": "s3cret", "stranger": "s3cret"})
 	ca, err := testpki.New("Clients of acme")
@@ -140,6 +141,7 @@ func TestClientsLogInByTokenAndByCertificate(t *testing.T) {
 // A client whose token ends logs in again on the same connection (KIP-368), and
 // goes on.
 func TestClientsOutliveTheirTokens(t *testing.T) {
+	t.Parallel()
 	kafka := upstreams[kafkatest.V4].Get(t)
 	tokens := issuer.Start(t, "kafka", 6*time.Second, map[string]string{"shipping-client": "s3cret"})
 	ca, err := testpki.New("Clients of acme")

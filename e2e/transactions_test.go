@@ -47,6 +47,7 @@ const guardedResources = `
 // and its next transaction commits: through the gateway with every client that can
 // do so on a bare broker, and with some that cannot there.
 func TestProducersGoOnAfterARefusedTransaction(t *testing.T) {
+	t.Parallel()
 	for version, shared := range guarded {
 		t.Run(version, func(t *testing.T) {
 			kafka := shared.Get(t)

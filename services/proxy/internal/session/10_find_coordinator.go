@@ -6,7 +6,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/refusal"
-	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -48,7 +47,7 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		}
 	}
 	if len(sent) > 0 {
-		up, err := s.request(ctx, upstream.Control, 0, &forward)
+		up, err := s.vc.Home.RequestAny(ctx, s.target(), &forward)
 		if err != nil {
 			s.vc.Home.MarkStale()
 			for _, i := range sent {

@@ -21,7 +21,9 @@ func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
+	send := func() (kmsg.Response, error) { return s.request(ctx, upstream.Control, 0, req) }
 	if req.TransactionalID == nil {
+		send = func() (kmsg.Response, error) { return s.vc.Home.RequestAny(ctx, s.target(), req) }
 		if !s.mayCluster(t, kmsg.ACLOperationIdempotentWrite) &&
 			!t.View.ACL.AllowedByType(s.principal, s.host, kmsg.ACLOperationWrite, kmsg.ACLResourceTypeTopic) {
 			resp.ErrorCode = s.refused(refusal.ProducerIDNotAuthorized)
@@ -35,7 +37,7 @@ func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 		s.txn.reset(*req.TransactionalID)
 		req.TransactionalID = kmsg.StringPtr(t.View.Prefix + *req.TransactionalID)
 	}
-	up, err := s.request(ctx, upstream.Control, 0, req)
+	up, err := send()
 	if err != nil {
 		s.vc.Home.MarkStale()
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))

@@ -111,6 +111,15 @@ func (b *Broker) Lease(ctx context.Context, class Class) (*Conn, error) {
 	return b.dialLeased(ctx, class)
 }
 
+// request leases a connection for one request.
+func (b *Broker) request(ctx context.Context, class Class, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+	conn, err := b.Lease(ctx, class)
+	if err != nil {
+		return nil, err
+	}
+	return conn.request(ctx, limit, req)
+}
+
 // pop takes an idle connection. b.mu is held.
 func (b *Broker) pop(class Class) *Conn {
 	now := time.Now()

@@ -88,6 +88,7 @@ type Cluster struct {
 	current     atomic.Pointer[snapshot]
 	stale       atomic.Bool
 	controller  atomic.Int32
+	answered    atomic.Int32 // the broker whose metadata came last
 	versions    atomic.Pointer[Versions]
 
 	access atomic.Pointer[access]
@@ -276,55 +277,98 @@ func (c *Cluster) Refresh(ctx context.Context) error {
 
 func (c *Cluster) load() error {
 	c.stale.Store(false)
-	var errs []error
-	for _, b := range c.askOrder() {
-		if c.ctx.Err() != nil {
-			return c.ctx.Err()
-		}
-		err := c.loadFrom(b)
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
+	b, resp, err := c.ask(c.ctx, c.askOrder(-1), c.metadataOf)
+	if err != nil {
+		c.stale.Store(true)
+		return err
 	}
-	c.stale.Store(true)
-	return errors.Join(errs...)
+	c.answered.Store(b.ID)
+	c.apply(resp.(*kmsg.MetadataResponse))
+	return nil
 }
 
-// askOrder puts the broker asked last first: brokers learn of changes at
-// different moments, and one broker never goes back in time.
-func (c *Cluster) askOrder() []*Broker {
+// patience is how long one broker is waited for before another is asked as well.
+// One that is frozen accepts connections and never answers.
+const patience = time.Second
+
+// ask tries brokers in this order until one answers, each next one when the one
+// before has failed or has been silent for a while. What is asked must be the same
+// to every broker and may be done twice.
+func (c *Cluster) ask(ctx context.Context, order []*Broker, try func(*Broker) (kmsg.Response, error)) (*Broker, kmsg.Response, error) {
+	type answer struct {
+		b    *Broker
+		resp kmsg.Response
+		err  error
+	}
+	answers := make(chan answer, len(order))
+	silent := time.NewTimer(patience)
+	defer silent.Stop()
+	var errs []error
+	for asked, next := 0, true; ; {
+		if next && asked < len(order) {
+			b := order[asked]
+			asked++
+			c.wg.Go(func() {
+				resp, err := try(b)
+				answers <- answer{b, resp, err}
+			})
+			silent.Reset(patience)
+		}
+		next = false
+		select {
+		case a := <-answers:
+			if a.err == nil {
+				return a.b, a.resp, nil
+			}
+			errs = append(errs, a.err)
+			if len(errs) == len(order) {
+				return nil, nil, errors.Join(errs...)
+			}
+			next = true
+		case <-silent.C:
+			next = true
+		case <-ctx.Done():
+			return nil, nil, errors.Join(append(errs, context.Cause(ctx))...)
+		}
+	}
+}
+
+// askOrder are all brokers: the preferred one first, -1 for none, then the one that
+// answered last. Brokers learn of changes at different moments, and one broker
+// never goes back in time.
+func (c *Cluster) askOrder(preferred int32) []*Broker {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var order []*Broker
 	for _, b := range c.brokers {
 		order = append(order, b)
 	}
-	slices.SortFunc(order, func(a, b *Broker) int { return cmp.Compare(a.ID, b.ID) })
+	rank := func(b *Broker) int {
+		switch b.ID {
+		case preferred:
+			return 0
+		case c.answered.Load():
+			return 1
+		}
+		return 2
+	}
+	slices.SortFunc(order, func(a, b *Broker) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.ID, b.ID)) })
 	return append(order, c.seeds...)
 }
 
-func (c *Cluster) loadFrom(b *Broker) error {
+func (c *Cluster) metadataOf(b *Broker) (kmsg.Response, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, 3*time.Second)
 	defer cancel()
-	conn, err := b.Lease(ctx, Control)
-	if err != nil {
-		return err
-	}
 	req := kmsg.NewPtrMetadataRequest()
 	req.Version = c.clampVersions(b, 3, 12)
-	resp, err := conn.RoundTrip(ctx, req, 3*time.Second)
+	resp, err := b.request(ctx, Control, 3*time.Second, req)
 	if err != nil {
-		conn.Close()
-		return err
+		return nil, err
 	}
-	conn.Release()
-	md := resp.(*kmsg.MetadataResponse)
-	if len(md.Brokers) == 0 {
-		return fmt.Errorf("node %d lists no brokers", b.ID)
+	if len(resp.(*kmsg.MetadataResponse).Brokers) == 0 {
+		return nil, fmt.Errorf("node %d lists no brokers", b.ID)
 	}
-	c.apply(md)
-	return nil
+	return resp, nil
 }
 
 func (c *Cluster) clampVersions(b *Broker, key, want int16) int16 {
@@ -392,7 +436,7 @@ func (c *Cluster) Lease(ctx context.Context, node int32, class Class) (*Conn, er
 		return b.Lease(ctx, class)
 	}
 	var last error = &UnavailableError{Cluster: c.cfg.Name, Node: -1, Err: errors.New("no broker known")}
-	order := c.askOrder()
+	order := c.askOrder(-1)
 	if n := len(order) - len(c.seeds); n > 1 {
 		k := rand.IntN(n)
 		order[0], order[k] = order[k], order[0]
@@ -416,13 +460,21 @@ func (c *Cluster) Request(ctx context.Context, node int32, class Class, limit ti
 	if err != nil {
 		return nil, err
 	}
-	resp, err := conn.RoundTrip(ctx, req, limit)
-	if err != nil {
-		conn.Close()
-		return nil, err
+	return conn.request(ctx, limit, req)
+}
+
+// RequestAny is Request of what every broker can answer and may be asked twice:
+// another one is asked when this node, -1 for any, cannot or does not in good time.
+func (c *Cluster) RequestAny(ctx context.Context, node int32, req kmsg.Request) (kmsg.Response, error) {
+	order := c.askOrder(node)
+	if n := len(order) - len(c.seeds); node < 0 && n > 1 {
+		k := rand.IntN(n)
+		order[0], order[k] = order[k], order[0]
 	}
-	conn.Release()
-	return resp, nil
+	_, resp, err := c.ask(ctx, order, func(b *Broker) (kmsg.Response, error) {
+		return b.request(ctx, Control, c.cfg.RequestTimeout, req)
+	})
+	return resp, err
 }
 
 // Connections counts the open connections of the cluster and the leases by class.

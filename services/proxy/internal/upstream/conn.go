@@ -307,6 +307,17 @@ func (c *Conn) RoundTrip(ctx context.Context, req kmsg.Request, limit time.Durat
 	return decode(req, w.frame)
 }
 
+// request is RoundTrip of one request on a lease that ends with it.
+func (c *Conn) request(ctx context.Context, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+	resp, err := c.RoundTrip(ctx, req, limit)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.Release()
+	return resp, nil
+}
+
 // decode reads an answer: size, correlation id, tags of a flexible header
 // (ApiVersions never has them, KIP-511), body.
 func decode(req kmsg.Request, frame []byte) (kmsg.Response, error) {
