@@ -96,6 +96,9 @@ func FuzzProduceRequest(f *testing.F) {
 	transactional := produceOf(9, "orders", [16]byte{}, batch(100, 1))
 	transactional.TransactionID = kmsg.StringPtr("t")
 	f.Add(frameOf(transactional, 1))
+	for _, msg := range seeds(f, keyProduce, "client_request", z.table) {
+		f.Add(frameOf(msg.(kmsg.Request), 1))
+	}
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		h, ok := headerOf(frame, keyProduce)
 		if !ok {
@@ -149,6 +152,9 @@ func FuzzFetchRequest(f *testing.F) {
 		forgotten.Topic, forgotten.TopicID, forgotten.Partitions = "a", z.topics()[1].ID, []int32{0}
 		forget.ForgottenTopics = append(forget.ForgottenTopics, forgotten)
 		f.Add(frameOf(forget, 1))
+	}
+	for _, msg := range seeds(f, keyFetch, "client_request", z.table) {
+		f.Add(frameOf(msg.(kmsg.Request), 1))
 	}
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		h, ok := headerOf(frame, keyFetch)
@@ -220,6 +226,10 @@ func FuzzProduceAnswer(f *testing.F) {
 			f.Add(v, answerFrame(resp))
 		}
 	}
+	for _, msg := range seeds(f, keyProduce, "broker_response", z.table) {
+		resp := msg.(kmsg.Response)
+		f.Add(resp.GetVersion(), answerFrame(resp))
+	}
 	f.Fuzz(func(t *testing.T, version int16, frame []byte) {
 		if version < 3 || version > 13 || !framed(frame) {
 			return
@@ -261,6 +271,10 @@ func FuzzFetchAnswer(f *testing.F) {
 		resp.Topics[0].Partitions[0].RecordBatches = batch(300, 2)
 		resp.Topics[1].Partitions[0].CurrentLeader.LeaderID = 3
 		f.Add(v, answerFrame(resp))
+	}
+	for _, msg := range seeds(f, keyFetch, "broker_response", z.table) {
+		resp := msg.(kmsg.Response)
+		f.Add(resp.GetVersion(), answerFrame(resp))
 	}
 	f.Fuzz(func(t *testing.T, version int16, frame []byte) {
 		if version < 4 || version > 18 || !framed(frame) {
@@ -329,6 +343,7 @@ func (z *fuzzed) reset() {
 	z.down.Reset()
 	z.sent.Reset()
 	z.Session.sent = z.Session.sent[:0]
+	z.broken = nil // by an answer before
 }
 
 // received reads what the client was sent: one answer.

@@ -16,6 +16,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/view"
 )
 
 // A protocol vector is a file testdata/<key>_<name>/v<versions>_<what>.txtar: a
@@ -398,7 +400,39 @@ func atoi16(s string) int16 {
 	return int16(n)
 }
 
-// headerSize is how long a request's header is, up to its tags, which must be none.
+// seeds are the messages of one kind in the vectors of a key, in every version they
+// are for, with what they name turned into what table has: seeds for fuzzing.
+func seeds(t testing.TB, key int16, what string, table *view.Table) (messages []any) {
+	t.Helper()
+	names := strings.NewReplacer("standard.orders", "open.orders", "lent", "a", "shop.orders.v2", longName)
+	env := vectorEnv{virtual: func(name string) ([16]byte, bool) {
+		if topic := table.Topic(name); topic != nil {
+			return topic.ID, true
+		}
+		return topicIDOf("?"), true
+	}}
+	for _, v := range loadVectors(t) {
+		for _, e := range v.events {
+			if v.key != key || e.what != what || e.key >= 0 {
+				continue
+			}
+			e.body = []byte(names.Replace(string(e.body)))
+			for version := v.low; version <= v.high; version++ {
+				msg, err := v.message(&e, version, &env)
+				if err != nil {
+					t.Fatalf("%s: %v", v.path, err)
+				}
+				messages = append(messages, msg)
+			}
+		}
+	}
+	if len(messages) == 0 {
+		t.Fatalf("no %s of %s", what, kmsg.NameForKey(key))
+	}
+	return messages
+}
+
+// requestBody is what follows a request's header, whose tags must be none.
 func requestBody(frame []byte, flexible bool) ([]byte, error) {
 	h, err := parseHeader(frame)
 	if err != nil {
