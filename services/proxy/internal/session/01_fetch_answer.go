@@ -349,7 +349,8 @@ func (w *fetchWalk) records(n int, count *sent) error {
 // tags passes a tag section. known returns a tag's bytes as the client gets them,
 // nil for a tag that is not known. What is not known is dropped; in a frame that is
 // not all here, and whose size is therefore told, it becomes a tag that clients do
-// not know either (PROTOCOL.md §D3), as does what changed its length.
+// not know either (PROTOCOL.md §D3), as does what changed its length. A tag that is
+// known and malformed sets c.Err.
 func (w *fetchWalk) tags(known func(tag uint32, body []byte) []byte) error {
 	if err := w.need(5); err != nil {
 		return err
@@ -383,7 +384,9 @@ func (w *fetchWalk) tags(known func(tag uint32, body []byte) []byte) error {
 		}
 		var mapped []byte
 		if known != nil {
-			mapped = known(tag, body)
+			if mapped = known(tag, body); w.c.Err != nil {
+				return w.c.Err
+			}
 		}
 		switch {
 		case whole && mapped != nil:
@@ -419,7 +422,13 @@ func (w *fetchWalk) partitionTag(tag uint32, body []byte) []byte {
 	if tag == 1 {
 		size = 8
 	}
-	if tag > 2 || len(body) < size {
+	if tag > 2 {
+		return nil
+	}
+	c := wire.Cursor{B: body}
+	c.Skip(size)
+	if c.Tags(); c.Err != nil || c.Pos != len(body) {
+		w.c.Err = wire.ErrShort
 		return nil
 	}
 	out := append(make([]byte, 0, 13), body[:size]...)
@@ -456,7 +465,8 @@ func (w *fetchWalk) endTag(tag uint32, body []byte) []byte {
 		}
 		out = append(out, 0) // no tags
 	}
-	if c.Err != nil {
+	if c.Err != nil || c.Pos != len(body) {
+		w.c.Err = wire.ErrShort
 		return nil
 	}
 	return out
