@@ -185,3 +185,79 @@ func TestMistakesAreExplained(t *testing.T) {
 		})
 	}
 }
+
+// A virtual cluster that is added while tollgate dev runs is served on both kinds
+// of listeners, and announced, without a restart; one that is removed is gone.
+func TestVirtualClustersComeAndGoWhileItRuns(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	base := freePorts(t)
+	startDev(t, "--state", state, "--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(base)), "--port-base", strconv.Itoa(base))
+	find := func() (*dev.VirtualCluster, string) {
+		t.Helper()
+		info, err := dev.Read(state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts, err := os.ReadFile(info.HostsFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, vc := range info.VirtualClusters {
+			if vc.Name == "late" {
+				return &info.VirtualClusters[i], string(hosts)
+			}
+		}
+		return nil, string(hosts)
+	}
+	await := func(what string, cond func() bool) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); !cond(); {
+			if time.Now().After(end) {
+				t.Fatalf("not within a minute: %s", what)
+			}
+			time.Sleep(20 * time.Millisecond) // between two looks at the condition
+		}
+	}
+	if vc, _ := find(); vc != nil {
+		t.Fatal("it is there before it was added")
+	}
+	file := filepath.Join(state, "resources", "late.yaml")
+	content := `
+{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: late, tenant: acme}, spec: {type: standard, host: late, customHosts: [kafka.late.localhost], home: main, autoCreateTopics: true, authentication: {plain: {}}}}
+---
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: app, virtualCluster: late}, spec: {type: local, password: "file:secrets/late-app"}}
+`
+	if err := os.WriteFile(filepath.Join(state, "resources", "secrets", "late-app"), []byte("a-late-secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await("dev.json names it", func() bool { vc, _ := find(); return vc != nil })
+	vc, hosts := find()
+	if vc.PortBootstrap == "" || len(vc.ServiceAccounts) != 1 || vc.ServiceAccounts[0].Password != "a-late-secret" {
+		t.Errorf("announced as %+v", vc)
+	}
+	for _, name := range []string{"late.gw.localhost", "b0-late.gw.localhost", "kafka.late.localhost", "b2-kafka.late.localhost"} {
+		if !strings.Contains(hosts, "127.0.0.1 "+name+"\n") {
+			t.Errorf("no %s in the hosts file:\n%s", name, hosts)
+		}
+	}
+	must(t, "over TLS\n", "produce", "things", "--state", state, "--vc", "late")
+	if out := must(t, "", "consume", "things", "--state", state, "--vc", "late", "--plaintext", "--from-beginning", "--max", "1"); out != "over TLS\n" {
+		t.Errorf("consumed %q by its ports", out)
+	}
+
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	await("dev.json no longer names it", func() bool { vc, _ := find(); return vc == nil })
+	if _, hosts := find(); strings.Contains(hosts, "late") {
+		t.Errorf("still in the hosts file:\n%s", hosts)
+	}
+	if c, err := net.Dial("tcp", vc.PortBootstrap); err == nil {
+		c.Close()
+		t.Error("its port still listens")
+	}
+	must(t, "x\n", "produce", "things", "--state", state) // the others go on
+}

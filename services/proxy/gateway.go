@@ -44,6 +44,7 @@ type gateway struct {
 
 	mu       sync.Mutex // one apply at a time
 	clusters map[string]*runningCluster
+	ports    map[string]listener.Spec // of Config.PortsOf, by virtual cluster
 
 	sessionsMu sync.Mutex
 	sessions   map[*session.Session]struct{}
@@ -141,8 +142,13 @@ func (g *gateway) apply(set *resource.Set) error {
 	if err != nil {
 		errs = append(errs, err)
 	}
+	ports, err := g.openPorts(set)
+	if err != nil {
+		errs = append(errs, err)
+	}
 	if len(errs) > 0 {
 		reached.abandon()
+		ports.abandon(g)
 		slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 		return errors.Join(errs...)
 	}
@@ -162,6 +168,7 @@ func (g *gateway) apply(set *resource.Set) error {
 	}
 	g.serving.Store(next)
 	unused := reached.commit(g)
+	ports.commit(g)
 
 	// Sessions end whose virtual cluster is gone or whose login is no longer
 	// good; the others do not notice.
@@ -380,6 +387,9 @@ func (g *gateway) watch(ctx context.Context, seen uint64) {
 		}
 		g.problem.Store(nil)
 		g.cfg.Log.Info("resources applied", "virtual_clusters", len(set.VirtualClusters))
+		if g.cfg.Applied != nil {
+			g.cfg.Applied(set)
+		}
 	}
 }
 
@@ -393,7 +403,7 @@ func (g *gateway) refused(err error) {
 // addresses are those of the listeners, by name.
 func (g *gateway) addresses() map[string]string {
 	addresses := make(map[string]string)
-	for _, spec := range g.cfg.Listeners {
+	for _, spec := range append(slices.Clone(g.cfg.Listeners), g.portListeners()...) {
 		if a := g.listener.Addr(spec.Name); a != nil {
 			addresses[spec.Name] = a.String()
 		}
@@ -405,10 +415,7 @@ func (g *gateway) addresses() map[string]string {
 }
 
 func (g *gateway) setBrokers() {
-	for _, spec := range g.cfg.Listeners {
-		if spec.Routing != listener.ByPort {
-			continue
-		}
+	for _, spec := range g.portListeners() {
 		vc := g.serving.Load().clusters[spec.VirtualCluster]
 		if vc == nil {
 			continue
@@ -453,7 +460,12 @@ func signature(dir string) uint64 {
 	return h.Sum64()
 }
 
+// close ends what is left when nothing is served, or nothing ever was.
 func (g *gateway) close() {
+	g.listener.Stop()
+	if g.admin != nil {
+		g.admin.Close()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range g.clusters {

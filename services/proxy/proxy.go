@@ -78,6 +78,14 @@ type Config struct {
 	// node: each range over them reads all of them as they are then. Optional.
 	Usage func(counters iter.Seq[Usage])
 
+	// PortsOf gives virtual clusters listeners by port of their own, besides
+	// Listeners: it is asked for each one that comes into service or was changed.
+	// Optional.
+	PortsOf func(vc *resource.VirtualCluster) (l Listener, ok bool)
+	// Applied is called after a change of the resources was put into service.
+	// Optional.
+	Applied func(set *resource.Set)
+
 	// Ready is called once, when every listener accepts and the resources are
 	// loaded, with the address of each listener by name. Optional.
 	Ready func(addresses map[string]string)
@@ -125,7 +133,7 @@ func (c *Config) defaults() error {
 	if c.Resources == "" {
 		errs = append(errs, errors.New("no resource directory: give one with --resources"))
 	}
-	if len(c.Listeners) == 0 {
+	if len(c.Listeners) == 0 && c.PortsOf == nil {
 		errs = append(errs, errors.New("no listeners"))
 	}
 	if c.RequestMemory < int64(c.MaxFrameBytes) {

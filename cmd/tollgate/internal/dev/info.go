@@ -45,6 +45,14 @@ type VirtualCluster struct {
 	ServiceAccounts []ServiceAccount `json:"serviceAccounts"`
 }
 
+func (vc *VirtualCluster) summary() string {
+	s := fmt.Sprintf("  %-12s %-8s %s", vc.Name, vc.Type, vc.Bootstrap)
+	if vc.PortBootstrap != "" {
+		s += ", without TLS " + vc.PortBootstrap
+	}
+	return s
+}
+
 // Topic is an alias topic.
 type Topic struct {
 	Name     string `json:"name"`

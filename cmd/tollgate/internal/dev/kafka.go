@@ -130,14 +130,14 @@ func targetsOf(vc *resource.VirtualCluster, info *VirtualCluster) []target {
 }
 
 // verify returns once every way in works, up to a login on each virtual broker.
-func (r *run) verify(ctx context.Context) error {
+func (r *run) verify(ctx context.Context, d *description) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	dialer, err := Dialer(&r.info, r.info.CAFile)
+	dialer, err := Dialer(&d.info, d.info.CAFile)
 	if err != nil {
 		return err
 	}
-	for _, t := range r.targets {
+	for _, t := range d.targets {
 		if err := t.verify(ctx, dialer); err != nil {
 			return fmt.Errorf("log in on %s: %w", t.bootstrap, err)
 		}

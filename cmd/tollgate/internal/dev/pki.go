@@ -19,11 +19,17 @@ import (
 	"tollgate.internal/services/proxy"
 )
 
-// certificates returns the CA's file and the gateway's certificate for names.
-// The CA is made once, so that clients who trust it stay served; the certificate
-// is made anew by each run, because the names may have changed.
-func certificates(state string, names []string) (caFile string, pair proxy.KeyPair, err error) {
-	caFile = filepath.Join(state, "ca.pem")
+func caFile(state string) string { return filepath.Join(state, "ca.pem") }
+
+func keyPair(state string) proxy.KeyPair {
+	return proxy.KeyPair{CertFile: filepath.Join(state, "server.pem"), KeyFile: filepath.Join(state, "server.key")}
+}
+
+// certificates makes the gateway's certificate for names. The CA is made once, so
+// that clients who trust it stay served; the certificate is made anew by each run,
+// because the names may have changed.
+func certificates(state string, names []string) error {
+	caFile := caFile(state)
 	caKeyFile := filepath.Join(state, "ca.key")
 	ca, err := tls.LoadX509KeyPair(caFile, caKeyFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -31,20 +37,19 @@ func certificates(state string, names []string) (caFile string, pair proxy.KeyPa
 			Subject: pkix.Name{CommonName: "Tollgate dev CA"}, IsCA: true,
 			KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotAfter: time.Now().AddDate(10, 0, 0),
 		}, nil); err != nil {
-			return "", pair, err
+			return err
 		}
 		ca, err = tls.LoadX509KeyPair(caFile, caKeyFile)
 	}
 	if err != nil {
-		return "", pair, err
+		return err
 	}
-	pair = proxy.KeyPair{CertFile: filepath.Join(state, "server.pem"), KeyFile: filepath.Join(state, "server.key")}
-	err = issue(pair.CertFile, pair.KeyFile, &x509.Certificate{
+	pair := keyPair(state)
+	return issue(pair.CertFile, pair.KeyFile, &x509.Certificate{
 		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		NotAfter: time.Now().AddDate(1, 0, 0),
 	}, &ca)
-	return caFile, pair, err
 }
 
 // issue makes a key and a certificate signed by ca, or by itself.

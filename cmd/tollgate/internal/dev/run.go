@@ -9,9 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -19,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"tollgate.internal/pkg/resource"
-	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/proxy"
 )
 
@@ -70,7 +67,11 @@ func Run(ctx context.Context, cfg Config) error {
 			return err
 		}
 	}
-	if err := r.describe(ctx, set); err != nil {
+	d, err := r.describe(ctx, set)
+	if err != nil {
+		return err
+	}
+	if err := r.furnish(d); err != nil {
 		return err
 	}
 
@@ -81,10 +82,19 @@ func Run(ctx context.Context, cfg Config) error {
 	wg.Go(func() { follow(serveCtx, cfg.Log, assembled, r.resources, r.added) })
 	ready := make(chan struct{})
 	served := make(chan error, 1)
+	applied := make(chan *resource.Set, 1)
 	wg.Go(func() {
 		served <- proxy.Run(serveCtx, proxy.Config{
-			Resources: assembled, Domains: []string{cfg.Domain}, Listeners: r.listeners, Log: cfg.Log,
-			Admin: r.admin(), DrainTimeout: 5 * time.Second, Ready: func(map[string]string) { close(ready) },
+			Resources: assembled, Domains: []string{cfg.Domain}, Log: cfg.Log, PortsOf: r.portsOf,
+			Listeners: []proxy.Listener{{Name: "sni", Address: cfg.Listen, Routing: proxy.BySNI, Certificates: []proxy.KeyPair{keyPair(cfg.State)}}},
+			Admin:     r.admin(), DrainTimeout: 5 * time.Second, Ready: func(map[string]string) { close(ready) },
+			Applied: func(set *resource.Set) {
+				select {
+				case <-applied: // a set that nobody has looked at yet
+				default:
+				}
+				applied <- set
+			},
 		})
 	})
 	defer stop() // before the wait
@@ -94,7 +104,7 @@ func Run(ctx context.Context, cfg Config) error {
 	case <-ready:
 	}
 	verified := make(chan error, 1)
-	wg.Go(func() { verified <- r.verify(serveCtx) })
+	wg.Go(func() { verified <- r.verify(serveCtx, d) })
 	select {
 	case err := <-served:
 		return err
@@ -109,11 +119,15 @@ func Run(ctx context.Context, cfg Config) error {
 		if err := answers(serveCtx, admin); err != nil {
 			return err
 		}
-		r.info.Nodes[0].Metrics = admin
-		if err := r.announce(); err != nil {
+		r.metrics = admin
+		if err := r.announce(d); err != nil {
 			return err
 		}
 		defer os.Remove(filepath.Join(cfg.State, infoFile))
+		updating, endUpdates := context.WithCancel(serveCtx)
+		updated := make(chan struct{})
+		wg.Go(func() { r.update(updating, d, applied); close(updated) })
+		defer func() { endUpdates(); <-updated }() // before dev.json is removed
 	}
 	select {
 	case err := <-served:
@@ -121,6 +135,9 @@ func Run(ctx context.Context, cfg Config) error {
 	case <-ctx.Done():
 	}
 	// Nobody new is to be led here while the sessions drain.
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
 	removed := os.Remove(filepath.Join(cfg.State, infoFile))
 	if errors.Is(removed, fs.ErrNotExist) {
 		removed = nil
@@ -149,10 +166,12 @@ type run struct {
 	upstreams []Upstream // the first is home of the seed
 	added     []Upstream // those that no resource file defines
 
-	info      Info
-	listeners []proxy.Listener
-	targets   []target
-	hosts     []string
+	metrics string // address, once it answers
+
+	mu    sync.Mutex
+	nodes map[string][]int32 // broker ids of each cluster
+	names []string           // of the certificate
+	ended bool               // dev.json is gone for good
 }
 
 func (r *run) admin() string {
@@ -232,157 +251,15 @@ func (r *run) embed(name string, port int) (Upstream, error) {
 	return Upstream{Name: name, Bootstrap: c.ListenAddrs()}, nil
 }
 
-// describe derives listeners, names and logins from the resources.
-func (r *run) describe(ctx context.Context, set *resource.Set) error {
-	listenHost, listenPort, err := net.SplitHostPort(r.cfg.Listen)
-	if err != nil {
-		return err
-	}
-	address := listenHost
-	if ip := net.ParseIP(listenHost); listenHost == "" || ip != nil && ip.IsUnspecified() {
-		address = "127.0.0.1"
-	}
-	r.info = Info{
-		Listen: r.cfg.Listen, Domain: r.cfg.Domain,
-		HostsFile:       filepath.Join(r.cfg.State, "hosts"),
-		Upstreams:       []UpstreamInfo{},
-		VirtualClusters: []VirtualCluster{},
-		Nodes:           []Node{{ID: "node-1", PID: os.Getpid(), Listen: r.cfg.Listen}},
-	}
-	nodes := make(map[string][]int32) // broker ids of each cluster
-	for _, u := range r.upstreams {
-		r.info.Upstreams = append(r.info.Upstreams, UpstreamInfo{u.Name, strings.Join(u.Bootstrap, ",")})
-		if nodes[u.Name], err = brokers(ctx, u); err != nil {
-			return err
-		}
-	}
-	for _, name := range sortedKeys(set.UpstreamClusters) {
-		if _, known := nodes[name]; known {
-			continue
-		}
-		u := set.UpstreamClusters[name]
-		r.info.Upstreams = append(r.info.Upstreams, UpstreamInfo{name, strings.Join(u.Spec.Bootstrap, ",")})
-		if u.Spec.TLS == nil && u.Spec.SASL == nil {
-			if nodes[name], err = brokers(ctx, Upstream{name, u.Spec.Bootstrap}); err != nil {
-				return err
-			}
-		}
-	}
-
-	names := []string{"*." + r.cfg.Domain, r.cfg.Domain}
-	slots, err := portSlots(r.cfg.State, sortedKeys(set.VirtualClusters))
-	if err != nil {
-		return err
-	}
-	var ports []proxy.Listener
-	for _, name := range sortedKeys(set.VirtualClusters) {
-		vc := set.VirtualClusters[name]
-		info := VirtualCluster{
-			Name: name, Tenant: vc.Metadata.Tenant, Type: string(vc.Spec.Type),
-			Topics: []Topic{}, ServiceAccounts: []ServiceAccount{},
-		}
-		bootstraps := append([]string{vc.Spec.Host + "." + r.cfg.Domain}, vc.Spec.CustomHosts...)
-		info.Bootstrap = net.JoinHostPort(bootstraps[0], listenPort)
-		for _, host := range bootstraps {
-			r.hosts = append(r.hosts, host)
-			for _, id := range nodes[vc.Spec.Home] {
-				r.hosts = append(r.hosts, fmt.Sprintf("b%d-%s", id, host))
-			}
-		}
-		for _, host := range vc.Spec.CustomHosts {
-			_, rest, _ := strings.Cut(host, ".")
-			names = append(names, host, "*."+rest)
-		}
-		aliases, accounts, _ := set.OfVirtualCluster(name)
-		for _, a := range aliases {
-			info.Topics = append(info.Topics, Topic{a.Metadata.Name, a.Spec.Cluster, a.Spec.Topic})
-		}
-		var mechanisms []string
-		if vc.Spec.Authentication.Plain != nil {
-			mechanisms = append(mechanisms, "PLAIN")
-		}
-		if vc.Spec.Authentication.SCRAM != nil {
-			mechanisms = append(mechanisms, "SCRAM-SHA-256", "SCRAM-SHA-512")
-		}
-		for _, a := range accounts {
-			if a.Spec.Type != resource.Local || len(mechanisms) == 0 {
-				continue
-			}
-			account := ServiceAccount{Name: a.Metadata.Name, Username: a.Metadata.Name, Mechanisms: mechanisms}
-			if a.Spec.Password != "" {
-				password, err := secret.Resolve(string(a.Spec.Password), a.Metadata.BaseDir())
-				if err != nil {
-					return fmt.Errorf("ServiceAccount %s: spec.password: %w", account.Name, err)
-				}
-				account.Password = password.Reveal()
-			}
-			info.ServiceAccounts = append(info.ServiceAccounts, account)
-		}
-		first := r.cfg.PortBase + clientPorts + portsPerVC*slots[name]
-		if l, ok := portListener(vc, address, first, nodes[vc.Spec.Home]); ok {
-			if first+portsPerVC > 1<<16 {
-				return fmt.Errorf("no port below 65536 is left for %s: choose a lower --port-base", name)
-			}
-			ports = append(ports, l)
-			info.PortBootstrap = l.Address
-		}
-		r.info.VirtualClusters = append(r.info.VirtualClusters, info)
-		r.targets = append(r.targets, targetsOf(vc, &info)...)
-	}
-	caFile, pair, err := certificates(r.cfg.State, names)
-	if err != nil {
-		return err
-	}
-	r.info.CAFile = caFile
-	r.listeners = append([]proxy.Listener{{
-		Name: "sni", Address: r.cfg.Listen, Routing: proxy.BySNI, Certificates: []proxy.KeyPair{pair},
-	}}, ports...)
-
-	slices.Sort(r.hosts)
-	var b strings.Builder
-	for _, h := range slices.Compact(r.hosts) {
-		fmt.Fprintf(&b, "%s %s\n", address, h)
-	}
-	return WriteFile(r.info.HostsFile, []byte(b.String()), 0o644)
-}
-
-// portListener is the listener by port of a virtual cluster; one that lets
-// clients in by certificate alone has none.
-func portListener(vc *resource.VirtualCluster, host string, first int, nodes []int32) (proxy.Listener, bool) {
-	l := proxy.Listener{
-		Name: "port-" + vc.Metadata.Name, Address: net.JoinHostPort(host, strconv.Itoa(first)),
-		Routing: proxy.ByPort, VirtualCluster: vc.Metadata.Name, Protocol: proxy.SASLPlaintext,
-	}
-	a := vc.Spec.Authentication
-	switch {
-	case a.Anonymous != nil:
-		l.Protocol = proxy.Plaintext
-	case a.Plain == nil && a.SCRAM == nil && a.OAuthBearer == nil:
-		return l, false
-	}
-	const count = portsPerVC - 1
-	if len(nodes) == 0 || slices.Max(nodes) < count {
-		l.BrokerPorts = []proxy.PortRange{{First: uint16(first + 1), Count: count}}
-		return l, true
-	}
-	for i, id := range nodes[:min(count, len(nodes))] { // sparse ids
-		l.BrokerPorts = append(l.BrokerPorts, proxy.PortRange{First: uint16(first + 1 + i), Count: 1, Lowest: id})
-	}
-	return l, true
-}
-
 // announce tells programs, then people, that everything serves.
-func (r *run) announce() error {
-	if err := r.info.write(r.cfg.State); err != nil {
+func (r *run) announce(d *description) error {
+	d.info.Nodes[0].Metrics = r.metrics
+	if err := r.write(d); err != nil {
 		return err
 	}
-	fmt.Fprintf(r.cfg.Out, "Tollgate serves on %s. CA: %s\n", r.info.Listen, r.info.CAFile)
-	for _, vc := range r.info.VirtualClusters {
-		fmt.Fprintf(r.cfg.Out, "  %-12s %-8s %s", vc.Name, vc.Type, vc.Bootstrap)
-		if vc.PortBootstrap != "" {
-			fmt.Fprintf(r.cfg.Out, ", without TLS %s", vc.PortBootstrap)
-		}
-		fmt.Fprintln(r.cfg.Out)
+	fmt.Fprintf(r.cfg.Out, "Tollgate serves on %s. CA: %s\n", d.info.Listen, d.info.CAFile)
+	for _, vc := range d.info.VirtualClusters {
+		fmt.Fprintln(r.cfg.Out, vc.summary())
 	}
 	fmt.Fprintf(r.cfg.Out, "Logins and everything else: %s\nInterrupt to stop.\n", filepath.Join(r.cfg.State, infoFile))
 	return nil

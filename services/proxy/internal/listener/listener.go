@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -119,9 +120,10 @@ func (c *Conn) Authenticated() {
 type Listener struct {
 	cfg    Config
 	limits *limiter
-	certs  []*certificates // by index of spec; nil without TLS
 
 	mu      sync.Mutex
+	specs   []*Spec         // nil: removed
+	certs   []*certificates // by index of spec; nil without TLS
 	sockets map[socketID]*socket
 	conns   map[net.Conn]struct{}
 	start   func(*socket) // set by Serve
@@ -169,31 +171,17 @@ func New(cfg Config) (*Listener, error) {
 	if cfg.Limits.AuthenticationTimeout <= 0 {
 		cfg.Limits.AuthenticationTimeout = 30 * time.Second
 	}
-	cfg.Specs = append([]Spec(nil), cfg.Specs...)
 	l := &Listener{
 		cfg:     cfg,
 		limits:  newLimiter(cfg.Limits),
-		certs:   make([]*certificates, len(cfg.Specs)),
 		sockets: make(map[socketID]*socket),
 		conns:   make(map[net.Conn]struct{}),
 		stop:    make(chan struct{}),
 		notes:   refusal.NewNotes(cfg.Log),
 	}
 	var errs []error
-	names := make(map[string]bool)
-	for i := range cfg.Specs {
-		s := &cfg.Specs[i]
-		if names[s.Name] {
-			errs = append(errs, fmt.Errorf("listener %q: the name is used twice", s.Name))
-		}
-		names[s.Name] = true
-		err := s.normalise()
-		if err == nil && s.Protocol.Encrypted() {
-			l.certs[i], err = loadCertificates(s.Certificates)
-			if err != nil {
-				err = fmt.Errorf("listener %q: %w", s.Name, err)
-			}
-		}
+	for _, s := range cfg.Specs {
+		_, err := l.add(s)
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -208,6 +196,56 @@ func New(cfg Config) (*Listener, error) {
 	return l, nil
 }
 
+// add checks a spec and reads its certificates.
+func (l *Listener) add(s Spec) (index int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.ContainsFunc(l.specs, func(o *Spec) bool { return o != nil && o.Name == s.Name }) {
+		return 0, fmt.Errorf("listener %q: the name is used twice", s.Name)
+	}
+	if err := s.normalise(); err != nil {
+		return 0, err
+	}
+	var certs *certificates
+	if s.Protocol.Encrypted() {
+		if certs, err = loadCertificates(s.Certificates); err != nil {
+			return 0, fmt.Errorf("listener %q: %w", s.Name, err)
+		}
+	}
+	l.specs, l.certs = append(l.specs, &s), append(l.certs, certs)
+	return len(l.specs) - 1, nil
+}
+
+// Add makes the listener accept on one more address, also while it serves.
+func (l *Listener) Add(s Spec) error {
+	i, err := l.add(s)
+	if err != nil {
+		return err
+	}
+	if err := l.open(i, Bootstrap); err != nil {
+		l.Remove(s.Name)
+		return err
+	}
+	return nil
+}
+
+// Remove closes the sockets of a spec. Those who came in by them stay.
+func (l *Listener) Remove(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, s := range l.specs {
+		if s == nil || s.Name != name {
+			continue
+		}
+		for id, sock := range l.sockets {
+			if id.spec == i {
+				l.shut(id, sock)
+			}
+		}
+		l.specs[i], l.certs[i] = nil, nil
+	}
+}
+
 // open opens the socket of a spec for a node, unless it is open. The mutex is
 // held while binding, which does not wait for anything: so nobody else opens it.
 func (l *Listener) open(spec int, node int32) error {
@@ -217,7 +255,10 @@ func (l *Listener) open(spec int, node int32) error {
 	if l.stopped || l.sockets[id] != nil {
 		return nil
 	}
-	s := &l.cfg.Specs[spec]
+	s := l.specs[spec]
+	if s == nil {
+		return nil // removed meanwhile
+	}
 	address := s.Address
 	if node != Bootstrap {
 		host, _, err := net.SplitHostPort(s.Address)
@@ -256,8 +297,11 @@ func (l *Listener) open(spec int, node int32) error {
 // the others are served all the same.
 func (l *Listener) SetBrokers(vc string, vNodes []int32) error {
 	var errs []error
-	for i := range l.cfg.Specs {
-		if s := &l.cfg.Specs[i]; s.Routing != ByPort || s.VirtualCluster != vc {
+	l.mu.Lock()
+	specs := slices.Clone(l.specs)
+	l.mu.Unlock()
+	for i, s := range specs {
+		if s == nil || s.Routing != ByPort || s.VirtualCluster != vc {
 			continue
 		}
 		keep := map[int32]bool{Bootstrap: true}

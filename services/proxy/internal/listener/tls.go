@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -156,6 +157,8 @@ type CertificateState struct {
 // Certificates are the states of those listeners that have any, by name.
 func (l *Listener) Certificates() map[string]CertificateState {
 	states := make(map[string]CertificateState)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for i, c := range l.certs {
 		if c == nil {
 			continue
@@ -166,7 +169,7 @@ func (l *Listener) Certificates() map[string]CertificateState {
 				st.Expiry = cert.Leaf.NotAfter
 			}
 		}
-		states[l.cfg.Specs[i].Name] = st
+		states[l.specs[i].Name] = st
 	}
 	return states
 }
@@ -228,11 +231,19 @@ func (l *Listener) reloadCertificates(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for i, c := range l.certs {
+		l.mu.Lock()
+		names, certs := make([]string, len(l.specs)), slices.Clone(l.certs)
+		for i, s := range l.specs {
+			if s != nil {
+				names[i] = s.Name
+			}
+		}
+		l.mu.Unlock()
+		for i, c := range certs {
 			if c == nil {
 				continue
 			}
-			name := l.cfg.Specs[i].Name
+			name := names[i]
 			switch changed, err := c.load(); {
 			case err != nil && err.Error() != c.bad:
 				// Possibly half-written: the old ones serve until it is whole.

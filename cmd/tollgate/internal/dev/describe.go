@@ -1,0 +1,235 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/pkg/secret"
+	"tollgate.internal/services/proxy"
+)
+
+// description is what follows from one set of resources.
+type description struct {
+	info    Info
+	targets []target
+	hosts   []string // that clients have to resolve
+	names   []string // for the certificate
+}
+
+// address is where clients on this machine reach the listeners.
+func (r *run) address() string {
+	host, _, _ := net.SplitHostPort(r.cfg.Listen)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return "127.0.0.1"
+	}
+	return host
+}
+
+// describe derives names and logins from the resources.
+func (r *run) describe(ctx context.Context, set *resource.Set) (*description, error) {
+	_, listenPort, err := net.SplitHostPort(r.cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	d := &description{names: []string{"*." + r.cfg.Domain, r.cfg.Domain}}
+	d.info = Info{
+		Listen: r.cfg.Listen, Domain: r.cfg.Domain,
+		CAFile: caFile(r.cfg.State), HostsFile: filepath.Join(r.cfg.State, "hosts"),
+		Upstreams:       []UpstreamInfo{},
+		VirtualClusters: []VirtualCluster{},
+		Nodes:           []Node{{ID: "node-1", PID: os.Getpid(), Listen: r.cfg.Listen, Metrics: r.metrics}},
+	}
+	nodes := make(map[string][]int32) // broker ids of each cluster
+	for _, u := range r.upstreams {
+		d.info.Upstreams = append(d.info.Upstreams, UpstreamInfo{u.Name, strings.Join(u.Bootstrap, ",")})
+		if nodes[u.Name], err = brokers(ctx, u); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range sortedKeys(set.UpstreamClusters) {
+		if _, known := nodes[name]; known {
+			continue
+		}
+		u := set.UpstreamClusters[name]
+		d.info.Upstreams = append(d.info.Upstreams, UpstreamInfo{name, strings.Join(u.Spec.Bootstrap, ",")})
+		if u.Spec.TLS == nil && u.Spec.SASL == nil {
+			if nodes[name], err = brokers(ctx, Upstream{name, u.Spec.Bootstrap}); err != nil {
+				return nil, err
+			}
+		}
+	}
+
+	r.mu.Lock()
+	r.nodes = nodes
+	r.mu.Unlock()
+	for _, name := range sortedKeys(set.VirtualClusters) {
+		vc := set.VirtualClusters[name]
+		info := VirtualCluster{
+			Name: name, Tenant: vc.Metadata.Tenant, Type: string(vc.Spec.Type),
+			Topics: []Topic{}, ServiceAccounts: []ServiceAccount{},
+		}
+		bootstraps := append([]string{vc.Spec.Host + "." + r.cfg.Domain}, vc.Spec.CustomHosts...)
+		info.Bootstrap = net.JoinHostPort(bootstraps[0], listenPort)
+		for _, host := range bootstraps {
+			d.hosts = append(d.hosts, host)
+			for _, id := range nodes[vc.Spec.Home] {
+				d.hosts = append(d.hosts, fmt.Sprintf("b%d-%s", id, host))
+			}
+		}
+		for _, host := range vc.Spec.CustomHosts {
+			_, rest, _ := strings.Cut(host, ".")
+			d.names = append(d.names, host, "*."+rest)
+		}
+		aliases, accounts, _ := set.OfVirtualCluster(name)
+		for _, a := range aliases {
+			info.Topics = append(info.Topics, Topic{a.Metadata.Name, a.Spec.Cluster, a.Spec.Topic})
+		}
+		var mechanisms []string
+		if vc.Spec.Authentication.Plain != nil {
+			mechanisms = append(mechanisms, "PLAIN")
+		}
+		if vc.Spec.Authentication.SCRAM != nil {
+			mechanisms = append(mechanisms, "SCRAM-SHA-256", "SCRAM-SHA-512")
+		}
+		for _, a := range accounts {
+			if a.Spec.Type != resource.Local || len(mechanisms) == 0 {
+				continue
+			}
+			account := ServiceAccount{Name: a.Metadata.Name, Username: a.Metadata.Name, Mechanisms: mechanisms}
+			if a.Spec.Password != "" {
+				password, err := secret.Resolve(string(a.Spec.Password), a.Metadata.BaseDir())
+				if err != nil {
+					return nil, fmt.Errorf("ServiceAccount %s: spec.password: %w", account.Name, err)
+				}
+				account.Password = password.Reveal()
+			}
+			info.ServiceAccounts = append(info.ServiceAccounts, account)
+		}
+		if l, ok := r.portsOf(vc); ok {
+			info.PortBootstrap = l.Address
+		}
+		d.info.VirtualClusters = append(d.info.VirtualClusters, info)
+		d.targets = append(d.targets, targetsOf(vc, &info)...)
+	}
+	slices.Sort(d.hosts)
+	d.hosts = slices.Compact(d.hosts)
+	slices.Sort(d.names)
+	d.names = slices.Compact(d.names)
+	return d, nil
+}
+
+// furnish writes the files that clients need: the certificate, when its names have
+// changed, and the hosts file.
+func (r *run) furnish(d *description) error {
+	if !slices.Equal(r.names, d.names) {
+		if err := certificates(r.cfg.State, d.names); err != nil {
+			return err
+		}
+		r.names = d.names
+	}
+	var b strings.Builder
+	for _, h := range d.hosts {
+		fmt.Fprintf(&b, "%s %s\n", r.address(), h)
+	}
+	return WriteFile(d.info.HostsFile, []byte(b.String()), 0o644)
+}
+
+// update follows the resources that are in service: dev.json names a virtual
+// cluster once it serves, and no longer when it is gone.
+func (r *run) update(ctx context.Context, last *description, applied <-chan *resource.Set) {
+	for {
+		var set *resource.Set
+		select {
+		case <-ctx.Done():
+			return
+		case set = <-applied:
+		}
+		d, err := r.describe(ctx, set)
+		if err == nil {
+			err = r.furnish(d)
+		}
+		if err == nil {
+			// What served before is not to be proved again.
+			fresh := *d
+			fresh.targets = slices.DeleteFunc(slices.Clone(d.targets), func(t target) bool {
+				return slices.ContainsFunc(last.targets, func(o target) bool { return o.bootstrap == t.bootstrap })
+			})
+			err = r.verify(ctx, &fresh)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = r.write(d)
+		}
+		if err != nil {
+			r.cfg.Log.Error("dev.json not brought up to date", "err", err)
+			continue
+		}
+		for _, vc := range d.info.VirtualClusters {
+			if !slices.ContainsFunc(last.info.VirtualClusters, func(o VirtualCluster) bool { return o.Name == vc.Name }) {
+				fmt.Fprintln(r.cfg.Out, vc.summary())
+			}
+		}
+		last = d
+	}
+}
+
+// write puts dev.json in place, unless the run has ended.
+func (r *run) write(d *description) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return nil
+	}
+	return d.info.write(r.cfg.State)
+}
+
+// portsOf is the listener by port of a virtual cluster.
+func (r *run) portsOf(vc *resource.VirtualCluster) (proxy.Listener, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	slots, err := portSlots(r.cfg.State, []string{vc.Metadata.Name})
+	first := r.cfg.PortBase + clientPorts + portsPerVC*slots[vc.Metadata.Name]
+	if err == nil && first+portsPerVC > 1<<16 {
+		err = errors.New("no port below 65536 is left: choose a lower --port-base")
+	}
+	if err != nil {
+		r.cfg.Log.Error("no listener by port", "virtual_cluster", vc.Metadata.Name, "err", err)
+		return proxy.Listener{}, false
+	}
+	return portListener(vc, r.address(), first, r.nodes[vc.Spec.Home])
+}
+
+// portListener is the listener by port of a virtual cluster; one that lets
+// clients in by certificate alone has none.
+func portListener(vc *resource.VirtualCluster, host string, first int, nodes []int32) (proxy.Listener, bool) {
+	l := proxy.Listener{
+		Name: "port-" + vc.Metadata.Name, Address: net.JoinHostPort(host, strconv.Itoa(first)),
+		Routing: proxy.ByPort, VirtualCluster: vc.Metadata.Name, Protocol: proxy.SASLPlaintext,
+	}
+	a := vc.Spec.Authentication
+	switch {
+	case a.Anonymous != nil:
+		l.Protocol = proxy.Plaintext
+	case a.Plain == nil && a.SCRAM == nil && a.OAuthBearer == nil:
+		return l, false
+	}
+	const count = portsPerVC - 1
+	if len(nodes) == 0 || slices.Max(nodes) < count {
+		l.BrokerPorts = []proxy.PortRange{{First: uint16(first + 1), Count: count}}
+		return l, true
+	}
+	for i, id := range nodes[:min(count, len(nodes))] { // sparse ids
+		l.BrokerPorts = append(l.BrokerPorts, proxy.PortRange{First: uint16(first + 1 + i), Count: 1, Lowest: id})
+	}
+	return l, true
+}
