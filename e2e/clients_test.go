@@ -29,7 +29,7 @@ var properties = map[string]map[string]string{
 
 func init() {
 	for _, version := range kafkatest.Versions() {
-		upstreams[version] = kafkatest.Share(kafkatest.Options{Version: version, Properties: properties[version]})
+		upstreams[version] = kafkatest.Share(kafkatest.Options{Version: version, SASL: true, Properties: properties[version]})
 	}
 }
 

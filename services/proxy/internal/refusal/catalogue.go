@@ -485,6 +485,13 @@ var (
 		Cause: "A client bug, or somebody tries what the gateway bears.",
 		Cure:  "Look at the client.",
 	}
+	EndpointTypeUnknown = &Refusal{
+		ID:    "TG-REQUEST-015",
+		Kafka: kerr.UnsupportedEndpointType,
+		When:  "DescribeCluster for endpoints of a kind that does not exist",
+		Cause: "The client is newer than this gateway, or has a bug.",
+		Cure:  "Report it with the client's name and version in the log line.",
+	}
 	TopicNotAuthorized = &Refusal{
 		ID:    "TG-TOPIC-001",
 		Kafka: kerr.TopicAuthorizationFailed,
@@ -714,6 +721,7 @@ func All() []*Refusal {
 		RefusedWithoutAcks,
 		ShareSessionUnknown,
 		ShareRequestInvalid,
+		EndpointTypeUnknown,
 		TopicNotAuthorized,
 		TopicUnknown,
 		TopicIDUnknown,

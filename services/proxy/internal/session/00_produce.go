@@ -380,9 +380,9 @@ func (s *Session) mapProduceResponse(t *view.Table, resp *kmsg.ProduceResponse) 
 				continue
 			}
 			failed[produceKey{topic, p.Partition}] = true
-			p.ErrorMessage = stockText(p.ErrorCode)
+			p.ErrorMessage = ownText(p.ErrorCode, p.ErrorMessage)
 			for k := range p.ErrorRecords {
-				p.ErrorRecords[k].ErrorMessage = stockText(p.ErrorCode)
+				p.ErrorRecords[k].ErrorMessage = ownText(p.ErrorCode, p.ErrorRecords[k].ErrorMessage)
 			}
 			s.noteError(p.ErrorCode)
 		}
@@ -395,8 +395,16 @@ func (s *Session) mapProduceResponse(t *view.Table, resp *kmsg.ProduceResponse) 
 	return failed, nil
 }
 
-// stockText replaces a broker's words, which can hold physical names, hosts and
-// principals, by those of the code.
+// ownText replaces a broker's words, which can hold physical names, hosts and
+// principals, by those of the code; where it says nothing, nothing is said.
+func ownText(code int16, said *string) *string {
+	if said == nil || *said == "" {
+		return said
+	}
+	return stockText(code)
+}
+
+// stockText is what Kafka says about a code in general.
 func stockText(code int16) *string {
 	if err := kerr.TypedErrorForCode(code); err != nil {
 		return kmsg.StringPtr(err.Description)
@@ -508,7 +516,6 @@ func refusedProduce(rt kmsg.ProduceRequestTopic, code int16) kmsg.ProduceRespons
 	for _, p := range rt.Partitions {
 		rp := kmsg.NewProduceResponseTopicPartition()
 		rp.Partition, rp.ErrorCode, rp.BaseOffset, rp.LogAppendTime, rp.LogStartOffset = p.Partition, code, -1, -1, -1
-		rp.ErrorMessage = stockText(code)
 		out.Partitions = append(out.Partitions, rp)
 	}
 	return out

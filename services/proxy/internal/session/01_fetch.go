@@ -355,6 +355,7 @@ func refusedFetch(rt kmsg.FetchRequestTopic, code int16) kmsg.FetchResponseTopic
 		rp.Partition, rp.ErrorCode = p.Partition, code
 		rp.HighWatermark, rp.LastStableOffset, rp.LogStartOffset = -1, -1, -1
 		rp.RecordBatches = []byte{}
+		rp.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
 		out.Partitions = append(out.Partitions, rp)
 	}
 	return out

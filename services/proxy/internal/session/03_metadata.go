@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -64,7 +65,7 @@ func metadata(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, e
 		}
 		return resp, nil
 	}
-	for _, rt := range req.Topics {
+	for _, rt := range once(req.Topics) {
 		if byID(rt) {
 			out := kmsg.NewMetadataResponseTopic()
 			out.TopicID, out.AuthorizedOperations = rt.TopicID, -2147483648
@@ -100,6 +101,25 @@ func metadata(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, e
 // for nothing, as on a broker: the Java consumer sends an empty one.
 func byID(rt kmsg.MetadataRequestTopic) bool {
 	return rt.Topic == nil || rt.TopicID != [16]byte{}
+}
+
+// once leaves out what is asked for a second time: a broker answers it once.
+func once(asked []kmsg.MetadataRequestTopic) []kmsg.MetadataRequestTopic {
+	type identity struct {
+		named bool
+		name  string
+		id    [16]byte
+	}
+	seen := make(map[identity]bool, len(asked))
+	return slices.DeleteFunc(asked, func(rt kmsg.MetadataRequestTopic) bool {
+		i := identity{id: rt.TopicID}
+		if !byID(rt) {
+			i = identity{named: true, name: *rt.Topic}
+		}
+		again := seen[i]
+		seen[i] = true
+		return again
+	})
 }
 
 // missing reports whether the request asks for a topic that is not in t.

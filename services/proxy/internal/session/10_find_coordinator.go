@@ -26,6 +26,7 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	for i, key := range keys {
 		out[i] = kmsg.NewFindCoordinatorResponseCoordinator()
 		out[i].Key, out[i].NodeID, out[i].Port = key, -1, -1
+		out[i].ErrorMessage = noError(req.Version)
 		switch {
 		case err != nil:
 			out[i].ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
@@ -47,7 +48,7 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		}
 	}
 	if len(sent) > 0 {
-		up, err := s.vc.Home.RequestAny(ctx, s.target(), &forward)
+		up, err := s.vc.Home.RequestAny(ctx, s.target(), s.clientID(), &forward)
 		if err != nil {
 			s.vc.Home.MarkStale()
 			for _, i := range sent {
@@ -78,6 +79,14 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	}
 	resp.Coordinators = out
 	return resp, nil
+}
+
+// noError is what brokers say beside the code 0.
+func noError(version int16) *string {
+	if version <= 3 {
+		return kmsg.StringPtr("NONE")
+	}
+	return kmsg.StringPtr("")
 }
 
 func (s *Session) coordinatorOf(t *view.Table, out *kmsg.FindCoordinatorResponseCoordinator, a kmsg.FindCoordinatorResponseCoordinator) {

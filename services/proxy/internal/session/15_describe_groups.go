@@ -21,15 +21,15 @@ func describeGroups(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 			answered: func(a *kmsg.DescribeGroupsResponseGroup) *string { return &a.Group },
 			refused: func(name string, code int16) kmsg.DescribeGroupsResponseGroup {
 				g := kmsg.NewDescribeGroupsResponseGroup()
-				g.Group, g.ErrorCode, g.ErrorMessage = name, code, stockText(code)
+				g.Group, g.ErrorCode = name, code
 				g.AuthorizedOperations = -2147483648
 				return g
 			},
 			mapped: func(t *view.Table, g *kmsg.DescribeGroupsResponseGroup) int16 {
 				if g.ErrorCode != 0 {
-					g.ErrorMessage = stockText(g.ErrorCode)
+					g.ErrorMessage = ownText(g.ErrorCode, g.ErrorMessage)
 				}
-				g.AuthorizedOperations = s.operations(t, withOperations, kmsg.ACLResourceTypeGroup, g.Group)
+				g.AuthorizedOperations = s.operations(t, withOperations && g.ErrorCode == 0, kmsg.ACLResourceTypeGroup, g.Group)
 				for i := range g.Members {
 					m := &g.Members[i]
 					m.ClientHost = ""

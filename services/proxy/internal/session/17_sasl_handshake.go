@@ -20,17 +20,17 @@ func saslHandshake(s *Session, _ context.Context, r kmsg.Request) (kmsg.Response
 		resp.ErrorCode = s.refused(refusal.OutOfOrder)
 		return resp, nil
 	}
-	resp.SupportedMechanisms = realm.Mechanisms()
-	if !slices.Contains(resp.SupportedMechanisms, req.Mechanism) {
-		s.closing = refusal.MechanismNotOffered.Errorf("%s is not among %q", quote(req.Mechanism), resp.SupportedMechanisms)
-		resp.ErrorCode = refusal.Code(s.closing)
-		return resp, nil
-	}
 	if s.phase == authenticated {
 		if err := s.mayReauthenticate(req.Mechanism); err != nil {
 			resp.ErrorCode = s.refused(err)
 			return resp, nil
 		}
+	}
+	resp.SupportedMechanisms = realm.Mechanisms()
+	if !slices.Contains(resp.SupportedMechanisms, req.Mechanism) {
+		s.closing = refusal.MechanismNotOffered.Errorf("%s is not among %q", quote(req.Mechanism), resp.SupportedMechanisms)
+		resp.ErrorCode = refusal.Code(s.closing)
+		return resp, nil
 	}
 	exchange, err := realm.Begin(req.Mechanism)
 	if err != nil {

@@ -48,7 +48,7 @@ func (s *Session) checkCreate(t *view.Table, rt *kmsg.CreateTopicsRequestTopic) 
 	if high == 0 {
 		high = 3
 	}
-	if rt.ReplicationFactor != -1 && (rt.ReplicationFactor < low || rt.ReplicationFactor > high) {
+	if rt.ReplicationFactor > 0 && (rt.ReplicationFactor < low || rt.ReplicationFactor > high) { // others a broker refuses itself
 		return refusal.ReplicationFactor.Tell("replication factor %d: %d to %d are allowed", rt.ReplicationFactor, low, high)
 	}
 	for _, c := range rt.Configs {
@@ -86,6 +86,7 @@ func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		out.Topic = name
 		out.ErrorCode, out.ErrorMessage = s.refusedText(why, "topic", name)
 		out.NumPartitions, out.ReplicationFactor = -1, -1
+		out.Configs = []kmsg.CreateTopicsResponseTopicConfig{}
 		resp.Topics = append(resp.Topics, out)
 	}
 	t, err := s.vc.Fresh(ctx, metadataAge)
@@ -141,7 +142,7 @@ func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 			rt.TopicID = topic.ID
 		}
 		if rt.ErrorCode != 0 {
-			rt.ErrorMessage = stockText(rt.ErrorCode)
+			rt.ErrorMessage = ownText(rt.ErrorCode, rt.ErrorMessage)
 			continue
 		}
 		if !s.mayTopic(t, kmsg.ACLOperationDescribeConfigs, rt.Topic) {

@@ -40,6 +40,10 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 			refuse(rt, rt.Topic, refusal.Invalid.Tell("Topic name and topic ID can not both be specified."))
 			continue
 		}
+		if rt.Topic == nil && rt.TopicID == ([16]byte{}) {
+			refuse(rt, nil, refusal.Invalid.Tell("Neither topic name nor topic ID is specified."))
+			continue
+		}
 		name := ""
 		if rt.Topic != nil {
 			name = *rt.Topic
@@ -88,7 +92,7 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		topic := t.Virtual(*rt.Topic)
 		rt.Topic, rt.TopicID = kmsg.StringPtr(topic.Name), topic.ID
 		if rt.ErrorCode != 0 {
-			rt.ErrorMessage = stockText(rt.ErrorCode)
+			rt.ErrorMessage = ownText(rt.ErrorCode, rt.ErrorMessage)
 		}
 	}
 	answer.Topics = append(resp.Topics, answer.Topics...)

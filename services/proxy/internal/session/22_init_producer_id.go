@@ -23,7 +23,7 @@ func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 	}
 	send := func() (kmsg.Response, error) { return s.request(ctx, upstream.Control, 0, req) }
 	if req.TransactionalID == nil {
-		send = func() (kmsg.Response, error) { return s.vc.Home.RequestAny(ctx, s.target(), req) }
+		send = func() (kmsg.Response, error) { return s.vc.Home.RequestAny(ctx, s.target(), s.clientID(), req) }
 		if !s.mayCluster(t, kmsg.ACLOperationIdempotentWrite) &&
 			!t.View.ACL.AllowedByType(s.principal, s.host, kmsg.ACLOperationWrite, kmsg.ACLResourceTypeTopic) {
 			resp.ErrorCode = s.refused(refusal.ProducerIDNotAuthorized)

@@ -23,6 +23,7 @@ func describeConfigs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 			refused: func(kind kmsg.ConfigResourceType, name string, code int16, text *string) kmsg.DescribeConfigsResponseResource {
 				out := kmsg.NewDescribeConfigsResponseResource()
 				out.ResourceType, out.ResourceName, out.ErrorCode, out.ErrorMessage = kind, name, code, text
+				out.Configs = []kmsg.DescribeConfigsResponseResourceConfig{}
 				return out
 			},
 			mapped: func(a *kmsg.DescribeConfigsResponseResource) {

@@ -43,7 +43,7 @@ func saslAuthenticate(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		s.closing = err
 		return resp, nil
 	}
-	resp.SASLAuthBytes = server
+	resp.SASLAuthBytes, resp.ErrorMessage = server, kmsg.StringPtr("")
 	if s.phase == authenticated && req.Version >= 1 {
 		resp.SessionLifetimeMillis = s.lifetime().Milliseconds()
 	}

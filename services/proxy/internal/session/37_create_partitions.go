@@ -61,7 +61,7 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		}
 		rt.Topic = topic.Name
 		if rt.ErrorCode != 0 {
-			rt.ErrorMessage = stockText(rt.ErrorCode)
+			rt.ErrorMessage = ownText(rt.ErrorCode, rt.ErrorMessage)
 		}
 	}
 	answer.Topics = append(resp.Topics, answer.Topics...)

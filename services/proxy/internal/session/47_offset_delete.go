@@ -40,7 +40,7 @@ func offsetDelete(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		rt.Topic = topic.Physical.Name
 		forward.Topics = append(forward.Topics, rt)
 	}
-	if len(forward.Topics) == 0 {
+	if len(forward.Topics) == 0 && len(req.Topics) > 0 {
 		return resp, nil
 	}
 	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)

@@ -8,6 +8,12 @@ import (
 	"tollgate.internal/services/proxy/internal/refusal"
 )
 
+// The kinds of endpoints that DescribeCluster can ask for (KIP-919).
+const (
+	brokerEndpoints     = 1
+	controllerEndpoints = 2
+)
+
 // DescribeCluster: versions 0 to 2; endpoint type 2 (controllers) is not for
 // tenants.
 func describeCluster(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
@@ -17,10 +23,12 @@ func describeCluster(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	if err != nil {
 		return nil, err
 	}
-	resp.EndpointType = req.EndpointType
-	if req.Version >= 1 && req.EndpointType != 1 {
-		resp.ErrorCode = s.refused(refusal.EndpointType)
-		resp.ErrorMessage = stockText(resp.ErrorCode)
+	if req.Version >= 1 && req.EndpointType != brokerEndpoints {
+		why := refusal.EndpointType
+		if req.EndpointType != controllerEndpoints {
+			why = refusal.EndpointTypeUnknown
+		}
+		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why)
 		return resp, nil
 	}
 	resp.ClusterID, resp.ControllerID = t.View.ClusterID, t.Controller()

@@ -24,7 +24,7 @@ func describeProducers(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Re
 			mapped: func(a *kmsg.DescribeProducersResponseTopic) {
 				for i := range a.Partitions {
 					if p := &a.Partitions[i]; p.ErrorCode != 0 {
-						p.ErrorMessage = stockText(p.ErrorCode)
+						p.ErrorMessage = ownText(p.ErrorCode, p.ErrorMessage)
 					}
 				}
 			},

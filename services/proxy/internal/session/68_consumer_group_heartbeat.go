@@ -21,8 +21,11 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 	if err != nil {
 		return refuse(refusal.CoordinatorUnavailable.With(err))
 	}
-	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {
+	if why := s.refuseGroup(t, kmsg.ACLOperationRead, req.Group); why != nil {
 		return refuse(why, "group", req.Group)
+	}
+	if req.Group == "" {
+		return refuse(refusal.Invalid.Tell("GroupId can't be empty."))
 	}
 	for i, name := range req.SubscribedTopicNames {
 		if !s.mayTopic(t, kmsg.ACLOperationDescribe, name) {
@@ -51,7 +54,7 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 	}
 	answer := up.(*kmsg.ConsumerGroupHeartbeatResponse)
 	if answer.ErrorCode != 0 {
-		answer.ErrorMessage = stockText(answer.ErrorCode)
+		answer.ErrorMessage = ownText(answer.ErrorCode, answer.ErrorMessage)
 	}
 	if answer.Assignment != nil {
 		topics := answer.Assignment.Topics[:0]

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/refusal"
@@ -20,18 +21,19 @@ func consumerGroupDescribe(s *Session, ctx context.Context, r kmsg.Request) (kms
 			return &r.Groups
 		},
 		byGroup[string, kmsg.ConsumerGroupDescribeResponseGroup]{
-			op: kmsg.ACLOperationDescribe, asked: itself,
+			named: true, op: kmsg.ACLOperationDescribe, asked: itself,
 			answered: func(a *kmsg.ConsumerGroupDescribeResponseGroup) *string { return &a.Group },
 			refused: func(name string, code int16) kmsg.ConsumerGroupDescribeResponseGroup {
 				g := kmsg.NewConsumerGroupDescribeResponseGroup()
-				g.Group, g.ErrorCode, g.ErrorMessage, g.AuthorizedOperations = name, code, stockText(code), -2147483648
+				g.Group, g.ErrorCode, g.AuthorizedOperations = name, code, -2147483648
+				if code == kerr.TopicAuthorizationFailed.Code { // the one code a broker explains
+					g.ErrorMessage = stockText(code)
+				}
 				return g
 			},
 			mapped: func(t *view.Table, g *kmsg.ConsumerGroupDescribeResponseGroup) int16 {
-				g.AuthorizedOperations = s.operations(t, withOperations, kmsg.ACLResourceTypeGroup, g.Group)
-				if g.ErrorCode != 0 {
-					g.ErrorMessage = stockText(g.ErrorCode)
-				}
+				g.AuthorizedOperations = s.operations(t, withOperations && g.ErrorCode == 0, kmsg.ACLResourceTypeGroup, g.Group)
+				g.ErrorMessage = ownText(g.ErrorCode, g.ErrorMessage)
 				seen := true
 				for i := range g.Members {
 					m := &g.Members[i]
@@ -52,7 +54,9 @@ func consumerGroupDescribe(s *Session, ctx context.Context, r kmsg.Request) (kms
 // topics only those it named beside it.
 func (s *Session) describedSubscription(t *view.Table, m *kmsg.ConsumerGroupDescribeResponseGroupMember) {
 	expression, ok := kept(m.SubscribedTopicRegex)
-	m.SubscribedTopicRegex = nil
+	if m.SubscribedTopicRegex != nil {
+		m.SubscribedTopicRegex = kmsg.StringPtr("") // none, as a broker says it
+	}
 	if ok {
 		if p, err := newPattern(expression); err == nil {
 			m.SubscribedTopicRegex, m.SubscribedTopics = &expression, p.beside(t, m.SubscribedTopics)

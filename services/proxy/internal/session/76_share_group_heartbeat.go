@@ -26,6 +26,9 @@ func shareGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.
 	if !s.mayGroup(t, kmsg.ACLOperationRead, req.GroupID) {
 		return refuse(refusal.GroupNotAuthorized, "group", req.GroupID)
 	}
+	if req.GroupID == "" {
+		return refuse(refusal.Invalid.Tell("GroupId can't be empty."))
+	}
 	for i, name := range req.SubscribedTopicNames {
 		if !s.mayTopic(t, kmsg.ACLOperationDescribe, name) {
 			return refuse(refusal.TopicNotAuthorized, "topic", name)
@@ -39,9 +42,7 @@ func shareGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.
 		return resp, nil
 	}
 	answer := up.(*kmsg.ShareGroupHeartbeatResponse)
-	if answer.ErrorCode != 0 {
-		answer.ErrorMessage = stockText(answer.ErrorCode)
-	}
+	answer.ErrorMessage = ownText(answer.ErrorCode, answer.ErrorMessage)
 	if answer.Assignment != nil {
 		kept := answer.Assignment.TopicPartitions[:0]
 		for _, tp := range answer.Assignment.TopicPartitions {

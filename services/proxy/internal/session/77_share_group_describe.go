@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/refusal"
@@ -18,18 +19,19 @@ func shareGroupDescribe(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 	return askCoordinator(s, ctx, req, &req.GroupIDs,
 		func(r *kmsg.ShareGroupDescribeResponse) *[]kmsg.ShareGroupDescribeResponseGroup { return &r.Groups },
 		byGroup[string, kmsg.ShareGroupDescribeResponseGroup]{
-			op: kmsg.ACLOperationDescribe, asked: itself,
+			named: true, op: kmsg.ACLOperationDescribe, asked: itself,
 			answered: func(a *kmsg.ShareGroupDescribeResponseGroup) *string { return &a.GroupID },
 			refused: func(name string, code int16) kmsg.ShareGroupDescribeResponseGroup {
 				g := kmsg.NewShareGroupDescribeResponseGroup()
-				g.GroupID, g.ErrorCode, g.ErrorMessage, g.AuthorizedOperations = name, code, stockText(code), -2147483648
+				g.GroupID, g.ErrorCode, g.AuthorizedOperations = name, code, -2147483648
+				if code == kerr.TopicAuthorizationFailed.Code { // the one code a broker explains
+					g.ErrorMessage = stockText(code)
+				}
 				return g
 			},
 			mapped: func(t *view.Table, g *kmsg.ShareGroupDescribeResponseGroup) int16 {
-				g.AuthorizedOperations = s.operations(t, withOperations, kmsg.ACLResourceTypeGroup, g.GroupID)
-				if g.ErrorCode != 0 {
-					g.ErrorMessage = stockText(g.ErrorCode)
-				}
+				g.AuthorizedOperations = s.operations(t, withOperations && g.ErrorCode == 0, kmsg.ACLResourceTypeGroup, g.GroupID)
+				g.ErrorMessage = ownText(g.ErrorCode, g.ErrorMessage)
 				for i := range g.Members {
 					m := &g.Members[i]
 					m.ClientHost = ""

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/refusal"
@@ -109,19 +110,23 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 		return nil, err
 	}
 	answer := up.(*kmsg.ShareFetchResponse)
-	if answer.ErrorCode != 0 {
-		answer.ErrorMessage = stockText(answer.ErrorCode)
-	}
+	answer.ErrorMessage = ownText(answer.ErrorCode, answer.ErrorMessage)
 	if err := s.mapShareFetch(t, answer); err != nil {
 		return nil, err
 	}
 	for _, rt := range refused {
 		answer.Topics = append(answer.Topics, *rt)
 	}
-	if last || answer.ErrorCode != 0 {
+	if last || shareSessionLost(answer.ErrorCode) {
 		ss.forget()
 	}
 	return answer, nil
+}
+
+// shareSessionLost reports whether an answer means that the broker has the session
+// no more. One with a wrong epoch goes on.
+func shareSessionLost(code int16) bool {
+	return code != 0 && code != kerr.InvalidShareSessionEpoch.Code
 }
 
 // mapShareFetch turns ids, nodes and texts of the broker into the client's, and
@@ -137,7 +142,8 @@ func (s *Session) mapShareFetch(t *view.Table, answer *kmsg.ShareFetchResponse) 
 		var bytes, records int64
 		for j := range rt.Partitions {
 			p := &rt.Partitions[j]
-			p.ErrorMessage, p.AcknowledgeErrorMessage = stockText(p.ErrorCode), stockText(p.AcknowledgeErrorCode)
+			p.ErrorMessage = ownText(p.ErrorCode, p.ErrorMessage)
+			p.AcknowledgeErrorMessage = ownText(p.AcknowledgeErrorCode, p.AcknowledgeErrorMessage)
 			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
 			s.noteError(p.ErrorCode)
 			bytes += int64(len(p.Records))

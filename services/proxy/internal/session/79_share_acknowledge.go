@@ -40,8 +40,7 @@ func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 			out.TopicID = rt.TopicID
 			for _, p := range rt.Partitions {
 				rp := kmsg.NewShareAcknowledgeResponseTopicPartition()
-				rp.Partition, rp.ErrorCode, rp.ErrorMessage = p.Partition, code, stockText(code)
-				rp.CurrentLeader.LeaderID, rp.CurrentLeader.LeaderEpoch = -1, -1
+				rp.Partition, rp.ErrorCode = p.Partition, code
 				out.Partitions = append(out.Partitions, rp)
 			}
 			resp.Topics = append(resp.Topics, out)
@@ -55,7 +54,7 @@ func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		return nil, err
 	}
 	answer := up.(*kmsg.ShareAcknowledgeResponse)
-	answer.ErrorMessage = stockText(answer.ErrorCode)
+	answer.ErrorMessage = ownText(answer.ErrorCode, answer.ErrorMessage)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
 		id, _, ok := s.share.virtualID(t, rt.TopicID)
@@ -65,7 +64,7 @@ func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		rt.TopicID = id
 		for j := range rt.Partitions {
 			p := &rt.Partitions[j]
-			p.ErrorMessage = stockText(p.ErrorCode)
+			p.ErrorMessage = ownText(p.ErrorCode, p.ErrorMessage)
 			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
 			s.noteError(p.ErrorCode)
 		}
@@ -76,7 +75,7 @@ func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		n.Host, n.Port = s.client.Advertise(n.NodeID)
 	}
 	answer.Topics = append(answer.Topics, resp.Topics...)
-	if req.ShareSessionEpoch == -1 || answer.ErrorCode != 0 {
+	if req.ShareSessionEpoch == -1 || shareSessionLost(answer.ErrorCode) {
 		s.share.forget()
 	}
 	return answer, nil

@@ -20,6 +20,7 @@ func describeShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) 
 	return askCoordinator(s, ctx, req, &req.Groups,
 		func(r *kmsg.DescribeShareGroupOffsetsResponse) *[]answered { return &r.Groups },
 		byGroup[asked, answered]{
+			named:    true,
 			op:       kmsg.ACLOperationDescribe,
 			asked:    func(q *asked) *string { return &q.GroupID },
 			answered: func(a *answered) *string { return &a.GroupID },

@@ -24,6 +24,9 @@ func alterShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (km
 	if !s.mayGroup(t, kmsg.ACLOperationRead, req.GroupID) {
 		return refuse(refusal.GroupNotAuthorized, "group", req.GroupID)
 	}
+	if req.GroupID == "" {
+		return refuse(refusal.GroupInvalid)
+	}
 	forward := *req
 	forward.GroupID, forward.Topics = group(t, req.GroupID), nil
 	for _, rt := range req.Topics {

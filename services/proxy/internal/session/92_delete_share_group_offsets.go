@@ -25,6 +25,9 @@ func deleteShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (k
 	if !s.mayGroup(t, kmsg.ACLOperationDelete, req.GroupID) {
 		return refuse(refusal.GroupNotAuthorized, "group", req.GroupID)
 	}
+	if req.GroupID == "" {
+		return refuse(refusal.GroupInvalid)
+	}
 	forward := *req
 	forward.GroupID, forward.Topics = group(t, req.GroupID), nil
 	for _, rt := range req.Topics {
@@ -47,15 +50,18 @@ func deleteShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (k
 		return resp, nil
 	}
 	answer := up.(*kmsg.DeleteShareGroupOffsetsResponse)
-	answer.ErrorMessage = stockText(answer.ErrorCode)
+	answer.ErrorMessage = ownText(answer.ErrorCode, answer.ErrorMessage)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
 		topic := t.Virtual(rt.Topic)
 		if topic == nil {
 			return nil, errForeign
 		}
-		rt.Topic, rt.TopicID = topic.Name, topic.ID
-		rt.ErrorMessage = stockText(rt.ErrorCode)
+		rt.Topic = topic.Name
+		if rt.TopicID != ([16]byte{}) {
+			rt.TopicID = topic.ID
+		}
+		rt.ErrorMessage = ownText(rt.ErrorCode, rt.ErrorMessage)
 	}
 	answer.Topics = append(resp.Topics, answer.Topics...)
 	return answer, nil

@@ -13,6 +13,7 @@ import (
 // byGroup says how a request key lists groups: Q is one group of the request, A
 // one of the answer.
 type byGroup[Q, A any] struct {
+	named    bool                        // an empty name is refused: no such group can be made
 	op       kmsg.ACLOperation           // what the client must be allowed on each group
 	asked    func(*Q) *string            // where a request has the group's name
 	answered func(*A) *string            // where an answer has it
@@ -37,6 +38,10 @@ func askCoordinator[R kmsg.Response, Q, A any](s *Session, ctx context.Context, 
 		}
 		if why := s.refuseGroup(t, k.op, name); why != nil {
 			refused = append(refused, k.refused(q, s.refused(why, "group", name)))
+			continue
+		}
+		if k.named && name == "" {
+			refused = append(refused, k.refused(q, s.refused(refusal.GroupInvalid)))
 			continue
 		}
 		accepted[group(t, name)] = q

@@ -60,6 +60,11 @@ func askOwner[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req km
 		code, text := s.refusedText(why, "resource_type", kind.String(), "resource", name)
 		refused = append(refused, k.refused(kind, name, code, text))
 	}
+	asked := make(map[owned]int)
+	for i := range *resources {
+		rr := k.asked(&(*resources)[i])
+		asked[owned{rr.kind, *rr.name}]++
+	}
 	var forward []Q
 	virtual := make(map[owned]string)
 	for _, q := range *resources {
@@ -73,6 +78,10 @@ func askOwner[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req km
 		}
 		if why == nil && k.changes != nil {
 			why = mayChange(t, rr.kind, k.changes(q))
+		}
+		if k.changes != nil && asked[owned{rr.kind, name}] > 1 {
+			// Asked for as it is here, AlterConfigs of Kafka 3.9 is never answered.
+			why = refusal.Invalid.Tell("Each resource must appear at most once.")
 		}
 		if why != nil {
 			refuse(rr.kind, name, why)
@@ -113,7 +122,7 @@ func askOwner[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req km
 		}
 		*rr.name = name
 		if *rr.code != 0 {
-			*rr.message = stockText(*rr.code)
+			*rr.message = ownText(*rr.code, *rr.message)
 		}
 		if k.mapped != nil {
 			k.mapped(&all[i])
@@ -133,6 +142,9 @@ func (s *Session) configOwner(t *view.Table, kind kmsg.ConfigResourceType, name 
 	switch kind {
 	case kmsg.ConfigResourceTypeTopic:
 		topic, why := s.lookUp(t, op, name)
+		if why == refusal.TopicUnknown && !legalTopic(name) {
+			why = refusal.TopicNameInvalid
+		}
 		if why != nil {
 			return "", why.Errorf("%s on topic %q", op, name)
 		}
@@ -145,8 +157,10 @@ func (s *Session) configOwner(t *view.Table, kind kmsg.ConfigResourceType, name 
 			return "", refusal.GroupNotAuthorized.Errorf("%s on group %q", op, name)
 		}
 		return group(t, name), nil
+	case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeClientMetrics:
+		return "", refusal.OperatorOnly.Tell("brokers belong to the provider: tenants cannot %s their configs", verb)
 	}
-	return "", refusal.OperatorOnly.Tell("brokers belong to the provider: tenants cannot %s their configs", verb)
+	return "", refusal.Invalid.Errorf("config resources of type %d", kind)
 }
 
 // mayChange refuses config keys that the policy does not name.

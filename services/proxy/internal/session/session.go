@@ -560,12 +560,21 @@ func (s *Session) target() int32 {
 	return s.client.Node
 }
 
+// clientID is what brokers are told of the client: it shows in the descriptions of
+// its groups. Its one privileged value is not for tenants.
+func (s *Session) clientID() string {
+	if id := string(s.header.clientID); id != "" && id != adminClient {
+		return id
+	}
+	return upstream.OwnClientID
+}
+
 // request sends req to the session's node and waits for the answer.
 func (s *Session) request(ctx context.Context, class upstream.Class, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
-	return s.vc.Home.Request(ctx, s.target(), class, limit, req)
+	return s.vc.Home.Request(ctx, s.target(), class, limit, s.clientID(), req)
 }
 
 // admin sends a change to the cluster's controller.
 func (s *Session) admin(ctx context.Context, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
-	return s.vc.Home.Request(ctx, s.vc.Home.Controller(), upstream.Control, limit, req)
+	return s.vc.Home.Request(ctx, s.vc.Home.Controller(), upstream.Control, limit, s.clientID(), req)
 }

@@ -147,7 +147,7 @@ func (s *Session) shareRequest(ctx context.Context, limit time.Duration, req kms
 		}
 		s.share.conn = conn
 	}
-	resp, err := s.share.conn.RoundTrip(ctx, req, limit)
+	resp, err := s.share.conn.RoundTrip(ctx, s.clientID(), req, limit)
 	if err != nil {
 		s.vc.Home.MarkStale()
 	}

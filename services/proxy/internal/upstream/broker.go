@@ -112,12 +112,12 @@ func (b *Broker) Lease(ctx context.Context, class Class) (*Conn, error) {
 }
 
 // request leases a connection for one request.
-func (b *Broker) request(ctx context.Context, class Class, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+func (b *Broker) request(ctx context.Context, class Class, limit time.Duration, clientID string, req kmsg.Request) (kmsg.Response, error) {
 	conn, err := b.Lease(ctx, class)
 	if err != nil {
 		return nil, err
 	}
-	return conn.request(ctx, limit, req)
+	return conn.request(ctx, clientID, limit, req)
 }
 
 // pop takes an idle connection. b.mu is held.

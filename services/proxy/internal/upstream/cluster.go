@@ -118,7 +118,7 @@ func New(cfg Config) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{
 		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
-		formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID("tollgate")),
+		formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID(OwnClientID)),
 		brokers:   make(map[int32]*Broker),
 	}
 	c.Reconfigure(cfg.Bootstrap, cfg.TLS, cfg.SASL)
@@ -361,7 +361,7 @@ func (c *Cluster) metadataOf(b *Broker) (kmsg.Response, error) {
 	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
 	req.Version = c.clampVersions(b, 3, 12)
-	resp, err := b.request(ctx, Control, 3*time.Second, req)
+	resp, err := b.request(ctx, Control, 3*time.Second, OwnClientID, req)
 	if err != nil {
 		return nil, err
 	}
@@ -451,8 +451,12 @@ func (c *Cluster) Lease(ctx context.Context, node int32, class Class) (*Conn, er
 	return nil, last
 }
 
-// Request leases a connection, sends req, and returns the answer.
-func (c *Cluster) Request(ctx context.Context, node int32, class Class, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+// OwnClientID is the client id of what the gateway asks for itself.
+const OwnClientID = "tollgate"
+
+// Request leases a connection, sends req for the client of that id, and returns
+// the answer.
+func (c *Cluster) Request(ctx context.Context, node int32, class Class, limit time.Duration, clientID string, req kmsg.Request) (kmsg.Response, error) {
 	if limit == 0 {
 		limit = c.cfg.RequestTimeout
 	}
@@ -460,19 +464,19 @@ func (c *Cluster) Request(ctx context.Context, node int32, class Class, limit ti
 	if err != nil {
 		return nil, err
 	}
-	return conn.request(ctx, limit, req)
+	return conn.request(ctx, clientID, limit, req)
 }
 
 // RequestAny is Request of what every broker can answer and may be asked twice:
 // another one is asked when this node, -1 for any, cannot or does not in good time.
-func (c *Cluster) RequestAny(ctx context.Context, node int32, req kmsg.Request) (kmsg.Response, error) {
+func (c *Cluster) RequestAny(ctx context.Context, node int32, clientID string, req kmsg.Request) (kmsg.Response, error) {
 	order := c.askOrder(node)
 	if n := len(order) - len(c.seeds); node < 0 && n > 1 {
 		k := rand.IntN(n)
 		order[0], order[k] = order[k], order[0]
 	}
 	_, resp, err := c.ask(ctx, order, func(b *Broker) (kmsg.Response, error) {
-		return b.request(ctx, Control, c.cfg.RequestTimeout, req)
+		return b.request(ctx, Control, c.cfg.RequestTimeout, clientID, req)
 	})
 	return resp, err
 }

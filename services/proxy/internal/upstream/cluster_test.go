@@ -141,7 +141,7 @@ func TestAnotherBrokerIsAskedForWhatAnyCanAnswer(t *testing.T) {
 			t.Helper()
 			req := kmsg.NewPtrFindCoordinatorRequest()
 			req.Version, req.CoordinatorKey = 3, "readers"
-			resp, err := c.RequestAny(t.Context(), node, req)
+			resp, err := c.RequestAny(t.Context(), node, OwnClientID, req)
 			if err != nil {
 				t.Errorf("node %d: %v", node, err)
 				return
@@ -178,7 +178,7 @@ func TestNoBrokerAnswers(t *testing.T) {
 		if c.Metadata() == nil {
 			t.Error("what was known is forgotten")
 		}
-		if _, err := c.RequestAny(t.Context(), -1, kmsg.NewPtrFindCoordinatorRequest()); err == nil {
+		if _, err := c.RequestAny(t.Context(), -1, OwnClientID, kmsg.NewPtrFindCoordinatorRequest()); err == nil {
 			t.Error("an answer without brokers")
 		}
 	})

@@ -284,9 +284,9 @@ var ErrLost = errors.New("connection lost before the answer")
 
 // RoundTrip sends req, whose version is set, and waits for the answer. It fails
 // with ErrLost when the outcome is unknown; the connection is then closed.
-func (c *Conn) RoundTrip(ctx context.Context, req kmsg.Request, limit time.Duration) (kmsg.Response, error) {
+func (c *Conn) RoundTrip(ctx context.Context, clientID string, req kmsg.Request, limit time.Duration) (kmsg.Response, error) {
 	corr := c.broker.cluster.nextCorrelationID()
-	frame := c.broker.cluster.formatter.AppendRequest(nil, req, corr)
+	frame := kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID)).AppendRequest(nil, req, corr)
 	w := &call{done: make(chan struct{})}
 	p := Pending{Sink: w, CorrelationID: corr, Key: req.Key(), Version: req.GetVersion(), Limit: limit}
 	if err := c.Expect(p); err != nil {
@@ -308,8 +308,8 @@ func (c *Conn) RoundTrip(ctx context.Context, req kmsg.Request, limit time.Durat
 }
 
 // request is RoundTrip of one request on a lease that ends with it.
-func (c *Conn) request(ctx context.Context, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
-	resp, err := c.RoundTrip(ctx, req, limit)
+func (c *Conn) request(ctx context.Context, clientID string, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+	resp, err := c.RoundTrip(ctx, clientID, req, limit)
 	if err != nil {
 		c.Close()
 		return nil, err
