@@ -107,6 +107,9 @@ func (b *hotBroker) serve(c net.Conn) {
 			b.got[key] = append(b.got[key][:0], frame[:size]...)
 			out, chunk := b.answer[key], b.chunk
 			b.mu.Unlock()
+			if len(out) == 0 {
+				continue // it answers nothing
+			}
 			copy(out[4:8], frame[8:12])
 			for len(out) > 0 {
 				k := len(out)
