@@ -336,3 +336,30 @@ func (r *Realm) StillValid(id Identity) error {
 	}
 	return refusal.CredentialRevoked.Errorf("secret of account %q was changed", id.Account)
 }
+
+// SCRAMCredential is what may be told of one: who logs in by what, at what cost.
+type SCRAMCredential struct {
+	User, Mechanism string
+	Iterations      int
+}
+
+// SCRAMCredentials are those that clients can log in with now, by user and
+// mechanism; accounts with two live secrets come once.
+func (r *Realm) SCRAMCredentials() (all []SCRAMCredential) {
+	if r.settings.SCRAM == nil {
+		return nil
+	}
+	now := r.deps.now()
+	for _, name := range slices.Sorted(maps.Keys(r.accounts)) {
+		a := r.accounts[name]
+		if !a.live(now) {
+			continue
+		}
+		for _, m := range []scramMechanism{scramSHA256, scramSHA512} {
+			if i := slices.IndexFunc(a.scram[m], func(v *verifier) bool { return v.live(now) }); i >= 0 {
+				all = append(all, SCRAMCredential{User: name, Mechanism: string(m), Iterations: a.scram[m][i].iterations})
+			}
+		}
+	}
+	return all
+}

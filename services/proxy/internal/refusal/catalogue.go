@@ -492,6 +492,13 @@ var (
 		Cause: "The client is newer than this gateway, or has a bug.",
 		Cure:  "Report it with the client's name and version in the log line.",
 	}
+	QuotaEntityUnknown = &Refusal{
+		ID:    "TG-REQUEST-016",
+		Kafka: kerr.UnsupportedVersion,
+		When:  "a filter for quotas of something that has none",
+		Cause: "DescribeClientQuotas knows user, client-id and ip.",
+		Cure:  "Correct the filter.",
+	}
 	TopicNotAuthorized = &Refusal{
 		ID:    "TG-TOPIC-001",
 		Kafka: kerr.TopicAuthorizationFailed,
@@ -722,6 +729,7 @@ func All() []*Refusal {
 		ShareSessionUnknown,
 		ShareRequestInvalid,
 		EndpointTypeUnknown,
+		QuotaEntityUnknown,
 		TopicNotAuthorized,
 		TopicUnknown,
 		TopicIDUnknown,

@@ -138,7 +138,7 @@ func (b *scriptedBroker) apiVersions(version int16) kmsg.Response {
 	for _, f := range []struct {
 		name  string
 		level int16
-	}{{"group.version", 1}, {"metadata.version", 29}, {"share.version", 1}, {"streams.version", 1}, {"transaction.version", 2}} {
+	}{{"eligible.leader.replicas.version", 1}, {"group.version", 1}, {"metadata.version", 29}, {"share.version", 1}, {"streams.version", 1}, {"transaction.version", 2}} {
 		r.SupportedFeatures = append(r.SupportedFeatures, kmsg.ApiVersionsResponseSupportedFeature{Name: f.name, MinVersion: 0, MaxVersion: f.level})
 		r.FinalizedFeatures = append(r.FinalizedFeatures, kmsg.ApiVersionsResponseFinalizedFeature{Name: f.name, MinVersionLevel: f.level, MaxVersionLevel: f.level})
 	}
