@@ -410,6 +410,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 	b := newHotBroker(t, "open.orders") // answers nothing to Produce
 	h := newHotSession(t, b)
 	h.session.node.MaxInFlight = 3
+	defer h.session.vc.Home.Close() // nobody waits for the answers
 	topic := h.table.Topic("orders")
 	for i := range int32(10) {
 		if _, err := h.Write(frameOf(produceOf(9, topic.Name, topic.ID, batch(100, 1)), i)); err != nil {
