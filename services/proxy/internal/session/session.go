@@ -109,6 +109,8 @@ type Session struct {
 	muting   *time.Timer
 	quit     chan struct{} // closed when the session is to end or to drain
 	quitOnce sync.Once
+	life     context.Context // ends with End, and with it what waits for a broker: a JoinGroup may for minutes
+	abandon  context.CancelCauseFunc
 
 	mu       sync.Mutex
 	lease    *upstream.Conn // while hot requests are in flight
@@ -150,6 +152,7 @@ func New(node *Node, client *Client, vc *view.VirtualCluster) *Session {
 		born:    time.Now(),
 		quit:    make(chan struct{}),
 	}
+	s.life, s.abandon = context.WithCancelCause(context.Background())
 	return s
 }
 
@@ -158,6 +161,7 @@ func (s *Session) End(reason error) {
 	if s.ended.CompareAndSwap(nil, &endReason{reason}) {
 		s.quitOnce.Do(func() { close(s.quit) })
 		s.client.Sock.Conn.Close()
+		s.abandon(reason)
 	}
 }
 
@@ -226,8 +230,10 @@ func (s *Session) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.ctx = ctx
 	stop := context.AfterFunc(ctx, func() { s.End(context.Cause(ctx)) })
+	release := context.AfterFunc(s.life, func() { cancel(context.Cause(s.life)) })
 	err := s.serve(ctx)
 	stop()
+	release()
 	if broken := s.err(); broken != nil {
 		err = broken // by the goroutine that reads the broker
 	}
