@@ -34,7 +34,13 @@ func (s *Session) hold(ctx context.Context, class upstream.Class) (*upstream.Con
 		s.mu.Unlock()
 		return c, nil
 	}
+	broken := s.broken
 	s.mu.Unlock()
+	if broken != nil {
+		// Requests before this one were lost: sent on now, it would overtake what
+		// the client sends again (PROTOCOL.md §H2).
+		return nil, broken
+	}
 	c, err := s.vc.Home.Lease(ctx, s.target(), class)
 	if err != nil {
 		return nil, err

@@ -431,4 +431,5 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 			t.Fatalf("%d requests in flight, want 3", inFlight)
 		}
 	}
+	h.session.vc.Home.Close() // the session waits for its answers
 }

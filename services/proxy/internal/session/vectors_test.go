@@ -461,6 +461,32 @@ func wantVersionsUnsupported(t *testing.T, version int16, answer []byte, err err
 	}
 }
 
+// What waits behind a request that was lost is lost too: sent on, it would overtake
+// what the client sends again (PROTOCOL.md §H2).
+func TestNothingIsForwardedAfterALostRequest(t *testing.T) {
+	b := newScriptedBroker(t)
+	vs := &vectorSession{}
+	h := startSession(t, vectorCluster(t, vs, b), func(s *Session) { s.node.MaxInFlight = 1 })
+	var both []byte
+	for i := range int32(2) {
+		both = append(both, frameOf(produceOf(9, "orders", [16]byte{}, batch(100, 1)), i)...)
+	}
+	if _, err := h.Write(both); err != nil {
+		t.Fatal(err)
+	}
+	first := <-b.requests
+	b.answers <- nil
+	select {
+	case second := <-b.requests:
+		t.Errorf("the broker hung up at %x and was sent %x", first, second)
+		b.answers <- nil
+	case <-h.ended:
+	}
+	if err := h.reason(); err == nil {
+		t.Error("the session ended without a reason")
+	}
+}
+
 // player plays one vector at one version.
 type player struct {
 	*testing.T
