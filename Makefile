@@ -18,10 +18,16 @@ setup:
 bench: setup
 	go run ./e2e/cmd/bench -out docs/performance.md $(BENCH)
 
-lint:
+# Its own dependencies are many: it is built once for each version, not for each run.
+LINT := bin/golangci-lint
+$(LINT): tools/go.mod tools/go.sum
+	GOWORK=off GOBIN=$(CURDIR)/bin go -C tools install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+lint: $(LINT)
 	@unformatted=$$($(GOFUMPT) -l $(MODULES)); \
 	if [ -n "$$unformatted" ]; then echo "gofumpt would change:"; echo "$$unformatted"; exit 1; fi
-	go vet $(addsuffix /...,$(MODULES))
+	$(LINT) run $(addsuffix /...,$(MODULES))
 
 format:
 	@$(GOFUMPT) -w $(MODULES)

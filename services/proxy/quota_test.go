@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -220,7 +221,7 @@ func (g *gateway) notRead(t *testing.T, name string, req kmsg.Request, throttle 
 	r.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
 	if n, err := r.Write(frameOfSize(big)); err == nil {
 		t.Errorf("%s: a muted connection took %d bytes", name, n)
-	} else if e, ok := err.(net.Error); !ok || !e.Timeout() {
+	} else if e, ok := errors.AsType[net.Error](err); !ok || !e.Timeout() {
 		t.Errorf("%s: %v", name, err)
 	}
 }

@@ -18,10 +18,6 @@ type workload struct {
 	Bytes   int // of record batches in a request, or in an answer to Fetch
 }
 
-// byID says whether the version names topics by id, as the Java client does;
-// earlier ones by name, as librdkafka and sarama do for Produce.
-func (w workload) byID() bool { return w.Version >= 13 }
-
 func (w workload) String() string {
 	return fmt.Sprintf("%s v%d of %s", kmsg.NameForKey(w.Key), w.Version, sizeText(w.Bytes))
 }

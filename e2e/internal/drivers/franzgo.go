@@ -265,7 +265,7 @@ func franzGoRead(ctx context.Context, poll func(context.Context, int) kgo.Fetche
 }
 
 func franzGoTransform(ctx context.Context, opts []kgo.Opt, step Step, emit func(Event)) error {
-	session, err := kgo.NewGroupTransactSession(append(opts, kgo.RequireStableFetchOffsets())...)
+	session, err := kgo.NewGroupTransactSession(opts...)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -127,7 +128,7 @@ func TestPLAINWaitsForASlotNoLongerThanItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		x, _ := r.Begin("PLAIN")
-		if _, _, err := x.Step(ctx, []byte("\x00a\x00b")); err != context.DeadlineExceeded {
+		if _, _, err := x.Step(ctx, []byte("\x00a\x00b")); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("Step: %v, want the context's end and no verdict", err)
 		}
 	})

@@ -31,7 +31,6 @@ type Conn struct {
 	rest int // bytes of the TLS record being handed out that are still to come
 
 	readOnce func(fd uintptr) bool // kept, so that waiting allocates nothing
-	readN    int
 	readErr  error
 
 	// Write side.

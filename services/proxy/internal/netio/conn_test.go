@@ -86,7 +86,7 @@ func TestReadStopsAtRecordBoundaries(t *testing.T) {
 		p := make([]byte, 40000)
 		for {
 			n, err := c.Read(p[:1+rand.IntN(len(p))])
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil || n == 0 {
@@ -297,7 +297,7 @@ func TestWaitHoldsNothing(t *testing.T) {
 	}
 	ours.SetReadDeadline(time.Now().Add(patience))
 	theirs.Close()
-	if err := c.Wait(); err != io.EOF || c.buf != nil {
+	if err := c.Wait(); !errors.Is(err, io.EOF) || c.buf != nil {
 		t.Errorf("Wait() = %v after the peer left, want EOF", err)
 	}
 }

@@ -414,9 +414,9 @@ func stockText(code int16) *string {
 
 // noteError refreshes metadata when an answer shows that it has changed.
 func (s *Session) noteError(code int16) {
-	switch kerr.ErrorForCode(code) {
-	case kerr.UnknownTopicOrPartition, kerr.LeaderNotAvailable, kerr.NotLeaderForPartition, kerr.UnknownTopicID,
-		kerr.InconsistentTopicID, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.ReplicaNotAvailable, kerr.KafkaStorageError:
+	switch code {
+	case kerr.UnknownTopicOrPartition.Code, kerr.LeaderNotAvailable.Code, kerr.NotLeaderForPartition.Code, kerr.UnknownTopicID.Code,
+		kerr.InconsistentTopicID.Code, kerr.FencedLeaderEpoch.Code, kerr.UnknownLeaderEpoch.Code, kerr.ReplicaNotAvailable.Code, kerr.KafkaStorageError.Code:
 		s.vc.Home.MarkStale()
 	}
 }

@@ -93,7 +93,6 @@ type Session struct {
 	host             string    // the client's address, as ACLs know it
 
 	up       wire.Splice // requests gathered for the leased connection; the reading goroutine's
-	upSent   bool        // the lease behind up is known to be alive
 	header   header      // of the request being taken
 	scratch  []byte
 	outcome  Outcome // of that request
