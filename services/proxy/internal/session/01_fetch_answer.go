@@ -177,7 +177,7 @@ func (w *fetchWalk) walk() error {
 		if !ok && len(w.c.B) < w.left {
 			size := int64(w.left)
 			w.conn.Handing(true)
-			err := s.node.Answers.Reserve(s.ctx, size)
+			err := s.node.Answers.Reserve(s.life, size)
 			w.conn.Handing(false)
 			if err != nil {
 				return err

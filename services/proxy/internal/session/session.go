@@ -77,7 +77,6 @@ type Session struct {
 	vc     *view.VirtualCluster
 	log    *slog.Logger
 	r      *netio.Reader
-	ctx    context.Context // of Run, for what a broker's reader waits for
 
 	phase     phase
 	exchange  auth.Exchange
@@ -227,7 +226,6 @@ func (s *Session) VirtualCluster() *view.VirtualCluster { return s.vc }
 // is left.
 func (s *Session) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	s.ctx = ctx
 	stop := context.AfterFunc(ctx, func() { s.End(context.Cause(ctx)) })
 	release := context.AfterFunc(s.life, func() { cancel(context.Cause(s.life)) })
 	err := s.serve(ctx)
@@ -243,6 +241,7 @@ func (s *Session) Run(ctx context.Context) error {
 	s.client.Net.Close()
 	s.fail(err)
 	cancel(err)
+	s.abandon(err)
 	s.mu.Lock()
 	polling := s.class == upstream.Fetch
 	s.mu.Unlock()
