@@ -93,6 +93,7 @@ func (l *login) fill(info *dev.Info) error {
 	if err != nil {
 		return err
 	}
+	l.vc = vc.Name
 	if l.bootstrap == "" {
 		l.bootstrap = vc.Bootstrap
 		if l.plaintext {

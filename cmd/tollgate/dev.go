@@ -77,10 +77,13 @@ func runDev(ctx context.Context, args []string, std stdio) error {
 }
 
 // devExec becomes CMD, in a mount namespace of its own where the gateway's host
-// names stand in /etc/hosts.
+// names stand in /etc/hosts, with what clients need in its environment.
 func devExec(args []string, std stdio) error {
 	f := flags("dev exec", "-- CMD [ARG]…", std)
-	state := f.String("state", defaultState, "state `directory` of the running tollgate dev")
+	var l login
+	f.StringVar(&l.state, "state", defaultState, "state `directory` of the running tollgate dev")
+	f.StringVar(&l.vc, "vc", "", "`virtual cluster` that the environment is for; default: its first standard one, or its first")
+	f.StringVar(&l.user, "user", "", "service `account`; default: the virtual cluster's first")
 	if err := f.Parse(args); err != nil {
 		return errUsage
 	}
@@ -88,7 +91,11 @@ func devExec(args []string, std stdio) error {
 		f.Usage()
 		return errUsage
 	}
-	argv, err := execCommand(*state, f.Args())
+	argv, err := execCommand(l.state, f.Args())
+	if err != nil {
+		return err
+	}
+	env, err := l.environment()
 	if err != nil {
 		return err
 	}
@@ -96,7 +103,47 @@ func devExec(args []string, std stdio) error {
 	if err != nil {
 		return fmt.Errorf("dev exec needs unshare of util-linux: %w", err)
 	}
-	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, argv, os.Environ()))
+	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, argv, append(os.Environ(), env...)))
+}
+
+// environment is how a client connects, as variables and as the configuration files
+// of librdkafka and of the Java client.
+func (l *login) environment() ([]string, error) {
+	info, err := dev.Read(l.state)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.fill(info); err != nil {
+		return nil, err
+	}
+	files := map[string]string{
+		"librdkafka.properties": "bootstrap.servers=" + l.bootstrap + "\nsecurity.protocol=SSL\nssl.ca.location=" + l.ca + "\n",
+		"java.properties":       "security.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.location=" + l.ca + "\n",
+	}
+	if l.user != "" {
+		files["librdkafka.properties"] += fmt.Sprintf("security.protocol=SASL_SSL\nsasl.mechanism=%s\nsasl.username=%s\nsasl.password=%s\n", l.mechanism, l.user, l.password)
+		module := "scram.ScramLoginModule"
+		if l.mechanism == "PLAIN" {
+			module = "plain.PlainLoginModule"
+		}
+		files["java.properties"] += fmt.Sprintf("security.protocol=SASL_SSL\nsasl.mechanism=%s\nsasl.jaas.config=org.apache.kafka.common.security.%s required username=\"%s\" password=\"%s\";\n", l.mechanism, module, l.user, l.password)
+	}
+	dir := filepath.Join(filepath.Dir(info.HostsFile), "clients")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	env := []string{
+		"TOLLGATE_BOOTSTRAP=" + l.bootstrap, "TOLLGATE_CA=" + l.ca, "TOLLGATE_MECHANISM=" + l.mechanism,
+		"TOLLGATE_USERNAME=" + l.user, "TOLLGATE_PASSWORD=" + l.password,
+	}
+	for variable, name := range map[string]string{"TOLLGATE_LIBRDKAFKA": "librdkafka.properties", "TOLLGATE_JAVA": "java.properties"} {
+		path := filepath.Join(dir, l.vc+"."+l.user+"."+name)
+		if err := dev.WriteFile(path, []byte(files[name]), 0o600); err != nil {
+			return nil, err
+		}
+		env = append(env, variable+"="+path)
+	}
+	return env, nil
 }
 
 // execCommand is the command line that runs cmd with the hosts file. The

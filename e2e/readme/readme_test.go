@@ -1,0 +1,194 @@
+// Package readme proves that what README.md says to type does what it says.
+package readme
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tollgate.internal/e2e/internal/drivers"
+	"tollgate.internal/e2e/internal/kafkajars"
+)
+
+const (
+	root = "../.."
+	// insideEnv makes the test binary what runs inside the network namespace: it
+	// raises the loopback and becomes its arguments.
+	insideEnv = "TOLLGATE_TEST_INSIDE_NETWORK"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(insideEnv) != "" {
+		fmt.Fprintln(os.Stderr, becomeInside(os.Args[1:]))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func becomeInside(argv []string) error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	up, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	up.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, up); err != nil {
+		return fmt.Errorf("raise the loopback: %w", err)
+	}
+	if err := os.Unsetenv(insideEnv); err != nil {
+		return err
+	}
+	return syscall.Exec(argv[0], argv, os.Environ())
+}
+
+var block = regexp.MustCompile("(?s)\n```sh\n(.*?)\n```")
+
+// Everything under "Try it" is typed as it stands, in a network of its own so that
+// the ports of make dev are free, and every client gets the record.
+func TestWhatTheReadmeSaysWorks(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(text), "## Try it\n")
+	section, _, ok2 := strings.Cut(section, "\n## ")
+	if !ok || !ok2 {
+		t.Fatal(`README.md has no section "Try it"`)
+	}
+	blocks := block.FindAllStringSubmatch(section, -1)
+	if len(blocks) < 2 || !strings.Contains(blocks[0][1], "\nmake dev ") {
+		t.Fatalf("%d blocks, the first of which does not end in make dev", len(blocks))
+	}
+	env := clientsOnPath(ctx, t)
+	clone := checkOut(ctx, t)
+
+	// One shell starts it, as a person would, and the others follow in the same
+	// network once dev.json says that it serves.
+	var script strings.Builder
+	script.WriteString(`set -um
+cd "$1"
+make dev >dev.log 2>&1 &
+dev=$!
+trap 'kill -INT -- -$dev 2>/dev/null; wait $dev; flock .tollgate/lock true' EXIT # as an interrupt ends it
+until [ -e .tollgate/dev.json ]; do kill -0 $dev || { cat dev.log; exit 1; }; sleep 0.1; done
+`)
+	for i, b := range blocks[1:] {
+		file := filepath.Join(clone, fmt.Sprintf("block-%d.sh", i+1))
+		if err := os.WriteFile(file, []byte(b[1]+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&script, "timeout 120 bash -eo pipefail %s >out-%d 2>err-%d; echo $? >code-%d\n", file, i+1, i+1, i+1)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	argv := []string{"--net"}
+	if os.Geteuid() != 0 {
+		argv = append(argv, "--map-root-user")
+	}
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, "unshare", append(argv, self, bash, "-c", script.String(), "bash", clone)...)
+	cmd.Env = append(env, insideEnv+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make dev: %v\n%s", err, out)
+	}
+	for i, b := range blocks[1:] {
+		read := func(name string) string {
+			raw, err := os.ReadFile(filepath.Join(clone, fmt.Sprintf("%s-%d", name, i+1)))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			return strings.TrimSpace(string(raw))
+		}
+		// Some clients say more than the record before it.
+		if code, out := read("code"), read("out"); code != "0" || out != "hello" && !strings.HasSuffix(out, "\nhello") {
+			t.Errorf("status %s, printed %q, want hello last, of\n%s\n%s", code, out, b[1], read("err"))
+		}
+	}
+	if t.Failed() {
+		log, _ := os.ReadFile(filepath.Join(clone, "dev.log"))
+		t.Logf("make dev said:\n%s", log)
+	}
+}
+
+// checkOut is what git clone brings, with what is not committed yet.
+func checkOut(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	list := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	list.Dir = root
+	names, err := list.Output()
+	if err != nil {
+		t.Fatalf("git ls-files: %v", err)
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
+		content, err := os.ReadFile(filepath.Join(root, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted, and not committed yet
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, content, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// clientsOnPath is an environment where the clients are installed that the README
+// takes for installed.
+func clientsOnPath(ctx context.Context, t *testing.T) []string {
+	t.Helper()
+	python, err := drivers.PythonClients(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules, err := drivers.NodeClients(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions := kafkajars.Versions()
+	jars, err := kafkajars.Get(ctx, versions[len(versions)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	java, err := kafkajars.Java()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	var consumer bytes.Buffer
+	fmt.Fprintf(&consumer, "#!/bin/sh\nexec %s %s -cp '%s' org.apache.kafka.tools.consumer.ConsoleConsumer \"$@\"\n",
+		java, strings.Join(append(kafkajars.SmallJVM(), kafkajars.Quiet()...), " "), jars.Classpath())
+	if err := os.WriteFile(filepath.Join(bin, "kafka-console-consumer.sh"), consumer.Bytes(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return append(os.Environ(), "PATH="+bin+":"+filepath.Dir(python)+":"+os.Getenv("PATH"), "NODE_PATH="+modules)
+}
