@@ -14,6 +14,7 @@ const (
 	ownKeys      = "Configs that the policy does not list are refused by it, whether they exist or not."
 	ownPlacement = "Where replicas lie is the provider's choice."
 	oneFace      = "The address a coordinator sees is the gateway's, so none is shown."
+	ownQuotas    = "Quotas are the provider's to set."
 	explained    = "The gateway says why; a broker says nothing."
 )
 
@@ -68,6 +69,14 @@ var differences = []differential.Difference{
 	{Key: int16(kmsg.IncrementalAlterConfigs), Case: "a config that does not exist", Field: "Resources[].ErrorCode", Reason: ownKeys},
 
 	{Key: int16(kmsg.DescribeCluster), Versions: "2", Kafka: kafkatest.V3, Field: "connection", Reason: olderBroker},
+
+	{Key: int16(kmsg.DescribeLogDirs), Field: "Dirs[].Dir", Reason: "Where a broker keeps its data is the provider's affair: the directories are counted."},
+	{Key: int16(kmsg.DescribeLogDirs), Versions: "4", Field: "Dirs[].TotalBytes", Reason: "How large the provider's disks are is not shown; -1 means unknown."},
+	{Key: int16(kmsg.DescribeLogDirs), Versions: "4", Field: "Dirs[].UsableBytes", Reason: "How full the provider's disks are is not shown; -1 means unknown."},
+
+	{Key: int16(kmsg.AlterClientQuotas), Field: "Entries[].ErrorCode", Reason: ownQuotas},
+	{Key: int16(kmsg.AlterClientQuotas), Field: "Entries[].ErrorMessage", Reason: ownQuotas},
+	{Key: int16(kmsg.AlterUserSCRAMCredentials), Case: "too few iterations", Field: "Results[].ErrorCode", Reason: "Credentials are changed in the resource files."},
 
 	{Key: int16(kmsg.ConsumerGroupDescribe), Field: "Groups[].Members[].ClientHost", Reason: oneFace},
 

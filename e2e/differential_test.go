@@ -57,7 +57,7 @@ type probe struct {
 
 // probes are all of them; a key that is offered and is not here fails the test.
 func probes() []probe {
-	return slices.Concat(dataProbes(), groupProbes(), transactionProbes(), adminProbes(), shareProbes(), loginProbes())
+	return slices.Concat(dataProbes(), groupProbes(), transactionProbes(), adminProbes(), shareProbes(), viewProbes(), loginProbes())
 }
 
 // A trial is one side on one version of Kafka.

@@ -30,7 +30,7 @@ func describeClientQuotas(s *Session, ctx context.Context, r kmsg.Request) (kmsg
 		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why)
 		return resp, nil
 	}
-	resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{}
+	resp.ErrorMessage, resp.Entries = kmsg.StringPtr(""), []kmsg.DescribeClientQuotasResponseEntry{}
 	if values := quotaValues(t.View.Spec.Quotas); matches && len(values) > 0 {
 		entry := kmsg.NewDescribeClientQuotasResponseEntry()
 		entry.Entity = []kmsg.DescribeClientQuotasResponseEntryEntity{{Type: entityUser}}

@@ -24,6 +24,7 @@ func describeUserSCRAMCredentials(s *Session, ctx context.Context, r kmsg.Reques
 		resp.ErrorCode, resp.ErrorMessage = s.refusedText(refusal.ClusterNotAuthorized)
 		return resp, nil
 	}
+	resp.ErrorMessage = kmsg.StringPtr("")
 	known := make(map[string][]kmsg.DescribeUserSCRAMCredentialsResponseResultCredentialInfo)
 	for _, c := range t.View.Realm.SCRAMCredentials() {
 		info := kmsg.DescribeUserSCRAMCredentialsResponseResultCredentialInfo{Mechanism: scramMechanisms[c.Mechanism], Iterations: int32(c.Iterations)}
