@@ -73,7 +73,7 @@ var toolRuns = []toolRun{
 	{tool: "consumer-perf-test", args: "--topic tools --messages 2000 --group perf --timeout 30000", says: []string{"MB.sec"}},
 	{tool: "transactions", args: "list", says: []string{"tool-txn", "CompleteCommit"}, not: []string{"tools."}},
 	{tool: "transactions", args: "describe --transactional-id tool-txn", says: []string{"CompleteCommit"}},
-	{tool: "transactions", args: "describe-producers --topic tools --partition 0", says: []string{"ProducerId"}},
+	{tool: "transactions", args: "describe-producers --topic in-transaction --partition 0", says: []string{"ProducerId"}},
 	{tool: "acls", args: "--list", fails: true, says: []string{"SecurityDisabledException"}},
 	{tool: "configs", args: "--describe --entity-type brokers --entity-name 1", fails: true, says: []string{"ClusterAuthorizationException"}},
 	{tool: "topics", args: "--delete --topic tools"},
@@ -108,56 +108,56 @@ func TestToolsOfKafkaThroughTheGateway(t *testing.T) {
 			create(t, kafka, []string{"tools"})
 			p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": toolResources, "dev.secret": "dev-secret\n"})
 			standard := p.Target(t, "tools", "SCRAM-SHA-512", "dev", "dev-secret")
-			for _, r := range toolRuns {
-				if r.tool == "transactions" && r.args == "list" {
-					step := drivers.Step{Do: drivers.Transaction, Topic: "tools", TransactionalID: "tool-txn", Count: 3, Prefix: "t-"}
-					if _, err := drivers.Do(t.Context(), drivers.Java(version), standard, step); err != nil {
-						t.Fatal(err)
-					}
-				}
-				r.run(t, version, standard)
+			before := []drivers.Step{
+				{Do: drivers.CreateTopic, Topic: "in-transaction"},
+				{Do: drivers.Transaction, Topic: "in-transaction", TransactionalID: "tool-txn", Count: 3, Prefix: "t-"},
 			}
-			for _, r := range partnerRuns {
-				r.run(t, version, p.Target(t, "tools-partner", "PLAIN", "admin", "dev-secret"))
+			if _, err := drivers.Do(t.Context(), drivers.FranzGo(), standard, before...); err != nil {
+				t.Fatal(err)
 			}
-			for _, r := range readerRuns {
-				r.run(t, version, p.Target(t, "tools-partner", "PLAIN", "shipping", "dev-secret"))
-			}
+			runTools(t, version, standard, toolRuns...)
+			runTools(t, version, p.Target(t, "tools-partner", "PLAIN", "admin", "dev-secret"), partnerRuns...)
+			runTools(t, version, p.Target(t, "tools-partner", "PLAIN", "shipping", "dev-secret"), readerRuns...)
 		})
 	}
 }
 
-func (r toolRun) run(t *testing.T, version string, target drivers.Target) {
+// runTools runs tools one after another and checks what each of them says.
+func runTools(t *testing.T, version string, target drivers.Target, runs ...toolRun) {
 	t.Helper()
-	name := r.tool + " " + r.args
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	var lines []drivers.ToolRun
+	for _, r := range runs {
+		lines = append(lines, drivers.ToolRun{Tool: r.tool, Target: target, Args: strings.Fields(r.args), Stdin: r.stdin})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd, err := drivers.JavaTool(ctx, version, r.tool, target, nil, strings.Fields(r.args)...)
+	results, err := drivers.JavaTools(ctx, version, lines...)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
-	cmd.Stdin = r.stdin
-	result, err := cmd.Run(ctx)
-	if err != nil {
-		t.Errorf("%s: %v", name, err)
-		return
+	for i, result := range results {
+		runs[i].check(t, result)
 	}
+}
+
+func (r toolRun) check(t *testing.T, result drivers.Result) {
+	t.Helper()
 	said := result.Stdout
-	if failed := result.ExitCode != 0; failed != r.fails {
-		t.Errorf("%s: exit code %d\n%s%s", name, result.ExitCode, result.Stdout, result.Stderr)
-		return
-	}
 	if r.fails {
 		said += result.Stderr
 	}
+	if failed := result.ExitCode != 0; failed != r.fails {
+		t.Errorf("%s %s: exit code %d\n%s%s", r.tool, r.args, result.ExitCode, result.Stdout, result.Stderr)
+		return
+	}
 	for _, want := range r.says {
 		if !strings.Contains(said, want) {
-			t.Errorf("%s: says no %q:\n%s", name, want, said)
+			t.Errorf("%s %s: says no %q:\n%s", r.tool, r.args, want, said)
 		}
 	}
 	for _, never := range r.not {
 		if strings.Contains(said, never) {
-			t.Errorf("%s: says %q:\n%s", name, never, said)
+			t.Errorf("%s %s: says %q:\n%s", r.tool, r.args, never, said)
 		}
 	}
 }

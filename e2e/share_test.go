@@ -67,6 +67,7 @@ var shareRuns = []toolRun{
 }
 
 func TestShareGroupsOfKafka(t *testing.T) {
+	t.Parallel()
 	kafka := upstreams[kafkatest.V4].Get(t)
 	create(t, kafka, []string{"jobs"})
 	p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": shareResources, "dev.secret": "dev-secret\n"})
@@ -74,15 +75,19 @@ func TestShareGroupsOfKafka(t *testing.T) {
 	admin := p.Target(t, "sharing-partner", "PLAIN", "admin", "dev-secret")
 	worker := p.Target(t, "sharing-partner", "PLAIN", "worker", "dev-secret")
 	t.Run("the tools on a standard virtual cluster", func(t *testing.T) {
-		for _, r := range shareRuns {
-			r.run(t, kafkatest.V4, standard)
-		}
+		runTools(t, kafkatest.V4, standard, shareRuns...)
 	})
 	t.Run("an alias with READ on topic and group", func(t *testing.T) {
-		toolRun{tool: "configs", args: "--alter --entity-type groups --entity-name workers --add-config share.auto.offset.reset=earliest"}.run(t, kafkatest.V4, admin)
-		toolRun{tool: "console-producer", args: "--topic jobs", stdin: "one\ntwo\n"}.run(t, kafkatest.V4, admin)
-		toolRun{tool: "console-share-consumer", args: "--topic jobs --group workers --max-messages 2 --timeout-ms 60000", says: []string{"one\n", "two\n"}}.run(t, kafkatest.V4, worker)
-		toolRun{tool: "share-groups", args: "--describe --group workers", says: []string{"jobs"}, not: []string{"shop"}}.run(t, kafkatest.V4, worker)
+		runTools(
+			t, kafkatest.V4, admin,
+			toolRun{tool: "configs", args: "--alter --entity-type groups --entity-name workers --add-config share.auto.offset.reset=earliest"},
+			toolRun{tool: "console-producer", args: "--topic jobs", stdin: "one\ntwo\n"},
+		)
+		runTools(
+			t, kafkatest.V4, worker,
+			toolRun{tool: "console-share-consumer", args: "--topic jobs --group workers --max-messages 2 --timeout-ms 60000", says: []string{"one\n", "two\n"}},
+			toolRun{tool: "share-groups", args: "--describe --group workers", says: []string{"jobs"}, not: []string{"shop"}},
+		)
 	})
 	t.Run("a disconnect releases what was acquired", func(t *testing.T) { releasedByDisconnect(t, standard) })
 }
@@ -97,7 +102,10 @@ func releasedByDisconnect(t *testing.T, target drivers.Target) {
 	if _, err := kadm.NewClient(admin).CreateTopic(ctx, 1, 1, nil, "drop"); err != nil {
 		t.Fatal(err)
 	}
-	toolRun{tool: "configs", args: "--alter --entity-type groups --entity-name drop --add-config share.auto.offset.reset=earliest,share.record.lock.duration.ms=60000"}.run(t, kafkatest.V4, target)
+	runTools(t, kafkatest.V4, target, toolRun{
+		tool: "configs",
+		args: "--alter --entity-type groups --entity-name drop --add-config share.auto.offset.reset=earliest,share.record.lock.duration.ms=60000",
+	})
 	for i := range n {
 		if err := admin.ProduceSync(ctx, kgo.StringRecord(fmt.Sprint(i))).FirstErr(); err != nil {
 			t.Fatal(err)

@@ -44,9 +44,11 @@ type verifiableLine struct {
 // tool switches retries off unless its properties file says otherwise. Settings are
 // further lines of it.
 func VerifiableProducer(ctx context.Context, version string, target drivers.Target, topic string, settings ...string) (*Verifiable, error) {
-	cmd, err := drivers.JavaTool(ctx, version, "verifiable-producer", target,
-		append(settings, "retries=2147483647", "enable.idempotence=true", "acks=all"),
-		"--topic", topic, "--max-messages", "-1", "--throughput", "200")
+	cmd, err := drivers.JavaTool(ctx, version, drivers.ToolRun{
+		Tool: "verifiable-producer", Target: target,
+		Settings: append(settings, "retries=2147483647", "enable.idempotence=true", "acks=all"),
+		Args:     []string{"--topic", topic, "--max-messages", "-1", "--throughput", "200"},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +57,10 @@ func VerifiableProducer(ctx context.Context, version string, target drivers.Targ
 
 // VerifiableConsumer reads a topic in a group, from its beginning.
 func VerifiableConsumer(ctx context.Context, version string, target drivers.Target, topic, group string) (*Verifiable, error) {
-	cmd, err := drivers.JavaTool(ctx, version, "verifiable-consumer", target, nil,
-		"--topic", topic, "--group-id", group, "--reset-policy", "earliest")
+	cmd, err := drivers.JavaTool(ctx, version, drivers.ToolRun{
+		Tool: "verifiable-consumer", Target: target,
+		Args: []string{"--topic", topic, "--group-id", group, "--reset-policy", "earliest"},
+	})
 	if err != nil {
 		return nil, err
 	}
