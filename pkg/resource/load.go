@@ -137,7 +137,7 @@ func (l *loader) finish() (*Set, error) {
 		l.validate(o)
 	}
 	if len(*l.problems) > 0 {
-		l.problems.sort()
+		l.problems.Sort()
 		return nil, *l.problems
 	}
 	return l.set, nil
@@ -163,7 +163,7 @@ func (l *loader) register() {
 			if id.scope != "" {
 				within = " of " + id.scope
 			}
-			o.problem("metadata.name", "%s %s%s exists already, in %s", id.kind, id.name, within, first.where())
+			o.Problem("metadata.name", "%s %s%s exists already, in %s", id.kind, id.name, within, first.where())
 			continue
 		}
 		taken[id] = o

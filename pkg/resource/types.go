@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"tollgate.internal/pkg/strictyaml"
 )
 
 // APIVersion is the only apiVersion understood.
@@ -26,12 +28,12 @@ type Metadata struct {
 type Source struct {
 	File  string
 	Line  int
-	lines map[string]int // of every field that was written, by path
+	lines strictyaml.Lines
 }
 
 // Problem is something found wrong with a field after the object was read.
 func (m *Metadata) Problem(field, format string, args ...any) Problem {
-	return Problem{m.Source.File, lineOf(m.Source.lines, field, m.Source.Line), field, fmt.Sprintf(format, args...)}
+	return Problem{File: m.Source.File, Line: m.Source.lines.Of(field, m.Source.Line), Field: field, Message: fmt.Sprintf(format, args...)}
 }
 
 // String is file:line.

@@ -39,37 +39,37 @@ func (l *loader) validateMetadata(o *object) {
 	m := o.meta
 	switch {
 	case m.Name == "":
-		o.problem("metadata.name", "required")
+		o.Problem("metadata.name", "required")
 	case o.kind == "AliasTopic":
 		if err := CheckTopicName(m.Name); err != nil {
-			o.problem("metadata.name", "%v", err)
+			o.Problem("metadata.name", "%v", err)
 		} else if strings.HasPrefix(m.Name, "__") {
-			o.problem("metadata.name", "must not begin with __: such topics are the brokers' own")
+			o.Problem("metadata.name", "must not begin with __: such topics are the brokers' own")
 		}
 	case !label(m.Name):
-		o.problem("metadata.name", "%q is not a DNS label: up to 63 of a-z, 0-9 and '-', with '-' neither first nor last", m.Name)
+		o.Problem("metadata.name", "%q is not a DNS label: up to 63 of a-z, 0-9 and '-', with '-' neither first nor last", m.Name)
 	}
 	if m.Revision < 0 {
-		o.problem("metadata.revision", "must not be negative")
+		o.Problem("metadata.revision", "must not be negative")
 	}
 
 	ownedByTenant := o.kind == "VirtualCluster" || o.kind == "TopicGrant"
 	switch {
 	case ownedByTenant && m.Tenant == "":
-		o.problem("metadata.tenant", "required")
+		o.Problem("metadata.tenant", "required")
 	case ownedByTenant:
 		l.reference(o, "metadata.tenant", "Tenant", m.Tenant, l.set.Tenants[m.Tenant] != nil)
-	case o.written("metadata.tenant"):
-		o.problem("metadata.tenant", "has no meaning for a %s", o.kind)
+	case o.Written("metadata.tenant"):
+		o.Problem("metadata.tenant", "has no meaning for a %s", o.kind)
 	}
 	ownedByCluster := o.kind == "AliasTopic" || o.kind == "ServiceAccount" || o.kind == "Acl"
 	switch {
 	case ownedByCluster && m.VirtualCluster == "":
-		o.problem("metadata.virtualCluster", "required")
+		o.Problem("metadata.virtualCluster", "required")
 	case ownedByCluster:
 		l.reference(o, "metadata.virtualCluster", "VirtualCluster", m.VirtualCluster, l.set.VirtualClusters[m.VirtualCluster] != nil)
-	case o.written("metadata.virtualCluster"):
-		o.problem("metadata.virtualCluster", "has no meaning for a %s", o.kind)
+	case o.Written("metadata.virtualCluster"):
+		o.Problem("metadata.virtualCluster", "has no meaning for a %s", o.kind)
 	}
 }
 
@@ -79,12 +79,12 @@ func (l *loader) reference(o *object, field, kind, name string, exists bool) {
 	if exists || slices.ContainsFunc(l.unread, func(text string) bool { return strings.Contains(text, name) }) {
 		return
 	}
-	o.problem(field, "there is no %s %q", kind, name)
+	o.Problem(field, "there is no %s %q", kind, name)
 }
 
 func (l *loader) upstream(o *object, field, name string) {
 	if name == "" {
-		o.problem(field, "required")
+		o.Problem(field, "required")
 		return
 	}
 	l.reference(o, field, "UpstreamCluster", name, l.set.UpstreamClusters[name] != nil)
@@ -93,7 +93,7 @@ func (l *loader) upstream(o *object, field, name string) {
 // oneOf checks a word of a closed set and puts value in the place of an empty
 // one; an empty value means the word is required.
 func oneOf[T ~string](o *object, field string, word *T, value T, words ...T) {
-	if *word == "" && !o.written(field) && value != "" {
+	if *word == "" && !o.Written(field) && value != "" {
 		*word = value
 		return
 	}
@@ -105,17 +105,17 @@ func oneOf[T ~string](o *object, field string, word *T, value T, words ...T) {
 		list[i] = string(w)
 	}
 	if *word == "" {
-		o.problem(field, "required: one of %s", strings.Join(list, ", "))
+		o.Problem(field, "required: one of %s", strings.Join(list, ", "))
 		return
 	}
-	o.problem(field, "unknown word %q: one of %s", string(*word), strings.Join(list, ", "))
+	o.Problem(field, "unknown word %q: one of %s", string(*word), strings.Join(list, ", "))
 }
 
 func validateTenant(o *object, s *TenantSpec) {
 	oneOf(o, "spec.state", &s.State, TenantActive, TenantActive, TenantSuspended, TenantClosing)
 	for i, contact := range s.Contacts {
 		if contact == "" {
-			o.problem(index("spec.contacts", i), "must not be empty")
+			o.Problem(index("spec.contacts", i), "must not be empty")
 		}
 	}
 }
@@ -140,44 +140,44 @@ func (o *object) secret(field string, r *Reference) {
 	switch {
 	case found && scheme == "env":
 		if !environmentName.MatchString(rest) {
-			o.problem(field, "env: needs the name of an environment variable behind it")
+			o.Problem(field, "env: needs the name of an environment variable behind it")
 		}
 	case found && scheme == "file":
 		if rest == "" {
-			o.problem(field, "file: needs a path behind it")
+			o.Problem(field, "file: needs a path behind it")
 			return
 		}
 		o.path(&rest)
 		*r = Reference("file:" + rest)
 	case found && scheme == "aws-sm":
-		o.problem(field, "aws-sm: is not supported yet: write env:NAME or file:PATH")
+		o.Problem(field, "aws-sm: is not supported yet: write env:NAME or file:PATH")
 	default:
-		o.problem(field, notAReference)
+		o.Problem(field, notAReference)
 	}
 }
 
 func validateUpstreamCluster(o *object, s *UpstreamClusterSpec) {
 	if len(s.Bootstrap) == 0 {
-		o.problem("spec.bootstrap", "required: at least one host:port")
+		o.Problem("spec.bootstrap", "required: at least one host:port")
 	}
 	for i, address := range s.Bootstrap {
 		host, port, err := net.SplitHostPort(address)
 		n, errPort := strconv.ParseUint(port, 10, 16)
 		if err != nil || errPort != nil || host == "" || n == 0 {
-			o.problem(index("spec.bootstrap", i), "%q is not host:port", address)
+			o.Problem(index("spec.bootstrap", i), "%q is not host:port", address)
 		}
 	}
 	if t := s.TLS; t != nil {
 		o.path(&t.CAFile)
 		o.path(&t.CertFile)
 		switch {
-		case t.KeyFile != "" || o.written("spec.tls.keyFile"):
+		case t.KeyFile != "" || o.Written("spec.tls.keyFile"):
 			o.secret("spec.tls.keyFile", &t.KeyFile)
 			if t.CertFile == "" {
-				o.problem("spec.tls.certFile", "required beside keyFile")
+				o.Problem("spec.tls.certFile", "required beside keyFile")
 			}
 		case t.CertFile != "":
-			o.problem("spec.tls.keyFile", "required beside certFile")
+			o.Problem("spec.tls.keyFile", "required beside certFile")
 		}
 	}
 	if s.SASL != nil {
@@ -190,24 +190,24 @@ var laterMechanisms = []string{"OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM"}
 
 func validateUpstreamSASL(o *object, s *UpstreamSASL) {
 	if slices.Contains(laterMechanisms, s.Mechanism) {
-		o.problem("spec.sasl.mechanism", "%s is not supported yet: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, or client certificates under spec.tls", s.Mechanism)
+		o.Problem("spec.sasl.mechanism", "%s is not supported yet: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, or client certificates under spec.tls", s.Mechanism)
 		return
 	}
 	switch s.Mechanism {
 	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
 		if s.Username == "" {
-			o.problem("spec.sasl.username", "required for %s", s.Mechanism)
+			o.Problem("spec.sasl.username", "required for %s", s.Mechanism)
 		}
-		if s.Password == "" && !o.written("spec.sasl.password") {
-			o.problem("spec.sasl.password", "required for %s: write env:NAME or file:PATH", s.Mechanism)
+		if s.Password == "" && !o.Written("spec.sasl.password") {
+			o.Problem("spec.sasl.password", "required for %s: write env:NAME or file:PATH", s.Mechanism)
 		} else {
 			o.secret("spec.sasl.password", &s.Password)
 		}
 		return
 	case "":
-		o.problem("spec.sasl.mechanism", "required: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+		o.Problem("spec.sasl.mechanism", "required: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
 	default:
-		o.problem("spec.sasl.mechanism", "unknown mechanism %q: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", s.Mechanism)
+		o.Problem("spec.sasl.mechanism", "unknown mechanism %q: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", s.Mechanism)
 	}
 	if s.Password != "" {
 		o.secret("spec.sasl.password", &s.Password)
@@ -220,20 +220,20 @@ func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
 
 	switch {
 	case s.Host == "":
-		o.problem("spec.host", "required")
+		o.Problem("spec.host", "required")
 	case !label(s.Host):
-		o.problem("spec.host", "%q is not a DNS label: up to 63 of a-z, 0-9 and '-', with '-' neither first nor last", s.Host)
+		o.Problem("spec.host", "%q is not a DNS label: up to 63 of a-z, 0-9 and '-', with '-' neither first nor last", s.Host)
 	default:
 		l.host(o, "spec.host", s.Host)
 	}
 	for i, host := range s.CustomHosts {
 		field := index("spec.customHosts", i)
 		if isAddress(host) {
-			o.problem(field, "%q is an IP address: clients that connect to one send no host name to route by", host)
+			o.Problem(field, "%q is an IP address: clients that connect to one send no host name to route by", host)
 			continue
 		}
 		if len(host) > 253 || slices.ContainsFunc(strings.Split(host, "."), func(part string) bool { return !label(part) }) {
-			o.problem(field, "%q is not a host name in lower case", host)
+			o.Problem(field, "%q is not a host name in lower case", host)
 			continue
 		}
 		l.host(o, field, host)
@@ -241,18 +241,18 @@ func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
 
 	l.upstream(o, "spec.home", s.Home)
 	switch {
-	case !o.written("spec.clusters"):
+	case !o.Written("spec.clusters"):
 		if s.Home != "" {
 			s.Clusters = []string{s.Home}
 		}
 	case s.Home != "" && !slices.Contains(s.Clusters, s.Home):
-		o.problem("spec.clusters", "must contain home, %q", s.Home)
+		o.Problem("spec.clusters", "must contain home, %q", s.Home)
 	}
-	if o.written("spec.clusters") {
+	if o.Written("spec.clusters") {
 		for i, name := range s.Clusters {
 			field := index("spec.clusters", i)
 			if slices.Contains(s.Clusters[:i], name) {
-				o.problem(field, "%q appears twice", name)
+				o.Problem(field, "%q appears twice", name)
 				continue
 			}
 			l.upstream(o, field, name)
@@ -267,7 +267,7 @@ func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
 	nonNegative(o, "spec.quotas.connections", s.Quotas.Connections)
 	validateTopicPolicy(o, &s.Topics)
 	if s.Type == Partner && s.AutoCreateTopics {
-		o.problem("spec.autoCreateTopics", "a virtual cluster of type partner creates no topics")
+		o.Problem("spec.autoCreateTopics", "a virtual cluster of type partner creates no topics")
 	}
 }
 
@@ -294,15 +294,15 @@ const maxHostLabel = 63 - 12
 func (l *loader) host(o *object, field, host string) {
 	first, _, _ := strings.Cut(host, ".")
 	if brokerHost.MatchString(first) {
-		o.problem(field, "%q looks like the host of a virtual broker: choose a name whose first label is neither b and digits nor begins so before a '-'", host)
+		o.Problem(field, "%q looks like the host of a virtual broker: choose a name whose first label is neither b and digits nor begins so before a '-'", host)
 		return
 	}
 	if len(first) > maxHostLabel {
-		o.problem(field, "%q is longer than %d characters: the hosts of virtual brokers put b<node id>- in front of it", first, maxHostLabel)
+		o.Problem(field, "%q is longer than %d characters: the hosts of virtual brokers put b<node id>- in front of it", first, maxHostLabel)
 		return
 	}
 	if other, taken := l.hosts[host]; taken {
-		o.problem(field, "%q is a host of VirtualCluster %s already, in %s", host, other.meta.Name, other.where())
+		o.Problem(field, "%q is a host of VirtualCluster %s already, in %s", host, other.meta.Name, other.where())
 		return
 	}
 	l.hosts[host] = o
@@ -310,41 +310,41 @@ func (l *loader) host(o *object, field, host string) {
 
 func nonNegative[N int | int16 | int32 | int64](o *object, field string, n N) {
 	if n < 0 {
-		o.problem(field, "must not be negative")
+		o.Problem(field, "must not be negative")
 	}
 }
 
 func validateAuthentication(o *object, a *Authentication) {
 	const at = "spec.authentication"
-	others := a.Plain != nil || a.SCRAM != nil || o.written(at+".oauthbearer") || a.MTLS != nil
+	others := a.Plain != nil || a.SCRAM != nil || o.Written(at+".oauthbearer") || a.MTLS != nil
 	switch {
 	case a.Anonymous != nil && others:
-		o.problem(at+".anonymous", "stands alone: a client that may be anonymous never has to prove anything")
+		o.Problem(at+".anonymous", "stands alone: a client that may be anonymous never has to prove anything")
 	case a.Anonymous == nil && !others:
-		o.problem(at, "needs at least one of plain, scram, oauthbearer, mtls, or anonymous alone")
+		o.Problem(at, "needs at least one of plain, scram, oauthbearer, mtls, or anonymous alone")
 	}
 	if a.MaxReauthentication < 0 {
-		o.problem(at+".maxReauthentication", "must not be negative")
+		o.Problem(at+".maxReauthentication", "must not be negative")
 	}
-	if o.written(at+".oauthbearer") && len(a.OAuthBearer) == 0 {
-		o.problem(at+".oauthbearer", "needs at least one issuer")
+	if o.Written(at+".oauthbearer") && len(a.OAuthBearer) == 0 {
+		o.Problem(at+".oauthbearer", "needs at least one issuer")
 	}
 	seen := make(map[string]bool)
 	for i := range a.OAuthBearer {
 		issuer := &a.OAuthBearer[i]
 		field := at + ".oauthbearer"
-		if o.written(index(field, i)) {
+		if o.Written(index(field, i)) {
 			field = index(field, i)
 		}
 		validateIssuer(o, field, issuer)
 		if issuer.Issuer != "" && seen[issuer.Issuer] {
-			o.problem(field+".issuer", "%q appears twice: list its audiences together", issuer.Issuer)
+			o.Problem(field+".issuer", "%q appears twice: list its audiences together", issuer.Issuer)
 		}
 		seen[issuer.Issuer] = true
 	}
 	if a.MTLS != nil {
 		if a.MTLS.CAFile == "" {
-			o.problem(at+".mtls.caFile", "required: the CA of the clients' certificates")
+			o.Problem(at+".mtls.caFile", "required: the CA of the clients' certificates")
 		}
 		o.path(&a.MTLS.CAFile)
 	}
@@ -352,31 +352,31 @@ func validateAuthentication(o *object, a *Authentication) {
 
 func validateIssuer(o *object, field string, issuer *OAuthIssuer) {
 	if issuer.Issuer == "" {
-		o.problem(field+".issuer", "required")
+		o.Problem(field+".issuer", "required")
 	}
 	if len(issuer.Audience) == 0 {
-		o.problem(field+".audience", "required: a token for somebody else must not open this door")
+		o.Problem(field+".audience", "required: a token for somebody else must not open this door")
 	}
 	for i, audience := range issuer.Audience {
 		if audience == "" {
-			o.problem(index(field+".audience", i), "must not be empty")
+			o.Problem(index(field+".audience", i), "must not be empty")
 		}
 	}
 	switch path, isFile := strings.CutPrefix(issuer.JWKSURL, "file:"); {
 	case isFile:
 		path = strings.TrimPrefix(path, "//")
 		if path == "" {
-			o.problem(field+".jwksURL", "file: needs a path behind it")
+			o.Problem(field+".jwksURL", "file: needs a path behind it")
 			break
 		}
 		o.path(&path)
 		issuer.JWKSURL = "file:" + path
 	case issuer.JWKSURL != "":
 		if !httpURL(issuer.JWKSURL) {
-			o.problem(field+".jwksURL", "%q is neither an http or https URL nor file:PATH", issuer.JWKSURL)
+			o.Problem(field+".jwksURL", "%q is neither an http or https URL nor file:PATH", issuer.JWKSURL)
 		}
 	case issuer.Issuer != "" && !httpURL(issuer.Issuer):
-		o.problem(field+".issuer", "%q is no http or https URL, so there is no discovery document: set jwksURL", issuer.Issuer)
+		o.Problem(field+".issuer", "%q is no http or https URL, so there is no discovery document: set jwksURL", issuer.Issuer)
 	}
 	if issuer.PrincipalClaim == "" {
 		issuer.PrincipalClaim = "sub"
@@ -390,8 +390,8 @@ func httpURL(s string) bool {
 
 func validateACLSettings(o *object, s *VirtualClusterSpec) {
 	if s.Type == Partner {
-		if o.written("spec.acls.enabled") && !s.ACLs.Enabled {
-			o.problem("spec.acls.enabled", "a virtual cluster of type partner always has ACLs: write true, or leave the field out")
+		if o.Written("spec.acls.enabled") && !s.ACLs.Enabled {
+			o.Problem("spec.acls.enabled", "a virtual cluster of type partner always has ACLs: write true, or leave the field out")
 		}
 		s.ACLs.Enabled = true
 	}
@@ -405,11 +405,11 @@ func validateACLSettings(o *object, s *VirtualClusterSpec) {
 func principal(o *object, field, p string) {
 	switch name, ok := strings.CutPrefix(p, "User:"); {
 	case p == "":
-		o.problem(field, "required, such as User:alice")
+		o.Problem(field, "required, such as User:alice")
 	case !ok && !strings.Contains(p, ":"):
-		o.problem(field, "%q has no type: write User:%s", p, p)
+		o.Problem(field, "%q has no type: write User:%s", p, p)
 	case !ok || name == "":
-		o.problem(field, "%q is no principal of a virtual cluster: write User: and the name of a service account", p)
+		o.Problem(field, "%q is no principal of a virtual cluster: write User: and the name of a service account", p)
 	}
 }
 
@@ -434,19 +434,19 @@ func validateTopicPolicy(o *object, t *TopicPolicy) {
 		t.ConfigKeys = slices.Clone(DefaultConfigKeys)
 	}
 	if t.DefaultPartitions > t.MaxPartitions {
-		o.problem(at+"defaultPartitions", "is more than maxPartitions, %d", t.MaxPartitions)
+		o.Problem(at+"defaultPartitions", "is more than maxPartitions, %d", t.MaxPartitions)
 	}
 	if t.MinReplicationFactor > t.MaxReplicationFactor {
-		o.problem(at+"minReplicationFactor", "is more than maxReplicationFactor, %d", t.MaxReplicationFactor)
+		o.Problem(at+"minReplicationFactor", "is more than maxReplicationFactor, %d", t.MaxReplicationFactor)
 	}
 	if d := t.DefaultReplicationFactor; d > t.MaxReplicationFactor {
-		o.problem(at+"defaultReplicationFactor", "is more than maxReplicationFactor, %d", t.MaxReplicationFactor)
+		o.Problem(at+"defaultReplicationFactor", "is more than maxReplicationFactor, %d", t.MaxReplicationFactor)
 	} else if d > 0 && d < t.MinReplicationFactor {
-		o.problem(at+"defaultReplicationFactor", "is less than minReplicationFactor, %d", t.MinReplicationFactor)
+		o.Problem(at+"defaultReplicationFactor", "is less than minReplicationFactor, %d", t.MinReplicationFactor)
 	}
 	for i, k := range t.ConfigKeys {
 		if k == "" {
-			o.problem(index(at+"configKeys", i), "must not be empty")
+			o.Problem(index(at+"configKeys", i), "must not be empty")
 		}
 	}
 }
@@ -460,16 +460,16 @@ func (l *loader) validateTopicGrant(o *object, s *TopicGrantSpec) {
 
 func physicalTopic(o *object, field, name string, prefix bool) {
 	if name == "" {
-		o.problem(field, "required")
+		o.Problem(field, "required")
 		return
 	}
 	if prefix && (name == "." || name == "..") {
 		return // no topic, but topics may begin so
 	}
 	if err := CheckTopicName(name); err != nil {
-		o.problem(field, "%v", err)
+		o.Problem(field, "%v", err)
 	} else if IsInternalTopic(name) {
-		o.problem(field, "%q is the brokers' own topic, with the state of every tenant in it: it cannot be lent", name)
+		o.Problem(field, "%q is the brokers' own topic, with the state of every tenant in it: it cannot be lent", name)
 	}
 }
 
@@ -482,18 +482,18 @@ func (l *loader) validateAliasTopic(o *object, a *AliasTopic) {
 		return
 	}
 	if clusters := vc.Spec.Clusters; s.Cluster != vc.Spec.Home && !slices.Contains(clusters, s.Cluster) {
-		o.problem("spec.cluster", "%q is not among the clusters of VirtualCluster %s", s.Cluster, vc.Metadata.Name)
+		o.Problem("spec.cluster", "%q is not among the clusters of VirtualCluster %s", s.Cluster, vc.Metadata.Name)
 	}
 	if s.Topic == "" {
 		return
 	}
 	if own := vc.Metadata.Name + "."; vc.Spec.Type == Standard && s.Cluster == vc.Spec.Home && strings.HasPrefix(s.Topic, own) {
-		o.problem("spec.topic", "%q is a topic of VirtualCluster %s itself, which sees it as %q", s.Topic, vc.Metadata.Name, s.Topic[len(own):])
+		o.Problem("spec.topic", "%q is a topic of VirtualCluster %s itself, which sees it as %q", s.Topic, vc.Metadata.Name, s.Topic[len(own):])
 		return
 	}
 	physical := [3]string{vc.Metadata.Name, s.Cluster, s.Topic}
 	if other, taken := l.physical[physical]; taken {
-		o.problem("spec.topic", "%s of %s has an alias in this virtual cluster already: %s, in %s", s.Topic, s.Cluster, other.meta.Name, other.where())
+		o.Problem("spec.topic", "%s of %s has an alias in this virtual cluster already: %s, in %s", s.Topic, s.Cluster, other.meta.Name, other.where())
 		return
 	}
 	l.physical[physical] = o
@@ -502,7 +502,7 @@ func (l *loader) validateAliasTopic(o *object, a *AliasTopic) {
 func (l *loader) validateServiceAccount(o *object, a *ServiceAccount) {
 	s := &a.Spec
 	oneOf(o, "spec.type", &s.Type, "", Local, External)
-	if s.Password != "" || o.written("spec.password") {
+	if s.Password != "" || o.Written("spec.password") {
 		o.secret("spec.password", &s.Password)
 	}
 	for i := range s.Verifiers {
@@ -510,32 +510,32 @@ func (l *loader) validateServiceAccount(o *object, a *ServiceAccount) {
 	}
 	switch s.Type {
 	case Local:
-		if o.written("spec.externalNames") {
-			o.problem("spec.externalNames", "has no meaning for a local account")
+		if o.Written("spec.externalNames") {
+			o.Problem("spec.externalNames", "has no meaning for a local account")
 		}
-		if !o.written("spec.password") && len(s.Verifiers) == 0 {
-			o.problem("spec", "a local account needs password or verifiers")
+		if !o.Written("spec.password") && len(s.Verifiers) == 0 {
+			o.Problem("spec", "a local account needs password or verifiers")
 		}
 		l.validateSecrets(o, s)
 	case External:
 		for _, field := range []string{"spec.password", "spec.verifiers"} {
-			if o.written(field) {
-				o.problem(field, "has no meaning for an external account: others vouch for it")
+			if o.Written(field) {
+				o.Problem(field, "has no meaning for an external account: others vouch for it")
 			}
 		}
 		if len(s.ExternalNames) == 0 {
-			o.problem("spec.externalNames", "required for an external account: a token's subject or a certificate's name")
+			o.Problem("spec.externalNames", "required for an external account: a token's subject or a certificate's name")
 		}
 	}
 	for i, name := range s.ExternalNames {
 		field := index("spec.externalNames", i)
 		if name == "" {
-			o.problem(field, "must not be empty")
+			o.Problem(field, "must not be empty")
 			continue
 		}
 		key := [2]string{a.Metadata.VirtualCluster, name}
 		if other, taken := l.externalNames[key]; taken {
-			o.problem(field, "%q is a name of ServiceAccount %s already, in %s", name, other.meta.Name, other.where())
+			o.Problem(field, "%q is a name of ServiceAccount %s already, in %s", name, other.meta.Name, other.where())
 			continue
 		}
 		l.externalNames[key] = o
@@ -553,7 +553,7 @@ func (l *loader) validateSecrets(o *object, s *ServiceAccountSpec) {
 	for i := range s.Verifiers {
 		v := &s.Verifiers[i]
 		if v.ID != "" && seen[kept{v.ID, v.Mechanism}] {
-			o.problem(index("spec.verifiers", i)+".id", "secret %q has a verifier for %s already", v.ID, v.Mechanism)
+			o.Problem(index("spec.verifiers", i)+".id", "secret %q has a verifier for %s already", v.ID, v.Mechanism)
 		}
 		seen[kept{v.ID, v.Mechanism}] = true
 		if !v.Live(l.now) {
@@ -567,11 +567,11 @@ func (l *loader) validateSecrets(o *object, s *ServiceAccountSpec) {
 		most = max(most, nameless[v.Mechanism])
 	}
 	count := len(live) + most
-	if o.written("spec.password") {
+	if o.Written("spec.password") {
 		count++
 	}
 	if count > 2 {
-		o.problem("spec.verifiers", "%d secrets are live, at most two may be: the old one and the new one", count)
+		o.Problem("spec.verifiers", "%d secrets are live, at most two may be: the old one and the new one", count)
 	}
 }
 
@@ -587,26 +587,26 @@ func validateVerifier(o *object, field string, v *Verifier) {
 		bytes = 64
 	case "argon2id":
 		for _, name := range []string{"iterations", "salt", "storedKey", "serverKey"} {
-			if o.written(field + "." + name) {
-				o.problem(field+"."+name, "has no meaning for argon2id: everything is in hash")
+			if o.Written(field + "." + name) {
+				o.Problem(field+"."+name, "has no meaning for argon2id: everything is in hash")
 			}
 		}
 		if why := argon2id(v.Hash); why != "" {
-			o.problem(field+".hash", "%s", why)
+			o.Problem(field+".hash", "%s", why)
 		}
 		return
 	case "":
-		o.problem(field+".mechanism", "required: one of SCRAM-SHA-256, SCRAM-SHA-512, argon2id")
+		o.Problem(field+".mechanism", "required: one of SCRAM-SHA-256, SCRAM-SHA-512, argon2id")
 		return
 	default:
-		o.problem(field+".mechanism", "unknown mechanism %q: one of SCRAM-SHA-256, SCRAM-SHA-512, argon2id", v.Mechanism)
+		o.Problem(field+".mechanism", "unknown mechanism %q: one of SCRAM-SHA-256, SCRAM-SHA-512, argon2id", v.Mechanism)
 		return
 	}
-	if o.written(field + ".hash") {
-		o.problem(field+".hash", "has no meaning for %s", v.Mechanism)
+	if o.Written(field + ".hash") {
+		o.Problem(field+".hash", "has no meaning for %s", v.Mechanism)
 	}
 	if v.Iterations < minIterations || v.Iterations > maxIterations {
-		o.problem(field+".iterations", "must be from %d to %d", minIterations, maxIterations)
+		o.Problem(field+".iterations", "must be from %d to %d", minIterations, maxIterations)
 	}
 	base64Field(o, field+".salt", v.Salt, 0)
 	base64Field(o, field+".storedKey", v.StoredKey, bytes)
@@ -617,11 +617,11 @@ func base64Field(o *object, field, value string, bytes int) {
 	raw, err := base64.StdEncoding.Strict().DecodeString(value)
 	switch {
 	case value == "":
-		o.problem(field, "required")
+		o.Problem(field, "required")
 	case err != nil:
-		o.problem(field, "is not base64")
+		o.Problem(field, "is not base64")
 	case bytes > 0 && len(raw) != bytes:
-		o.problem(field, "must be %d bytes in base64, is %d", bytes, len(raw))
+		o.Problem(field, "must be %d bytes in base64, is %d", bytes, len(raw))
 	}
 }
 
@@ -662,29 +662,29 @@ func argon2id(hash string) string {
 func validateACL(o *object, s *ACLSpec) {
 	principal(o, "spec.principal", s.Principal)
 	switch {
-	case s.Host == "" && !o.written("spec.host"):
+	case s.Host == "" && !o.Written("spec.host"):
 		s.Host = "*"
 	case s.Host != "*":
 		// Kafka compares a host with the client's address: a name never matches.
 		if _, err := netip.ParseAddr(s.Host); err != nil {
-			o.problem("spec.host", "%q is neither * nor an IP address", s.Host)
+			o.Problem("spec.host", "%q is neither * nor an IP address", s.Host)
 		}
 	}
 
 	resourceType, known := canonical(s.Resource.Type, ACLResourceTypes())
 	switch {
 	case s.Resource.Type == "":
-		o.problem("spec.resource.type", "required: one of %s", strings.Join(ACLResourceTypes(), ", "))
+		o.Problem("spec.resource.type", "required: one of %s", strings.Join(ACLResourceTypes(), ", "))
 	case !known:
-		o.problem("spec.resource.type", "unknown type %q: one of %s", s.Resource.Type, strings.Join(ACLResourceTypes(), ", "))
+		o.Problem("spec.resource.type", "unknown type %q: one of %s", s.Resource.Type, strings.Join(ACLResourceTypes(), ", "))
 	default:
 		s.Resource.Type = resourceType
 	}
 	switch {
 	case s.Resource.Name == "":
-		o.problem("spec.resource.name", "required")
+		o.Problem("spec.resource.name", "required")
 	case resourceType == "cluster" && s.Resource.Name != clusterName:
-		o.problem("spec.resource.name", "the only resource of type cluster is %s", clusterName)
+		o.Problem("spec.resource.name", "the only resource of type cluster is %s", clusterName)
 	}
 	s.Resource.Pattern = Pattern(strings.ToLower(string(s.Resource.Pattern)))
 	oneOf(o, "spec.resource.pattern", &s.Resource.Pattern, Literal, Literal, Prefixed)
@@ -692,20 +692,20 @@ func validateACL(o *object, s *ACLSpec) {
 	all := allOperations()
 	switch operation, exists := canonical(s.Operation, all); {
 	case s.Operation == "":
-		o.problem("spec.operation", "required: one of %s", strings.Join(all, ", "))
+		o.Problem("spec.operation", "required: one of %s", strings.Join(all, ", "))
 	case !exists:
-		o.problem("spec.operation", "unknown operation %q: one of %s", s.Operation, strings.Join(all, ", "))
+		o.Problem("spec.operation", "unknown operation %q: one of %s", s.Operation, strings.Join(all, ", "))
 	case known && !slices.Contains(ACLOperations(resourceType), operation):
-		o.problem("spec.operation", "%s has no meaning for a resource of type %s: one of %s",
+		o.Problem("spec.operation", "%s has no meaning for a resource of type %s: one of %s",
 			operation, resourceType, strings.Join(ACLOperations(resourceType), ", "))
 	default:
 		s.Operation = operation
 	}
 	switch permission, ok := canonical(s.Permission, []string{"ALLOW", "DENY"}); {
 	case s.Permission == "":
-		o.problem("spec.permission", "required: ALLOW or DENY")
+		o.Problem("spec.permission", "required: ALLOW or DENY")
 	case !ok:
-		o.problem("spec.permission", "unknown permission %q: ALLOW or DENY", s.Permission)
+		o.Problem("spec.permission", "unknown permission %q: ALLOW or DENY", s.Permission)
 	default:
 		s.Permission = permission
 	}

@@ -182,6 +182,7 @@ func TestMistakesOfTheCommandLineNameTheFlag(t *testing.T) {
 		{"no domain, no certificate", []string{"--resources", dir, "--listen", "127.0.0.1:0"}, []string{"--listen: ", "needs domains", "--certificate: required"}},
 		{"an address without a port", []string{"--resources", dir, "--listen", "127.0.0.1", "--domain", "gw.test", "--certificate", certificate}, []string{"--listen: "}},
 		{"a certificate that is not there", []string{"--resources", dir, "--listen", "127.0.0.1:0", "--domain", "gw.test", "--certificate", "a.pem,b.pem"}, []string{"--certificate: open a.pem"}},
+		{"times below zero", []string{"--resources", dir, "--listen", "127.0.0.1:0", "--drain-timeout", "-1s", "--reload-every", "-1s"}, []string{"--drain-timeout: must be positive", "--reload-every: must be positive"}},
 		{"a port listener without a protocol", []string{"--resources", dir, "--listen-port", "acme=127.0.0.1:9501,9502-9503"}, []string{"listen-port", "must be like"}},
 		{"overlapping ports", []string{"--resources", dir, "--listen-port", "acme=PLAINTEXT://127.0.0.1:9501,9501-9503"}, []string{"--listen-port acme: ports 9501-9503 are taken"}},
 		{"a file and more", []string{"--config", "x.yaml", "--resources", dir}, []string{"--config: stands alone"}},

@@ -52,13 +52,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/pkg/secret"
+	"tollgate.internal/pkg/strictyaml"
 	"tollgate.internal/services/proxy"
 	"tollgate.internal/services/proxy/internal/listener"
 )
@@ -190,13 +190,21 @@ func Load(path string, logs io.Writer) (proxy.Config, error) {
 }
 
 func parse(path string, data []byte, logs io.Writer) (proxy.Config, resource.Problems) {
-	d := newDecoder(path)
+	var problems resource.Problems
+	documents, whole := strictyaml.Read(path, data, &problems)
+	if whole && len(documents) == 0 {
+		problems = append(problems, resource.Problem{File: path, Line: 1, Message: "is empty"})
+	}
+	if len(problems) > 0 {
+		return proxy.Config{}, problems
+	}
+	if len(documents) > 1 {
+		documents[1].Problem("", "a second document: a configuration is one")
+	}
+	d := documents[0]
 	f := file{Log: logging{Format: "text"}}
 	f.Limits.Unauthenticated = defaultUnauthenticated
-	d.document(data, &f)
-	if len(d.lines) == 0 {
-		return proxy.Config{}, d.problems // nothing of it could be read
-	}
+	d.Decode(d.Root, &f, "")
 	dir := filepath.Dir(path)
 	for i := range f.Listeners {
 		for j := range f.Listeners[i].Certificates {
@@ -206,25 +214,25 @@ func parse(path string, data []byte, logs io.Writer) (proxy.Config, resource.Pro
 	}
 	f.check(d)
 	salt := f.saltKey(d, dir)
-	slices.SortStableFunc(d.problems, func(a, b resource.Problem) int { return cmp.Compare(a.Line, b.Line) })
+	problems.Sort()
 	cfg := f.config(dir, logs)
 	cfg.SaltKey = salt
-	return cfg, d.problems
+	return cfg, problems
 }
 
 // saltKey resolves the reference. A short one could be guessed from the salts
 // that clients are shown.
-func (f *file) saltKey(d *decoder, dir string) []byte {
+func (f *file) saltKey(d *strictyaml.Document, dir string) []byte {
 	if f.SaltKey == "" {
 		return nil
 	}
 	salt, err := secret.Resolve(f.SaltKey, dir)
 	if err != nil {
-		d.problem("saltKey", "%v", err)
+		d.Problem("saltKey", "%v", err)
 		return nil
 	}
 	if n := len(salt.Reveal()); n < 16 {
-		d.problem("saltKey", "holds %d bytes: 16 or more are needed", n)
+		d.Problem("saltKey", "holds %d bytes: 16 or more are needed", n)
 	}
 	return []byte(salt.Reveal())
 }
@@ -236,28 +244,30 @@ func within(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-func (f *file) check(d *decoder) {
+func (f *file) check(d *strictyaml.Document) {
 	if f.Log.Format != "text" && f.Log.Format != "json" {
-		d.problem("log.format", "%q is neither text nor json", f.Log.Format)
+		d.Problem("log.format", "%q is neither text nor json", f.Log.Format)
 	}
 	if _, _, ok := hostPort(f.Admin); f.Admin != "" && !ok {
-		d.problem("admin", "%q is not an address such as 127.0.0.1:9410", f.Admin)
+		d.Problem("admin", "%q is not an address such as 127.0.0.1:9410", f.Admin)
 	}
+	positive(d, "drainTimeout", f.DrainTimeout)
+	positive(d, "reloadEvery", f.ReloadEvery)
 	f.Limits.check(d)
 	for i, domain := range f.Domains {
 		if strings.Trim(domain, ".") != domain || !strings.Contains(domain, ".") || strings.ToLower(domain) != domain {
-			d.problem(fmt.Sprintf("domains[%d]", i), "%q is not a domain such as gw.example.com, in lower case", domain)
+			d.Problem(fmt.Sprintf("domains[%d]", i), "%q is not a domain such as gw.example.com, in lower case", domain)
 		}
 	}
 	if len(f.Listeners) == 0 {
-		d.problem("listeners", "required: at least one")
+		d.Problem("listeners", "required: at least one")
 	}
 	names := make(map[string]int)
 	var taken []span
 	for i := range f.Listeners {
 		l := &f.Listeners[i]
 		bad := func(field, format string, args ...any) {
-			d.problem(fmt.Sprintf("listeners[%d].%s", i, field), format, args...)
+			d.Problem(fmt.Sprintf("listeners[%d].%s", i, field), format, args...)
 		}
 		if l.Name == "" {
 			bad("name", "required: it names the listener in logs and metrics")
@@ -273,7 +283,7 @@ func (f *file) check(d *decoder) {
 			s.field = fmt.Sprintf("listeners[%d].%s", i, s.field)
 			for _, t := range taken {
 				if s.meets(t) {
-					d.problem(s.field, "ports %s are taken by %s", s, t.field)
+					d.Problem(s.field, "ports %s are taken by %s", s, t.field)
 				}
 			}
 			taken = append(taken, s)
@@ -281,29 +291,31 @@ func (f *file) check(d *decoder) {
 	}
 }
 
-func (l *limits) check(d *decoder) {
-	for _, count := range []struct {
-		name  string
-		value int
-	}{
-		{"connections", l.Connections},
-		{"connectionsPerAddress", l.PerAddress},
-		{"unauthenticatedConnections", l.Unauthenticated},
-		{"unauthenticatedConnectionsPerAddress", l.UnauthenticatedPerAddress},
-		{"requestsInFlight", l.InFlight},
-	} {
-		path := "limits." + count.name
-		if _, written := d.lines[path]; written && count.value <= 0 {
-			d.problem(path, "must be positive: leave it out for the default")
-		}
+// positive reports a value below what can be meant. Zero that nobody wrote is the
+// default.
+func positive[T int | time.Duration](d *strictyaml.Document, path string, value T) {
+	if value < 0 || value == 0 && d.Written(path) {
+		d.Problem(path, "must be positive: leave it out for the default")
 	}
+}
+
+func (l *limits) check(d *strictyaml.Document) {
+	positive(d, "limits.connections", l.Connections)
+	positive(d, "limits.connectionsPerAddress", l.PerAddress)
+	positive(d, "limits.unauthenticatedConnections", l.Unauthenticated)
+	positive(d, "limits.unauthenticatedConnectionsPerAddress", l.UnauthenticatedPerAddress)
+	positive(d, "limits.requestsInFlight", l.InFlight)
+	positive(d, "limits.handshakeTimeout", l.HandshakeTimeout)
+	positive(d, "limits.authenticationTimeout", l.AuthenticationTimeout)
+	positive(d, "limits.requestTimeout", l.RequestTimeout)
+	positive(d, "limits.stallTimeout", l.StallTimeout)
 	if l.RequestBytes > 1<<31-1 {
-		d.problem("limits.requestBytes", "is larger than a frame can be (2 GiB)")
+		d.Problem("limits.requestBytes", "is larger than a frame can be (2 GiB)")
 	}
 	// The other one of the two may be its default.
 	frame, memory := cmp.Or(l.RequestBytes, 100<<20), cmp.Or(l.RequestMemory, 512<<20)
 	if frame > memory {
-		d.problem("limits.requestMemory", "%d bytes are less than the %d of limits.requestBytes: the largest request would never be read", memory, frame)
+		d.Problem("limits.requestMemory", "%d bytes are less than the %d of limits.requestBytes: the largest request would never be read", memory, frame)
 	}
 }
 

@@ -197,7 +197,7 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"nothing at all", "", []string{"1: is empty"}},
 		{"not YAML", "listeners: [\n", []string{"1: not YAML: did not find expected node content"}},
-		{"two documents", good + "---\n{}\n", []string{"8: a second document: a configuration is one"}},
+		{"two documents", good + "---\n{}\n", []string{"9: a second document: a configuration is one"}},
 		{"a list", "- name: x\n", []string{"1: must be a mapping, is a list"}},
 		{"an unknown field", good + "    protocoll: TLS\n", []string{
 			"8: listeners[0].protocoll: unknown field: one of name, address, routing, protocol, certificates, advertisedPort, proxyProtocol, virtualCluster, advertisedHost, brokerPorts",
@@ -215,13 +215,21 @@ func TestMistakes(t *testing.T) {
 		}},
 		{"values out of range", good + "limits: {connections: 0, connectionsPerAddress: 99999999999999999999, handshakeTimeout: -1s, requestBytes: 3GiB, requestMemory: 0}\nlog: {level: loud, format: xml}\nadmin: nowhere\n", []string{
 			"8: limits.connectionsPerAddress: must be a whole number, is a number",
-			"8: limits.handshakeTimeout: must be a positive duration with its unit, such as 30s",
 			"8: limits.requestMemory: must be a size such as 512MiB: bytes, KiB, MiB or GiB",
 			"8: limits.connections: must be positive: leave it out for the default",
+			"8: limits.handshakeTimeout: must be positive: leave it out for the default",
 			"8: limits.requestBytes: is larger than a frame can be (2 GiB)",
 			`9: log.level: slog: level string "loud": unknown name`,
 			`9: log.format: "xml" is neither text nor json`,
 			`10: admin: "nowhere" is not an address such as 127.0.0.1:9410`,
+		}},
+		{"octal numbers", good + "    advertisedPort: 0443\nlimits: {connections: 010}\n", []string{
+			"8: listeners[0].advertisedPort: begins with 0, which YAML may read as octal: write the number without it",
+			"9: limits.connections: begins with 0, which YAML may read as octal: write the number without it",
+		}},
+		{"times that end before they begin", good + "drainTimeout: -1s\nreloadEvery: 0s\n", []string{
+			"8: drainTimeout: must be positive: leave it out for the default",
+			"9: reloadEvery: must be positive: leave it out for the default",
 		}},
 		{"memory below one request, against a default too", good + "limits: {requestMemory: 50MiB}\n", []string{
 			"8: limits.requestMemory: 52428800 bytes are less than the 104857600 of limits.requestBytes: the largest request would never be read",

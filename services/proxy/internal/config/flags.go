@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/pkg/strictyaml"
 	"tollgate.internal/services/proxy"
 	"tollgate.internal/services/proxy/internal/listener"
 )
@@ -105,18 +106,19 @@ func wrong(field, format string, args ...any) resource.Problems {
 }
 
 func (f *file) fromFlags(logs io.Writer) (proxy.Config, error) {
-	d := newDecoder(commandLine)
+	var problems resource.Problems
+	d := &strictyaml.Document{File: commandLine, Problems: &problems}
 	if f.Resources == "" {
-		d.problem("resources", "required, or --config")
+		d.Problem("resources", "required, or --config")
 	}
 	f.check(d)
 	salt := f.saltKey(d, "")
-	if len(d.problems) > 0 {
-		for i := range d.problems {
-			p := &d.problems[i]
+	if len(problems) > 0 {
+		for i := range problems {
+			p := &problems[i]
 			p.Line, p.Field = 0, f.flagOf(p.Field)
 		}
-		return proxy.Config{}, d.problems
+		return proxy.Config{}, problems
 	}
 	cfg := f.config("", logs)
 	cfg.SaltKey = salt
@@ -144,6 +146,10 @@ func (f *file) flagOf(path string) string {
 		return "--salt-key"
 	case "log.format":
 		return "--log-format"
+	case "drainTimeout":
+		return "--drain-timeout"
+	case "reloadEvery":
+		return "--reload-every"
 	default:
 		return "--" + path
 	}

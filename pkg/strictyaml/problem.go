@@ -1,4 +1,4 @@
-package resource
+package strictyaml
 
 import (
 	"cmp"
@@ -36,7 +36,7 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Problems is every problem of a directory, by file and line.
+// Problems is everything to mend, in one file or several.
 type Problems []Problem
 
 // Error lists all problems, one a line.
@@ -48,7 +48,8 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (p Problems) sort() {
+// Sort orders the problems by file and line. Those of one line stay as found.
+func (p Problems) Sort() {
 	slices.SortStableFunc(p, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})
