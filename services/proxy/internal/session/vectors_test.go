@@ -71,6 +71,7 @@ type scriptedBroker struct {
 
 	mu     sync.Mutex
 	topics []string
+	asked  map[string]bool // see again
 }
 
 func newScriptedBroker(t testing.TB) *scriptedBroker {
@@ -81,7 +82,7 @@ func newScriptedBroker(t testing.TB) *scriptedBroker {
 	}
 	b := &scriptedBroker{
 		Listener: l, requests: make(chan []byte, 64), answers: make(chan []byte), done: make(chan struct{}),
-		topics: slices.Clone(vectorTopics),
+		topics: slices.Clone(vectorTopics), asked: make(map[string]bool),
 	}
 	t.Cleanup(func() { close(b.done); l.Close() })
 	go func() {
@@ -111,6 +112,10 @@ func (b *scriptedBroker) serve(c net.Conn) {
 		case kmsg.Metadata:
 			out = responseFrame(b.metadata(version), 0)
 		default:
+			if b.again(frame) {
+				<-b.done
+				return
+			}
 			b.requests <- frame
 			select {
 			case out = <-b.answers:
@@ -125,6 +130,21 @@ func (b *scriptedBroker) serve(c net.Conn) {
 			return
 		}
 	}
+}
+
+// again reports whether a request has come before, of those that the gateway sends
+// to another node when the first is slow to answer, as it is on a loaded machine.
+func (b *scriptedBroker) again(frame []byte) bool {
+	switch kmsg.Key(binary.BigEndian.Uint16(frame[4:])) {
+	case kmsg.FindCoordinator, kmsg.InitProducerID:
+	default:
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	seen := b.asked[string(frame[12:])]
+	b.asked[string(frame[12:])] = true
+	return seen
 }
 
 func (b *scriptedBroker) apiVersions(version int16) kmsg.Response {
@@ -192,6 +212,7 @@ func (b *scriptedBroker) forget() bool {
 	defer b.mu.Unlock()
 	created := len(b.topics) > len(vectorTopics)
 	b.topics = slices.Clone(vectorTopics)
+	clear(b.asked)
 	return created
 }
 
