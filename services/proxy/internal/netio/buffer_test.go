@@ -29,7 +29,7 @@ func TestBuffersAreHeldByOne(t *testing.T) {
 	var wg sync.WaitGroup
 	for worker := range byte(8) {
 		wg.Go(func() {
-			for range 2000 {
+			for range 300 {
 				a, b := Get(1), Get(BaseSize+1)
 				a.B[0], b.B[0], a.B[BaseSize-1] = worker, worker, worker
 				if a == b || a.B[0] != worker || b.B[0] != worker || a.B[BaseSize-1] != worker {

@@ -386,7 +386,7 @@ func (c *Cluster) clampVersions(b *Broker, key, want int16) int16 {
 
 func (c *Cluster) apply(resp *kmsg.MetadataResponse) {
 	old := c.Metadata()
-	next := newMetadata(resp, old)
+	next := NewMetadata(resp, old)
 	if old != nil && next.equal(old) {
 		next = old
 	}

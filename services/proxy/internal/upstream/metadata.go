@@ -68,10 +68,10 @@ func (m *Metadata) Live(id int32) bool {
 	return ok
 }
 
-// newMetadata builds a snapshot. What old knew better is kept: a leader epoch
+// NewMetadata builds a snapshot. What old knew better is kept: a leader epoch
 // never goes back and a partition count never shrinks while the topic is the
 // same (rule 9 of PROTOCOL.md).
-func newMetadata(resp *kmsg.MetadataResponse, old *Metadata) *Metadata {
+func NewMetadata(resp *kmsg.MetadataResponse, old *Metadata) *Metadata {
 	m := &Metadata{
 		byName: make(map[string]*Topic, len(resp.Topics)),
 		byID:   make(map[[16]byte]*Topic, len(resp.Topics)),

@@ -154,6 +154,9 @@ func NewTable(v *View, m *upstream.Metadata) *Table {
 	if v.Standard() {
 		for _, p := range m.WithPrefix(v.Prefix) {
 			name := p.Name[len(v.Prefix):]
+			if name == "" || name == "." || name == ".." { // no names
+				continue
+			}
 			if strings.HasPrefix(name, hidden) || v.IsAlias(name) || t.byPhys[p.Name] != nil {
 				continue
 			}

@@ -301,6 +301,7 @@ func (s *Splice) Save() State { return State{s.n, len(s.cuts), s.refs} }
 // Rewind forgets what was gathered since st.
 func (s *Splice) Rewind(st State) {
 	s.n, s.refs = st.n, st.refs
+	clear(s.cuts[st.cuts:])
 	s.cuts = s.cuts[:st.cuts]
 }
 
