@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -455,4 +456,49 @@ func TestShareGroupsAreOfferedWithTheFeature(t *testing.T) {
 	r := without.raw(t, "open.gw.test")
 	r.send(kmsg.NewRequestFormatter().AppendRequest(nil, shareFetch("workers", 0), 1))
 	r.closed()
+}
+
+// A share session that is lost with its broker connection takes the client's
+// connection with it: the client could not tell otherwise that others get what it
+// holds.
+func TestLostShareSessionEndsTheConnection(t *testing.T) {
+	g := start(t)
+	id := topicID(t, shared(t, g, 1), "work")
+	c := g.raw(t, "b0-open.gw.test")
+	if resp := c.ask(shareFetch("workers", 0, id)).(*kmsg.ShareFetchResponse); resp.ErrorCode != 0 {
+		t.Fatal(kerr.ErrorForCode(resp.ErrorCode))
+	}
+	g.upstream.ControlKey(int16(kmsg.ShareFetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		return nil, errors.New("lost"), true
+	})
+	c.send(kmsg.NewRequestFormatter().AppendRequest(nil, shareFetch("workers", 1), 1))
+	c.closed()
+	// The next connection begins anew.
+	again := g.raw(t, "b0-open.gw.test")
+	if resp := again.ask(shareFetch("workers", 1)).(*kmsg.ShareFetchResponse); resp.ErrorCode != kerr.ShareSessionNotFound.Code {
+		t.Errorf("going on with the lost session: %v, want SHARE_SESSION_NOT_FOUND", kerr.ErrorForCode(resp.ErrorCode))
+	}
+	if resp := again.ask(shareFetch("workers", 0, id)).(*kmsg.ShareFetchResponse); resp.ErrorCode != 0 {
+		t.Errorf("a new session: %v", kerr.ErrorForCode(resp.ErrorCode))
+	}
+}
+
+// A group config is the tenant's to set, within a list; nothing else is.
+func TestGroupConfigsWithinTheList(t *testing.T) {
+	g := start(t)
+	cl := g.client(t, "open.gw.test")
+	for key, want := range map[string]error{
+		"share.auto.offset.reset":     nil,
+		"consumer.session.timeout.ms": nil,
+		"streams.session.timeout.ms":  kerr.PolicyViolation,
+		"no.such.config":              kerr.PolicyViolation,
+	} {
+		value := "50000"
+		if key == "share.auto.offset.reset" {
+			value = "earliest"
+		}
+		if err := groupConfig(t, cl, "workers", key, value); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", key, err, want)
+		}
+	}
 }

@@ -37,6 +37,7 @@ var tools = map[string]tool{
 	"topics":                    {class: "org.apache.kafka.tools.TopicCommand", config: "--command-config"},
 	"consumer-groups":           {class: "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", config: "--command-config"},
 	"acls":                      {class: "org.apache.kafka.tools.AclCommand", class3: "kafka.admin.AclCommand", config: "--command-config"},
+	"log-dirs":                  {class: "org.apache.kafka.tools.LogDirsCommand", config: "--command-config"},
 	"configs":                   {class: "kafka.admin.ConfigCommand", config: "--command-config"},
 	"transactions":              {class: "org.apache.kafka.tools.TransactionsCommand", config: "--command-config"},
 	"get-offsets":               {class: "org.apache.kafka.tools.GetOffsetShell", config: "--command-config"},
