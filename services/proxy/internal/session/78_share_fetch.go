@@ -46,6 +46,7 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 	forward := *req
 	forward.GroupID = kmsg.StringPtr(group(t, *req.GroupID))
 	forward.MaxBytes = s.vc.Quotas.Fetch.AtOnce(min(req.MaxBytes, maxShareBytes))
+	forward.MaxWaitMillis = min(req.MaxWaitMillis, int32(maxShareWait/time.Millisecond))
 	forward.MinBytes = min(req.MinBytes, forward.MaxBytes)
 	forward.Topics, forward.ForgottenTopicsData = nil, nil
 	if !last {
@@ -105,7 +106,7 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 		}
 	}
 
-	up, err := s.shareRequest(ctx, time.Duration(max(req.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
+	up, err := s.shareRequest(ctx, time.Duration(max(forward.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
 	if err != nil {
 		return nil, err
 	}

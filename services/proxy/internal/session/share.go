@@ -16,6 +16,10 @@ const (
 	// broker lowers the client's limit too (fetch.max.bytes), and returns the
 	// first batch whatever its size.
 	maxShareBytes = 8 << 20
+	// maxShareWait is how long one ShareFetch may wait for records. Whether the
+	// client is still there is seen only after that, and until then what it holds
+	// stays locked. Clients wait for half a second by default.
+	maxShareWait = 5 * time.Second
 	// maxSharePartitions bounds what a share session remembers.
 	maxSharePartitions = 100_000
 )
