@@ -206,7 +206,7 @@ func (f *flattener) list(path, shape string, v reflect.Value) {
 		f.answer[element] = "there"
 		f.walk(element, shape+"[]", v.Index(i))
 	}
-	if v.IsNil() {
+	if v.IsNil() || len(seen) == 0 && own != nil {
 		f.answer[path] = null
 	}
 }

@@ -5,6 +5,7 @@ package scenario
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"tollgate.internal/e2e/internal/drivers"
@@ -127,4 +128,30 @@ func expect(t *testing.T, s drivers.Step, o drivers.Outcome, first bool) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%s of %s: read %v, want %v", s.Do, s.Topic, got, want)
 	}
+}
+
+// Parts are the names of what [Standard], or [Alias] where owned is false, walks a
+// client through.
+func Parts(d drivers.Driver, owned bool) []string {
+	all := steps(d, "from", "to", "name")
+	if owned && d.Supports(drivers.CreateTopic) {
+		all = append([]drivers.Step{{Do: drivers.CreateTopic}}, all...)
+	}
+	if owned && d.Supports(drivers.DeleteTopic) {
+		all = append(all, drivers.Step{Do: drivers.DeleteTopic})
+	}
+	var names []string
+	for _, s := range all {
+		name := strings.ReplaceAll(s.Do, "-", " ")
+		switch {
+		case s.Idempotent:
+			name = "idempotent " + name
+		case s.Abort:
+			name = "aborted " + name
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }

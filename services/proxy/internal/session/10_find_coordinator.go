@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/refusal"
@@ -43,8 +44,8 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 			forward.CoordinatorKey = t.View.Prefix + key
 			forward.CoordinatorKeys = append(forward.CoordinatorKeys, t.View.Prefix+key)
 		}
-		if out[i].ErrorCode != 0 {
-			out[i].ErrorMessage = stockText(out[i].ErrorCode)
+		if code := out[i].ErrorCode; code == kerr.InvalidRequest.Code || code != 0 && req.Version <= 3 {
+			out[i].ErrorMessage = stockText(code) // the lists of brokers explain nothing else
 		}
 	}
 	if len(sent) > 0 {

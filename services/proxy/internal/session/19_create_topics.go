@@ -146,7 +146,7 @@ func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 			continue
 		}
 		if !s.mayTopic(t, kmsg.ACLOperationDescribeConfigs, rt.Topic) {
-			rt.Configs, rt.NumPartitions, rt.ReplicationFactor = nil, -1, -1
+			rt.Configs, rt.NumPartitions, rt.ReplicationFactor = []kmsg.CreateTopicsResponseTopicConfig{}, -1, -1
 			rt.ConfigErrorCode = s.refusedTopic(refusal.TopicNotAuthorized, kmsg.ACLOperationDescribeConfigs, rt.Topic)
 		}
 	}

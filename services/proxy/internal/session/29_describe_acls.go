@@ -27,6 +27,7 @@ func describeACLs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	if !t.View.ACL.Enabled() {
 		return refuse(refusal.ACLsDisabled.Tell("No Authorizer is configured."))
 	}
+	resp.ErrorMessage = kmsg.StringPtr("") // as a broker has it beside the code 0
 	for _, b := range t.View.ACL.Match(acl.Filter{
 		ResourceType: req.ResourceType, ResourceName: req.ResourceName, Pattern: req.ResourcePatternType,
 		Principal: req.Principal, Host: req.Host, Operation: req.Operation, Permission: req.PermissionType,
