@@ -70,6 +70,7 @@ type gateway struct {
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	cfg       proxy.Config
 	log       *logBook
+	brokers   *brokerLines // in a bubble
 	usage     iter.Seq[proxy.Usage]
 	stop      func() error // drains the proxy, as the end of the test does
 }
@@ -147,7 +148,7 @@ func start(t *testing.T, opts ...kfake.Opt) *gateway { return startOn(t, nil, op
 // nil: on TCP, with an admin listener.
 func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *gateway {
 	t.Helper()
-	log := new(logBook)
+	log, brokers := new(logBook), new(brokerLines)
 	cfg := proxy.Config{
 		Domains: []string{"gw.test"}, Admin: "127.0.0.1:0",
 		Log: slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), log), &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -159,7 +160,8 @@ func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *ga
 			l, err := network.Listen(n, address)
 			return &loopback{Listener: l}, err
 		}
-		cfg.Dial = network.DialContext
+		brokers.dial = network.DialContext
+		cfg.Dial = brokers.Dial
 		opts = append(opts, kfake.ListenFn(network.Listen), kfake.Ports(19092, 19093, 19094))
 	}
 	upstream, err := kfake.NewCluster(append(opts, more...)...)
@@ -168,7 +170,7 @@ func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *ga
 	}
 	t.Cleanup(upstream.Close)
 	dir := t.TempDir()
-	g := &gateway{log: log, resources: filepath.Join(dir, "resources"), upstream: upstream, dial: (&net.Dialer{}).DialContext}
+	g := &gateway{log: log, brokers: brokers, resources: filepath.Join(dir, "resources"), upstream: upstream, dial: (&net.Dialer{}).DialContext}
 	if network != nil {
 		g.dial = network.DialContext
 	}

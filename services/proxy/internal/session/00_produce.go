@@ -90,6 +90,10 @@ func (s *Session) produceHot(ctx context.Context, h *header, frame []byte) (bool
 		}
 		return false, nil
 	}
+	if s.mayOvertake() {
+		req.free()
+		return false, nil
+	}
 	conn, err := s.hold(ctx, upstream.Produce)
 	if err != nil {
 		req.free()
@@ -452,9 +456,16 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 		forward.Topics = append(forward.Topics, ft)
 	}
 	if len(forward.Topics) > 0 {
-		up, err := s.request(ctx, upstream.Produce, time.Duration(max(req.TimeoutMillis, 0))*time.Millisecond+grace, &forward)
-		if err := s.unlessUnavailable(err); err != nil {
-			return nil, err
+		var up kmsg.Response
+		err := errOvertakes
+		if !s.mayOvertake() {
+			up, err = s.request(ctx, upstream.Produce, time.Duration(max(req.TimeoutMillis, 0))*time.Millisecond+grace, &forward)
+			if err := s.unlessUnavailable(err); err != nil {
+				return nil, err
+			}
+			if err != nil {
+				s.turnedAway = time.Now()
+			}
 		}
 		if err != nil {
 			s.vc.Home.MarkStale()
@@ -488,6 +499,19 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 		return nil, s.refusedWithoutAcks(resp)
 	}
 	return resp, nil
+}
+
+// overtaking is for how long after a Produce could not be sent others are not
+// either. What comes so soon was sent before the client heard of it, and its broker,
+// back at this very moment, might take it: before what the client is to send again
+// (PROTOCOL.md §H2). It is less than any client waits before it does
+// (retry.backoff.ms, 100 with a jitter of a fifth).
+const overtaking = 50 * time.Millisecond
+
+var errOvertakes = errors.New("the request before it could not be sent a moment ago")
+
+func (s *Session) mayOvertake() bool {
+	return !s.turnedAway.IsZero() && time.Since(s.turnedAway) < overtaking
 }
 
 // produceTxnCode is a refusal of the whole request (§C3).

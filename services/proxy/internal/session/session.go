@@ -101,6 +101,8 @@ type Session struct {
 	txn      transactions
 	patterns patterns
 
+	turnedAway time.Time // when a Produce could last not be sent
+
 	throttle int32        // what the answer to the request being taken tells the client, ms
 	born     time.Time    // what muted counts from
 	muted    atomic.Int64 // until when the client is not read (KIP-219); 0: it is
