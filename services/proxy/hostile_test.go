@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -269,6 +270,21 @@ func TestGroupsAndTransactionsAtTheLimits(t *testing.T) {
 		want := int16(0)
 		if len(c.id)+prefix > 1<<15-1 {
 			want = kerr.InvalidRequest.Code
+			member := kmsg.StringPtr("m")
+			for _, req := range []kmsg.Request{
+				&kmsg.ConsumerGroupHeartbeatRequest{Version: 1, Group: c.id},
+				&kmsg.ShareGroupHeartbeatRequest{Version: 1, GroupID: c.id},
+				&kmsg.ShareFetchRequest{Version: 1, GroupID: &c.id, MemberID: member},
+				&kmsg.ShareAcknowledgeRequest{Version: 1, GroupID: &c.id, MemberID: member},
+				&kmsg.AlterShareGroupOffsetsRequest{GroupID: c.id},
+				&kmsg.DeleteShareGroupOffsetsRequest{GroupID: c.id},
+			} {
+				code := reflect.ValueOf(r.ask(req)).Elem().FieldByName("ErrorCode").Int()
+				check(kmsg.NameForKey(req.Key()), int16(code), kerr.InvalidGroupID.Code)
+			}
+			configs := kmsg.NewPtrDescribeConfigsRequest()
+			configs.Version, configs.Resources = 4, []kmsg.DescribeConfigsRequestResource{{ResourceType: kmsg.ConfigResourceTypeGroupConfig, ResourceName: c.id}}
+			check("DescribeConfigs", r.ask(configs).(*kmsg.DescribeConfigsResponse).Resources[0].ErrorCode, kerr.InvalidGroupID.Code)
 		}
 		if got := r.ask(find).(*kmsg.FindCoordinatorResponse).Coordinators[0].ErrorCode; got != want {
 			t.Errorf("%s: FindCoordinator answers %d, want %d", c.name, got, want)

@@ -5,7 +5,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -31,11 +30,8 @@ func offsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		}
 		return resp, nil
 	}
-	t, err := s.table(ctx)
-	if err != nil {
-		return refuseAll(s.refused(refusal.CoordinatorUnavailable.With(err)))
-	}
-	if why := s.refuseGroup(t, kmsg.ACLOperationRead, req.Group); why != nil {
+	t, why := s.tableFor(ctx, s.refuseGroup, kmsg.ACLOperationRead, req.Group)
+	if why != nil {
 		return refuseAll(s.refused(why, "group", req.Group))
 	}
 	forward := *req

@@ -6,7 +6,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -20,12 +19,8 @@ func joinGroup(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, 
 	req := r.(*kmsg.JoinGroupRequest)
 	resp := req.ResponseKind().(*kmsg.JoinGroupResponse)
 	resp.Generation, resp.MemberID = -1, req.MemberID
-	t, err := s.table(ctx)
-	if err != nil {
-		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
-		return resp, nil
-	}
-	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {
+	t, why := s.tableFor(ctx, s.refuseMember, kmsg.ACLOperationRead, req.Group)
+	if why != nil {
 		resp.ErrorCode = s.refused(why, "group", req.Group)
 		return resp, nil
 	}

@@ -5,7 +5,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -13,12 +12,8 @@ import (
 func leaveGroup(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.LeaveGroupRequest)
 	resp := req.ResponseKind().(*kmsg.LeaveGroupResponse)
-	t, err := s.table(ctx)
-	if err != nil {
-		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
-		return resp, nil
-	}
-	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {
+	t, why := s.tableFor(ctx, s.refuseMember, kmsg.ACLOperationRead, req.Group)
+	if why != nil {
 		resp.ErrorCode = s.refused(why, "group", req.Group)
 		return resp, nil
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -20,12 +19,8 @@ const groupWait = 5 * time.Minute
 func syncGroup(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.SyncGroupRequest)
 	resp := req.ResponseKind().(*kmsg.SyncGroupResponse)
-	t, err := s.table(ctx)
-	if err != nil {
-		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
-		return resp, nil
-	}
-	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {
+	t, why := s.tableFor(ctx, s.refuseMember, kmsg.ACLOperationRead, req.Group)
+	if why != nil {
 		resp.ErrorCode = s.refused(why, "group", req.Group)
 		return resp, nil
 	}

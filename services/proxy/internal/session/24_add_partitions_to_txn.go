@@ -28,11 +28,8 @@ func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 		return resp
 	}
 	same := func(code int16) func(string) int16 { return func(string) int16 { return code } }
-	t, err := s.table(ctx)
-	if err != nil {
-		return answerAll(same(s.refused(refusal.CoordinatorUnavailable.With(err)))), nil
-	}
-	if why := s.refuseTxn(t, kmsg.ACLOperationWrite, req.TransactionalID); why != nil {
+	t, why := s.tableFor(ctx, s.refuseTxn, kmsg.ACLOperationWrite, req.TransactionalID)
+	if why != nil {
 		return answerAll(same(s.refused(why, "transactional_id", req.TransactionalID))), nil
 	}
 	forward := *req

@@ -5,7 +5,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -13,12 +12,8 @@ import (
 func addOffsetsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.AddOffsetsToTxnRequest)
 	resp := req.ResponseKind().(*kmsg.AddOffsetsToTxnResponse)
-	t, err := s.table(ctx)
-	if err != nil {
-		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
-		return resp, nil
-	}
-	if why := s.refuseTxn(t, kmsg.ACLOperationWrite, req.TransactionalID); why != nil {
+	t, why := s.tableFor(ctx, s.refuseTxn, kmsg.ACLOperationWrite, req.TransactionalID)
+	if why != nil {
 		resp.ErrorCode = s.refused(why, "transactional_id", req.TransactionalID)
 		return resp, nil
 	}

@@ -5,7 +5,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -30,11 +29,8 @@ func txnOffsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		}
 		return resp, nil
 	}
-	t, err := s.table(ctx)
-	if err != nil {
-		return refuseAll(s.refused(refusal.CoordinatorUnavailable.With(err)))
-	}
-	if why := s.refuseTxn(t, kmsg.ACLOperationWrite, req.TransactionalID); why != nil {
+	t, why := s.tableFor(ctx, s.refuseTxn, kmsg.ACLOperationWrite, req.TransactionalID)
+	if why != nil {
 		return refuseAll(s.refused(why, "transactional_id", req.TransactionalID))
 	}
 	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {

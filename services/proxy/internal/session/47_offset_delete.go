@@ -5,7 +5,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -13,12 +12,8 @@ import (
 func offsetDelete(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.OffsetDeleteRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
-	t, err := s.table(ctx)
-	if err != nil {
-		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
-		return resp, nil
-	}
-	if why := s.refuseGroup(t, kmsg.ACLOperationDelete, req.Group); why != nil {
+	t, why := s.tableFor(ctx, s.refuseGroup, kmsg.ACLOperationDelete, req.Group)
+	if why != nil {
 		resp.ErrorCode = s.refused(why, "group", req.Group)
 		return resp, nil
 	}

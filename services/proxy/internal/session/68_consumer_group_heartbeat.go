@@ -17,11 +17,8 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why, args...)
 		return resp, nil
 	}
-	t, err := s.table(ctx)
-	if err != nil {
-		return refuse(refusal.CoordinatorUnavailable.With(err))
-	}
-	if why := s.refuseGroup(t, kmsg.ACLOperationRead, req.Group); why != nil {
+	t, why := s.tableFor(ctx, s.refuseGroup, kmsg.ACLOperationRead, req.Group)
+	if why != nil {
 		return refuse(why, "group", req.Group)
 	}
 	if req.Group == "" {

@@ -19,12 +19,9 @@ func shareGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.
 		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why, args...)
 		return resp, nil
 	}
-	t, err := s.table(ctx)
-	if err != nil {
-		return refuse(refusal.CoordinatorUnavailable.With(err))
-	}
-	if !s.mayGroup(t, kmsg.ACLOperationRead, req.GroupID) {
-		return refuse(refusal.GroupNotAuthorized, "group", req.GroupID)
+	t, why := s.tableFor(ctx, s.refuseGroup, kmsg.ACLOperationRead, req.GroupID)
+	if why != nil {
+		return refuse(why, "group", req.GroupID)
 	}
 	if req.GroupID == "" {
 		return refuse(refusal.Invalid.Tell("GroupId can't be empty."))

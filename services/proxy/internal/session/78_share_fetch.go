@@ -31,8 +31,8 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 	if err != nil {
 		return nil, err
 	}
-	if !s.mayGroup(t, kmsg.ACLOperationRead, *req.GroupID) {
-		return refuse(refusal.GroupNotAuthorized, "group", *req.GroupID)
+	if why := s.refuseGroup(t, kmsg.ACLOperationRead, *req.GroupID); why != nil {
+		return refuse(why, "group", *req.GroupID)
 	}
 	ss := &s.share
 	key := shareKey(*req.GroupID, *req.MemberID)

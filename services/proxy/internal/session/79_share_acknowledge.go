@@ -24,8 +24,8 @@ func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	if err != nil {
 		return nil, err
 	}
-	if !s.mayGroup(t, kmsg.ACLOperationRead, *req.GroupID) {
-		return refuse(refusal.GroupNotAuthorized, "group", *req.GroupID)
+	if why := s.refuseGroup(t, kmsg.ACLOperationRead, *req.GroupID); why != nil {
+		return refuse(why, "group", *req.GroupID)
 	}
 	if s.share.key != shareKey(*req.GroupID, *req.MemberID) {
 		return refuse(refusal.ShareSessionUnknown, "group", *req.GroupID)

@@ -5,7 +5,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -17,15 +16,9 @@ func alterShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (km
 		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why, args...)
 		return resp, nil
 	}
-	t, err := s.table(ctx)
-	if err != nil {
-		return refuse(refusal.CoordinatorUnavailable.With(err))
-	}
-	if !s.mayGroup(t, kmsg.ACLOperationRead, req.GroupID) {
-		return refuse(refusal.GroupNotAuthorized, "group", req.GroupID)
-	}
-	if req.GroupID == "" {
-		return refuse(refusal.GroupInvalid)
+	t, why := s.tableFor(ctx, s.refuseMember, kmsg.ACLOperationRead, req.GroupID)
+	if why != nil {
+		return refuse(why, "group", req.GroupID)
 	}
 	forward := *req
 	forward.GroupID, forward.Topics = group(t, req.GroupID), nil

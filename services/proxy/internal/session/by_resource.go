@@ -153,10 +153,7 @@ func (s *Session) configOwner(t *view.Table, kind kmsg.ConfigResourceType, name 
 		}
 		return topic.Physical.Name, nil
 	case kmsg.ConfigResourceTypeGroupConfig:
-		if !s.mayGroup(t, op, name) {
-			return "", refusal.GroupNotAuthorized.Errorf("%s on group %q", op, name)
-		}
-		return group(t, name), nil
+		return group(t, name), s.refuseGroup(t, op, name)
 	case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeClientMetrics:
 		return "", refusal.OperatorOnly.Tell("brokers belong to the provider: tenants cannot %s their configs", verb)
 	}

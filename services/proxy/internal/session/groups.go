@@ -21,6 +21,16 @@ func ungroup(t *view.Table, name string) (string, bool) {
 	return strings.CutPrefix(name, t.View.Prefix)
 }
 
+// tableFor is the view of now for a request to a coordinator, if refuse lets the
+// client do op with the group or transactional id of that name; else why not.
+func (s *Session) tableFor(ctx context.Context, refuse func(*view.Table, kmsg.ACLOperation, string) error, op kmsg.ACLOperation, name string) (t *view.Table, why error) {
+	t, err := s.table(ctx)
+	if err != nil {
+		return nil, refusal.CoordinatorUnavailable.With(err)
+	}
+	return t, refuse(t, op, name)
+}
+
 // coordinator sends a request to the group or transaction coordinator the client
 // dialled. The code is what to answer when there is none to be had.
 func (s *Session) coordinator(ctx context.Context, class upstream.Class, limit time.Duration, req kmsg.Request) (kmsg.Response, int16) {
