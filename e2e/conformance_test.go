@@ -56,7 +56,7 @@ func binding(text string) kmsg.CreateACLsRequestCreation {
 	return c
 }
 
-// resource writes the same as an Acl.
+// aclResource writes the same ACL as a resource of a virtual cluster.
 func aclResource(text, vc string, n int) string {
 	b := binding(text)
 	pattern := "literal"
@@ -85,7 +85,6 @@ type party struct {
 type exam struct {
 	*party
 	answers map[string]differential.Answer
-	codes   map[string]string
 	order   []string
 	excused map[string]string // why an answer is not a broker's
 }
@@ -97,21 +96,22 @@ func onStandard(codes, reason string) except { return except{"standard", codes, 
 func onPartner(codes, reason string) except  { return except{"partner", codes, reason} }
 func onGateway(codes, reason string) except  { return except{"gateway", codes, reason} }
 
-// closed are the codes of an answer that did not come.
+// closedCode stands for the codes of an answer that did not come.
 const closedCode = "closed"
 
 // secret is everybody's password.
 const secret = "the-secret"
 
+// conn is the connection of a user. "v1#2" is a second one of v1's, "v1 as x" one
+// with the client id x.
 func (p *party) conn(user string) *rawkafka.Conn {
 	p.t.Helper()
 	if p.conns[user] == nil {
-		id := "raw"
-		name, id2, renamed := strings.Cut(user, " as ")
-		if renamed {
-			id = id2
+		name, id, ok := strings.Cut(user, " as ")
+		if !ok {
+			id = "raw"
 		}
-		name, _, _ = strings.Cut(name, "#") // further connections of one user
+		name, _, _ = strings.Cut(name, "#")
 		target := p.target
 		target.Mechanism, target.User, target.Password = "PLAIN", name, secret
 		c, err := rawkafka.Dial(p.t.Context(), target, rawkafka.ClientID(id))
@@ -203,7 +203,7 @@ func (x *exam) ask(user, label, codes string, req kmsg.Request, exceptions ...ex
 	if got != want {
 		x.t.Errorf("%s: %s: codes %q, want %q (%s v%d as %s)", x.name, label, got, want, kmsg.NameForKey(req.Key()), req.GetVersion(), user)
 	}
-	x.answers[label], x.codes[label] = answer, got
+	x.answers[label] = answer
 	x.order = append(x.order, label)
 	return resp
 }
@@ -311,6 +311,36 @@ func codesOf(resp kmsg.Response) string {
 // mine are the identities of what vectors name, the one broker among them.
 var mine = regexp.MustCompile(`^((id of )?v[0-9]+-|1 |d1ff|x{250}$|\.|v28/)`)
 
+// conformanceResources are four virtual clusters: the two that are examined, and a
+// twin of each, which has no topics.
+func conformanceResources(bootstrap string, topics, acls, users []string, open bool) map[string]string {
+	files := map[string]string{"secret": secret + "\n"}
+	var b strings.Builder
+	fmt.Fprintf(&b, "{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {}}\n---\n{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: [%q]}}\n", bootstrap)
+	b.WriteString("---\n{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: shop, tenant: acme}, spec: {cluster: main, topic: {name: shop., pattern: prefixed}, access: read-write}}\n")
+	for _, vc := range []string{"standard", "partner", "standard-twin", "partner-twin"} {
+		kind, _, _ := strings.Cut(vc, "-")
+		fmt.Fprintf(&b, "---\n{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: %s, tenant: acme}, spec: {type: %s, host: %s, home: main, authentication: {plain: {}}, acls: {enabled: true, superUsers: [\"User:admin\"], allowEveryoneIfNoAclFound: %v}}}\n", vc, kind, vc, open)
+		for _, user := range users {
+			fmt.Fprintf(&b, "---\n{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: %s, virtualCluster: %s}, spec: {type: local, password: \"file:secret\"}}\n", user, vc)
+		}
+		files["acls-"+vc+".yaml"] = aclResources(vc, acls)
+	}
+	for _, name := range topics {
+		fmt.Fprintf(&b, "---\n{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: %q, virtualCluster: partner}, spec: {cluster: main, topic: %q}}\n", name, "shop."+name)
+	}
+	files["all.yaml"] = b.String()
+	return files
+}
+
+func aclResources(vc string, acls []string) string {
+	var b strings.Builder
+	for i, a := range acls {
+		b.WriteString(aclResource(a, vc, i))
+	}
+	return b.String()
+}
+
 // parties starts what answers the vectors of one setting: a broker with
 // StandardAuthorizer and two virtual clusters before it.
 func parties(t *testing.T, vectors []vector, open bool) []*party {
@@ -348,34 +378,7 @@ func parties(t *testing.T, vectors []vector, open bool) []*party {
 		}
 	}
 
-	files := map[string]string{"secret": secret + "\n"}
-	var b strings.Builder
-	fmt.Fprintf(&b, "{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {}}\n---\n{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: [%q]}}\n", kafka.Bootstrap())
-	b.WriteString("---\n{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: shop, tenant: acme}, spec: {cluster: main, topic: {name: shop., pattern: prefixed}, access: read-write}}\n")
-	clusters := []string{"standard", "partner", "standard-twin", "partner-twin"}
-	for _, vc := range clusters {
-		kind, _, _ := strings.Cut(vc, "-")
-		fmt.Fprintf(&b, "---\n{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: %s, tenant: acme}, spec: {type: %s, host: %s, home: main, authentication: {plain: {}}, acls: {enabled: true, superUsers: [\"User:admin\"], allowEveryoneIfNoAclFound: %v}}}\n", vc, kind, vc, open)
-		for _, user := range slices.Sorted(maps.Keys(users)) {
-			fmt.Fprintf(&b, "---\n{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: %s, virtualCluster: %s}, spec: {type: local, password: \"file:secret\"}}\n", user, vc)
-		}
-	}
-	for _, name := range topics {
-		fmt.Fprintf(&b, "---\n{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: %q, virtualCluster: partner}, spec: {cluster: main, topic: %q}}\n", name, "shop."+name)
-	}
-	files["all.yaml"] = b.String()
-	text := func(vc string, acls []string) string {
-		var b strings.Builder
-		for i, a := range acls {
-			b.WriteString(aclResource(a, vc, i))
-		}
-		return b.String()
-	}
-	for _, vc := range clusters {
-		if len(acls) > 0 {
-			files["acls-"+vc+".yaml"] = text(vc, acls)
-		}
-	}
+	files := conformanceResources(kafka.Bootstrap(), topics, acls, slices.Sorted(maps.Keys(users)), open)
 	process := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, files)
 
 	newParty := func(name string, target drivers.Target) *party {
@@ -421,48 +424,45 @@ func parties(t *testing.T, vectors []vector, open bool) []*party {
 		}
 	}
 	all := []*party{broker}
-	for _, vc := range clusters[:2] {
+	for _, vc := range []string{"standard", "partner"} {
 		p := newParty(vc, process.Target(t, vc, "", "", ""))
 		p.twin = newParty(vc, process.Target(t, vc+"-twin", "", "", ""))
-		p.change = func(left []string) { process.Write(t, "acls-"+vc+".yaml", text(vc, left)) }
+		p.change = func(left []string) { process.Write(t, "acls-"+vc+".yaml", aclResources(vc, left)) }
 		all = append(all, p)
 	}
 
-	for _, p := range []*party{all[0], all[1], all[2], all[1].twin, all[2].twin} {
+	meet(t, broker, all[1], all[2], all[1].twin, all[2].twin)
+	// The broker's first block of producer ids.
+	(&exam{party: broker}).until("admin", "0", initOf(nil))
+	return all
+}
+
+// meet settles in which versions the parties are asked, and learns what each calls
+// itself.
+func meet(t *testing.T, everybody ...*party) {
+	t.Helper()
+	newest := make(map[int16]int16)
+	for _, p := range everybody {
 		req := kmsg.NewPtrApiVersionsRequest()
 		req.Version, req.ClientSoftwareName, req.ClientSoftwareVersion = 3, "raw", "1"
 		resp, err := p.conn("admin").Ask(req)
 		if err != nil {
 			t.Fatal(err)
 		}
-		own := make(map[int16]int16)
 		for _, k := range resp.(*kmsg.ApiVersionsResponse).ApiKeys {
-			own[k.ApiKey] = k.MaxVersion
-			if other, ok := broker.common[k.ApiKey]; ok {
-				own[k.ApiKey] = min(k.MaxVersion, other)
+			if v, ok := newest[k.ApiKey]; !ok || k.MaxVersion < v {
+				newest[k.ApiKey] = k.MaxVersion
 			}
 		}
-		for key, v := range broker.common {
-			if _, ok := own[key]; !ok {
-				own[key] = v // the gateway has it not
-			}
-		}
-		p.common = own
+	}
+	for _, p := range everybody {
+		p.common = newest
 		meta := p.admin(kmsg.NewPtrMetadataRequest()).(*kmsg.MetadataResponse)
 		p.side.ClusterID, p.side.Hosts = *meta.ClusterID, make(map[string]bool)
 		for _, b := range meta.Brokers {
 			p.side.Hosts[b.Host] = true
 		}
 	}
-	for _, p := range []*party{broker, all[1].twin, all[2].twin, all[2]} {
-		p.common = all[1].common
-	}
-	// The broker's first block of producer ids.
-	(&exam{party: broker}).until("admin", "0", initOf(nil))
-	if broker.common == nil {
-		t.Fatal("no versions")
-	}
-	return all
 }
 
 func TestAuthorisationIsKafkas(t *testing.T) {
@@ -481,7 +481,7 @@ func TestAuthorisationIsKafkas(t *testing.T) {
 				var exams []*exam
 				for _, p := range all {
 					p.t, p.twin.t = t, t
-					x := &exam{party: p, answers: make(map[string]differential.Answer), codes: make(map[string]string), excused: make(map[string]string)}
+					x := &exam{party: p, answers: make(map[string]differential.Answer), excused: make(map[string]string)}
 					v.run(x)
 					exams = append(exams, x)
 				}

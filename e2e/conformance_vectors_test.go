@@ -36,7 +36,7 @@ func askMetadataByID(id [16]byte) *kmsg.MetadataRequest {
 	return req
 }
 
-// fetch is of version 12, the last with names.
+// askFetch is of version 12, the last with names.
 func askFetch(topics ...string) *kmsg.FetchRequest {
 	req := kmsg.NewPtrFetchRequest()
 	req.Version, req.MaxBytes, req.SessionEpoch = 12, 1<<20, -1
@@ -575,7 +575,7 @@ func askTwin(x *exam) {
 		x.must("v25", askProduce(topic))
 		x.must("v25", beatOf(modern, sharer, 0, topic))
 	}
-	twin := &exam{party: x.twin, answers: x.answers, codes: x.codes, excused: x.excused}
+	twin := &exam{party: x.twin, answers: x.answers, excused: x.excused}
 	before := twin.side.Own
 	defer func() { twin.side.Own = before }()
 	twin.side.Own = func(name string) bool { return strings.HasPrefix(name, "v25-") || strings.HasPrefix(name, "1 ") }

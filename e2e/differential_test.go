@@ -400,11 +400,20 @@ func newTopic(name string, partitions int32) kmsg.CreateTopicsRequestTopic {
 }
 
 func TestTheGatewayAnswersAsABrokerDoes(t *testing.T) {
-	var found []compared
+	found := make([]compared, len(kafkatest.Versions()))
+	t.Run("", func(t *testing.T) {
+		for i, version := range kafkatest.Versions() {
+			t.Run("Kafka "+version, func(t *testing.T) {
+				t.Parallel()
+				found[i] = compareAll(t, version)
+			})
+		}
+	})
+	if t.Failed() {
+		return
+	}
 	var all []differential.Comparison
-	for _, version := range kafkatest.Versions() {
-		c := compareAll(t, version)
-		found = append(found, c)
+	for _, c := range found {
 		all = append(all, c.comparisons...)
 	}
 	unlisted, stale := differential.Judge(all, differences)

@@ -21,7 +21,7 @@ func (d Difference) String() string {
 	return fmt.Sprintf("{Key: %d, Versions: %q, Kafka: %q, Case: %q, Field: %q}", d.Key, d.Versions, d.Kafka, d.Case, d.Field)
 }
 
-// Covers reports whether the difference holds for this version.
+// covers reports whether the difference holds for this version.
 func (d Difference) covers(version int16) bool {
 	if d.Versions == "" {
 		return true
