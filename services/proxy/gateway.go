@@ -74,7 +74,7 @@ func newGateway(cfg *Config) (*gateway, error) {
 	}
 	g.node = &session.Node{
 		Log: cfg.Log, Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
-		Requests: netio.NewBudget(cfg.RequestMemory), Answers: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, MaxInFlight: cfg.InFlight, FrameTimeout: cfg.FrameTimeout, WriteStall: cfg.StallTimeout,
+		Requests: netio.NewBudget(cfg.RequestMemory), Decoding: netio.NewBudget(cfg.RequestMemory), Answers: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, MaxInFlight: cfg.InFlight, FrameTimeout: cfg.FrameTimeout, WriteStall: cfg.StallTimeout,
 		Refusals: g.refusals, Refused: g.counts.requests.Add, Observe: g.counts.durations.observe,
 	}
 	l, err := listener.New(listener.Config{

@@ -229,6 +229,42 @@ func TestAVirtualClusterHasItsOwnLimit(t *testing.T) {
 	})
 }
 
+// A request of many empty names takes far more memory than it has bytes. What it
+// may take is bounded for the whole node, and those beyond are refused unread.
+func TestARequestThatUnfoldsIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T, g *gateway) {
+		g.again(t, func(cfg *proxy.Config) { cfg.MaxFrameBytes, cfg.RequestMemory = 1<<20, 1<<20 })
+		r := g.raw(t, "open.gw.test")
+		find := kmsg.NewPtrFindCoordinatorRequest()
+		find.Version, find.CoordinatorKeys = 4, make([]string, 1000)
+		if got := r.ask(find).(*kmsg.FindCoordinatorResponse); len(got.Coordinators) != 1000 {
+			t.Errorf("%d coordinators of 1000 empty names", len(got.Coordinators))
+		}
+		find.CoordinatorKeys = make([]string, 30_000)
+		if got := r.ask(find).(*kmsg.FindCoordinatorResponse); len(got.Coordinators) != 30_000 {
+			t.Errorf("%d coordinators of 30000 empty names", len(got.Coordinators))
+		}
+		find.CoordinatorKeys = make([]string, 40_000) // a 32nd of the memory is 32 KiB
+		r.Write(kmsg.NewRequestFormatter().AppendRequest(nil, find, 1))
+		r.closed()
+		synctest.Wait()
+		if lines := g.log.with("session ended", " refusal=TG-FRAME-002 "); len(lines) != 1 {
+			t.Errorf("logged %q, want one line with TG-FRAME-002", g.log.with("session ended"))
+		}
+		produce := kmsg.NewPtrProduceRequest() // which no 32nd bounds
+		produce.Version, produce.Acks, produce.TimeoutMillis = 9, 1, 1000
+		topic := kmsg.NewProduceRequestTopic()
+		topic.Topic = "nobodys"
+		partition := kmsg.NewProduceRequestTopicPartition()
+		partition.Records = make([]byte, 500<<10)
+		topic.Partitions = append(topic.Partitions, partition)
+		produce.Topics = append(produce.Topics, topic)
+		if got := g.raw(t, "open.gw.test").ask(produce).(*kmsg.ProduceResponse); got.Topics[0].Partitions[0].ErrorCode != kerr.UnknownTopicOrPartition.Code {
+			t.Errorf("a large Produce to a topic that is not there: %+v", got.Topics)
+		}
+	})
+}
+
 // Names at and beyond what Kafka allows get what a broker would answer, and none
 // is made to look like another by the prefix before it.
 func TestGroupsAndTransactionsAtTheLimits(t *testing.T) {

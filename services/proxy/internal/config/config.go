@@ -19,7 +19,8 @@
 //	  requestTimeout: 60s            # for a request to arrive once it has begun
 //	  requestsInFlight: 64           # Produce or Fetch of one client
 //	  stallTimeout: 30s              # for a client to take some of an answer
-//	  requestMemory: 512MiB          # large request frames in the whole node
+//	  requestMemory: 512MiB          # large request frames in the whole node, and as much for decoding
+//	                                 # requests: one other than Produce has a 32nd of it at most
 //	listeners:
 //	  - name: public
 //	    address: 0.0.0.0:9092

@@ -63,6 +63,9 @@ type waiter struct {
 // NewBudget returns a budget of limit bytes.
 func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 
+// Limit is what NewBudget was given.
+func (b *Budget) Limit() int64 { return b.limit }
+
 // Reserve waits until n bytes are free and takes them. n above the limit is
 // let in alone, when nothing else is held.
 func (b *Budget) Reserve(ctx context.Context, n int64) error {

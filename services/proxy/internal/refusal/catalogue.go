@@ -175,7 +175,7 @@ var (
 	TooLarge = &Refusal{
 		ID:    "TG-FRAME-002",
 		When:  "a frame above the size limit",
-		Cause: "A request larger than limits.requestBytes (Kafka's socket.request.max.bytes), or bytes that are not Kafka: a size of 0x47455420 is \"GET \", 0x16030100 a TLS hello, 0x0d0a0d0a a PROXY header.",
+		Cause: "A request larger than limits.requestBytes (Kafka's socket.request.max.bytes), one other than Produce larger than a 32nd of limits.requestMemory, or bytes that are not Kafka: a size of 0x47455420 is \"GET \", 0x16030100 a TLS hello, 0x0d0a0d0a a PROXY header.",
 		Cure:  "Make the client's batches smaller, raise the limit, or correct the client's security.protocol.",
 	}
 	TooLargeUnauthenticated = &Refusal{

@@ -48,6 +48,7 @@ type Node struct {
 	Meter         *meter.Meter
 	Backoff       *auth.Backoff
 	Requests      *netio.Budget // memory for request frames larger than netio.BaseSize
+	Decoding      *netio.Budget // memory for what requests become when they are decoded; nil: no limit
 	Answers       *netio.Budget // memory for answers that cannot pass on piece by piece
 	MaxFrameBytes int32
 	MaxInFlight   int           // Produce or Fetch requests of one session
@@ -459,12 +460,20 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 		return refusal.VersionNotOffered.Errorf("%s version %d", e.name, h.version)
 	}
 	began := time.Now()
+	release, err := s.reserveDecoding(ctx, h, frame)
+	if err != nil {
+		return err
+	}
+	defer release()
 	req := kmsg.RequestForKey(h.key)
 	req.SetVersion(h.version)
 	if err := req.ReadFrom(frame[h.body:]); err != nil {
 		return refusal.Truncated.Errorf("%s v%d: %w", e.name, h.version, err)
 	}
 	stripUnknownTags(req)
+	if waitsForOthers(h.key) {
+		release()
+	}
 	s.outcome = OK
 	resp, err := e.handle(s, ctx, req)
 	outcome := s.outcome

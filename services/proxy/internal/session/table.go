@@ -17,6 +17,8 @@ const (
 	keyFetch            = int16(kmsg.Fetch)
 	keySASLHandshake    = int16(kmsg.SASLHandshake)
 	keyApiVersions      = int16(kmsg.ApiVersions)
+	keyJoinGroup        = int16(kmsg.JoinGroup)
+	keySyncGroup        = int16(kmsg.SyncGroup)
 	keySASLAuthenticate = int16(kmsg.SASLAuthenticate)
 )
 

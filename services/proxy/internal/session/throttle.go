@@ -51,9 +51,10 @@ func (s *Session) delay(d time.Duration) int32 {
 	}
 }
 
-// raise sets a throttle_time_ms in a frame, unless the broker's is longer.
+// raise sets a throttle_time_ms in a frame, unless the broker's is longer; a negative
+// one becomes none.
 func raise(field []byte, millis int32) {
-	if millis > 0 && len(field) == 4 && int32(binary.BigEndian.Uint32(field)) < millis {
+	if len(field) == 4 && int32(binary.BigEndian.Uint32(field)) < millis {
 		binary.BigEndian.PutUint32(field, uint32(millis))
 	}
 }
