@@ -160,7 +160,7 @@ func (p *party) id(topic string) [16]byte {
 }
 
 func (p *party) topicName(id [16]byte) (string, bool) {
-	for try := 0; try < 2; try++ {
+	for range 2 {
 		for name, known := range p.ids {
 			if known == id {
 				return name, true

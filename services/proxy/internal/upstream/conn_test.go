@@ -24,7 +24,7 @@ func TestStalledBrokersAreGivenUp(t *testing.T) {
 			send(t, conn, sink, 1, limit)
 			send(t, conn, sink, 2, time.Hour) // it waits for the first
 			time.Sleep(limit + 3*time.Second)
-			_, lost, err, at := sink.saw()
+			_, lost, at, err := sink.saw()
 			if !slices.Equal(lost, []int32{1, 2}) || err == nil {
 				t.Fatalf("lost %v with %v, want both requests", lost, err)
 			}
@@ -92,7 +92,7 @@ func TestBrokersAreWaitedFor(t *testing.T) {
 			}}
 			send(t, conn, sink, 1, 40*time.Second)
 			time.Sleep(5 * time.Minute)
-			if answered, lost, err, _ := sink.saw(); len(answered) != want || len(lost) != 1-want {
+			if answered, lost, _, err := sink.saw(); len(answered) != want || len(lost) != 1-want {
 				t.Errorf("progress told: %v: answered %v, lost %v (%v)", progress, answered, lost, err)
 			}
 			conn.Close()
@@ -114,7 +114,7 @@ func TestBrokersAreWaitedFor(t *testing.T) {
 			}}
 			send(t, conn, sink, 1, time.Second)
 			time.Sleep(2 * time.Hour)
-			if answered, lost, err, _ := sink.saw(); len(answered) != 1 || len(lost) > 0 {
+			if answered, lost, _, err := sink.saw(); len(answered) != 1 || len(lost) > 0 {
 				t.Errorf("answered %v, lost %v (%v)", answered, lost, err)
 			}
 			conn.Release()
@@ -150,7 +150,7 @@ func TestLostRequestsAreToldInOrder(t *testing.T) {
 		conn.Expect(Pending{Sink: sink, CorrelationID: 15, Version: 9})
 		conn.Expect(Pending{Sink: sink, CorrelationID: 16, Version: 9}) // not written yet
 		conn.Write(produceFrame(15))
-		answered, lost, err, _ := sink.saw()
+		answered, lost, _, err := sink.saw()
 		if !slices.Equal(answered, []int32{10, 11}) || !slices.Equal(lost, []int32{12, 13, 14, 15, 16}) || !errors.Is(err, io.EOF) {
 			t.Errorf("answered %v, lost %v with %v", answered, lost, err)
 		}
@@ -184,7 +184,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 				s.set(func() { s.handle = func(n net.Conn, frame []byte) { n.Write(answer(frame)) } })
 				conn, sink := lease(t, c, Produce), new(recorder)
 				send(t, conn, sink, 1, time.Minute)
-				if answered, lost, err, _ := sink.saw(); len(answered) > 0 || len(lost) != 1 || err == nil {
+				if answered, lost, _, err := sink.saw(); len(answered) > 0 || len(lost) != 1 || err == nil {
 					t.Errorf("answered %v, lost %v with %v", answered, lost, err)
 				}
 				conn.Release()

@@ -223,9 +223,9 @@ func (k *recorder) Lost(_ *Conn, p *Pending, err error) {
 	k.lost, k.err, k.at = append(k.lost, p.CorrelationID), err, time.Now()
 }
 
-func (k *recorder) saw() (answered, lost []int32, err error, at time.Time) {
+func (k *recorder) saw() (answered, lost []int32, at time.Time, err error) {
 	synctest.Wait()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.answered, k.lost, k.err, k.at
+	return k.answered, k.lost, k.at, k.err
 }
