@@ -434,7 +434,42 @@ func parties(t *testing.T, vectors []vector, open bool) []*party {
 	meet(t, broker, all[1], all[2], all[1].twin, all[2].twin)
 	// The broker's first block of producer ids.
 	(&exam{party: broker}).until("admin", "0", initOf(nil))
+	for _, p := range all {
+		var there []string
+		for _, name := range topics {
+			if p != broker || !strings.HasPrefix(name, "v25-") {
+				there = append(there, name)
+			}
+		}
+		(&exam{party: p}).until("admin", "0", askListOffsets(there...))
+		p.untilACLs(len(acls))
+	}
 	return all
+}
+
+// untilACLs waits until there are n ACLs: a broker applies them after it has
+// answered, a gateway after it has read the file.
+func (p *party) untilACLs(n int) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
+	defer cancel()
+	for {
+		req := kmsg.NewPtrDescribeACLsRequest()
+		req.ResourceType, req.ResourcePatternType = kmsg.ACLResourceTypeAny, kmsg.ACLResourcePatternTypeAny
+		req.Operation, req.PermissionType = kmsg.ACLOperationAny, kmsg.ACLPermissionTypeAny
+		have := 0
+		for _, r := range p.admin(req).(*kmsg.DescribeACLsResponse).Resources {
+			have += len(r.ACLs)
+		}
+		if have == n {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			p.t.Fatalf("%s has %d ACLs after a minute, want %d", p.name, have, n)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // meet settles in which versions the parties are asked, and learns what each calls
