@@ -32,9 +32,8 @@ type View struct {
 	Suspended    bool
 	Changes      time.Time // when a grant ends and the view must be compiled again; zero: never
 
-	aliases    map[string]alias
-	byPhysical map[string]string // physical topic of home → alias
-	ungranted  map[string]bool   // aliases that no grant covers
+	aliases   map[string]alias
+	ungranted map[string]bool // aliases that no grant covers
 }
 
 type alias struct {
@@ -53,10 +52,9 @@ func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*V
 	sum := sha256.Sum256([]byte("tollgate cluster id\x00" + name))
 	v := &View{
 		Name: name, Tenant: vc.Metadata.Tenant, Spec: vc.Spec, Prefix: name + ".",
-		ClusterID:  base64.RawURLEncoding.EncodeToString(sum[:16]),
-		aliases:    make(map[string]alias, len(aliases)),
-		byPhysical: make(map[string]string, len(aliases)),
-		ungranted:  make(map[string]bool),
+		ClusterID: base64.RawURLEncoding.EncodeToString(sum[:16]),
+		aliases:   make(map[string]alias, len(aliases)),
+		ungranted: make(map[string]bool),
 	}
 	if t := set.Tenants[v.Tenant]; t != nil && t.Spec.State != "" && t.Spec.State != resource.TenantActive {
 		v.Suspended = true
@@ -96,7 +94,6 @@ func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*V
 		}
 		if covered {
 			v.aliases[a.Metadata.Name] = entry
-			v.byPhysical[a.Spec.Topic] = a.Metadata.Name
 		} else {
 			v.ungranted[a.Metadata.Name] = true
 		}
