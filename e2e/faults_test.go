@@ -53,6 +53,7 @@ type loaded struct {
 	topics   []string     // physical
 	producer *load.Producer
 	consumer *load.Consumer
+	mover    *load.Transformer // of the same records, in transactions
 	java     *load.Verifiable
 	reader   *load.Verifiable
 	steady   drivers.Target
@@ -64,7 +65,7 @@ func startLoad(t *testing.T, kafka *kafkatest.Cluster, partitions int) *loaded {
 		kafka:   kafka,
 		gateway: gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": faultResources, "dev.secret": "dev-secret\n"}),
 		admin:   kadm.NewClient(kafka.Client(t)),
-		topics:  []string{"busy.numbers", "busy.java"},
+		topics:  []string{"busy.numbers", "busy.java", "busy.moved"},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -86,8 +87,21 @@ func startLoad(t *testing.T, kafka *kafkatest.Cluster, partitions int) *loaded {
 		return c
 	}
 	l.consumer = load.Consume(client(busy, kgo.ConsumerGroup("readers"), kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())))
+	opts, err := busy.KgoOpts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := kgo.NewGroupTransactSession(append(
+		append(opts, load.ProducerOpts()...),
+		kgo.ConsumerGroup("movers"), kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.TransactionalID("mover"), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(),
+	)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(session.Close)
+	l.mover = load.Transform(session, "moved", partitions)
 	l.producer = load.Produce(client(busy, load.ProducerOpts()...), "numbers", partitions)
-	var err error
 	if l.java, err = load.VerifiableProducer(ctx, kafkatest.V4, busy, "java"); err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +122,9 @@ func (l *loaded) goesOn(t *testing.T) {
 	}
 	if err := l.consumer.WaitFor(ctx, l.producer.Acked()); err != nil {
 		t.Fatalf("consumer: %v", err)
+	}
+	if err := l.mover.WaitFor(ctx, l.producer.Acked()); err != nil {
+		t.Fatalf("transactions: %v", err)
 	}
 	if err := l.java.WaitMore(ctx, 20); err != nil {
 		t.Fatalf("Java producer: %v", err)
@@ -157,6 +174,15 @@ func (l *loaded) end(t *testing.T) {
 	opts := []kgo.Opt{kgo.SeedBrokers(l.kafka.Seeds(kafkatest.PLAINTEXT)...)}
 	if err := load.Check(ctx, opts, l.topics[0], acked); err != nil {
 		t.Error(err)
+	}
+	if err := l.mover.WaitFor(ctx, acked); err != nil {
+		t.Errorf("transactions: %v", err)
+	}
+	if err := l.mover.Stop(); err != nil {
+		t.Errorf("transactions: %v", err)
+	}
+	if err := load.Check(ctx, append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted())), l.topics[2], acked); err != nil {
+		t.Errorf("moved in transactions: %v", err)
 	}
 	ends, err := l.java.Check(ctx, opts, l.topics[1])
 	if err != nil {
