@@ -94,7 +94,7 @@ func startLoad(t *testing.T, kafka *kafkatest.Cluster, partitions int) *loaded {
 	session, err := kgo.NewGroupTransactSession(append(
 		append(opts, load.ProducerOpts()...),
 		kgo.ConsumerGroup("movers"), kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.TransactionalID("mover"), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(),
+		kgo.TransactionalID("mover"), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 	)...)
 	if err != nil {
 		t.Fatal(err)
