@@ -61,6 +61,25 @@ func TestNothingCountedIsLost(t *testing.T) {
 	}
 }
 
+// Many at once count on one counter.
+func TestOneCounterForMany(t *testing.T) {
+	const workers, rounds = 8, 50_000
+	c := New().Counter(Key{})
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range rounds {
+				c.Add(2, 1)
+				c.Request()
+			}
+		})
+	}
+	wg.Wait()
+	if b, r, q := c.bytes.Load(), c.records.Load(), c.requests.Load(); b != 2*workers*rounds || r != workers*rounds || q != workers*rounds {
+		t.Errorf("%d bytes, %d records, %d requests of %d", b, r, q, workers*rounds)
+	}
+}
+
 // A counter is for one key, and stays: sessions keep it.
 func TestCountersAreKept(t *testing.T) {
 	m := New()

@@ -132,21 +132,33 @@ func TestBudgetPassesOnWhatIsGivenUp(t *testing.T) {
 // Whichever of both comes first, nothing is lost when a wait is given up at the
 // moment that it ends.
 func TestBudgetGivenUpAtTheLastMoment(t *testing.T) {
-	b := NewBudget(10)
-	for range 2000 {
-		if err := b.Reserve(t.Context(), 10); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(10)
+		letIn := 0
+		for round := range 100 {
+			if err := b.Reserve(t.Context(), 10); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			got := make(chan error, 1)
+			go func() { got <- b.Reserve(ctx, 10) }()
+			synctest.Wait() // it waits
+			b.mu.Lock()     // both happen before it can look
+			if round%2 == 0 {
+				cancel()
+			}
+			b.used -= 10
+			b.admit()
+			cancel()
+			b.mu.Unlock()
+			if err := <-got; err == nil {
+				letIn++
+				b.Release(10)
+			}
+			wantUsed(t, b, 0, 0)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		got := make(chan error, 1)
-		go func() { got <- b.Reserve(ctx, 10) }()
-		go cancel()
-		b.Release(10)
-		if err := <-got; err == nil {
-			b.Release(10)
+		if letIn == 0 || letIn == 100 {
+			t.Errorf("%d of 100 were let in: only one of the two was tried", letIn)
 		}
-		if used, waiting := b.Used(); used != 0 || waiting != 0 {
-			t.Fatalf("%d bytes held, %d waiting afterwards", used, waiting)
-		}
-	}
+	})
 }

@@ -467,7 +467,7 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 	defer release()
 	req := kmsg.RequestForKey(h.key)
 	req.SetVersion(h.version)
-	if err := req.ReadFrom(frame[h.body:]); err != nil {
+	if err := decode(req, frame[h.body:]); err != nil {
 		return refusal.Truncated.Errorf("%s v%d: %w", e.name, h.version, err)
 	}
 	stripUnknownTags(req)

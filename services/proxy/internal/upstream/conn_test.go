@@ -117,6 +117,9 @@ func TestBrokersAreWaitedFor(t *testing.T) {
 			if answered, lost, _, err := sink.saw(); len(answered) != 1 || len(lost) > 0 {
 				t.Errorf("answered %v, lost %v (%v)", answered, lost, err)
 			}
+			if err := conn.dead(); err != nil {
+				t.Errorf("the broker was given up: %v", err)
+			}
 			conn.Release()
 		})
 	})

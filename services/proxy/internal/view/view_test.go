@@ -105,6 +105,12 @@ func TestAliasesNeedACoveringGrant(t *testing.T) {
 		{name: "the widest counts, the first to end is when it changes", grants: []string{
 			grant("a", "acme", "{name: lent.orders}", until(tomorrow)), grant("b", "acme", "{name: lent., pattern: prefixed}", "access: read"),
 		}, at: now, visible: true, writable: true, changes: tomorrow},
+		{name: "the first of two ends", grants: []string{
+			grant("a", "acme", "{name: lent.orders}", until(tomorrow)), grant("b", "acme", "{name: lent.orders}", until(tomorrow.Add(time.Hour))),
+		}, at: now, visible: true, writable: true, changes: tomorrow},
+		{name: "in whatever order", grants: []string{
+			grant("a", "acme", "{name: lent.orders}", until(tomorrow.Add(time.Hour))), grant("b", "acme", "{name: lent.orders}", until(tomorrow)),
+		}, at: now, visible: true, writable: true, changes: tomorrow},
 		{name: "the rest when one has ended", grants: []string{
 			grant("a", "acme", "{name: lent.orders}", until(tomorrow)), grant("b", "acme", "{name: lent., pattern: prefixed}", "access: read"),
 		}, at: tomorrow, visible: true},

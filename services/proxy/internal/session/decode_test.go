@@ -1,0 +1,73 @@
+package session
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy/internal/wire"
+)
+
+// billions is the largest number of tags that a request can speak of. To believe it
+// takes minutes; a test that does runs into its limit.
+var billions = binary.AppendUvarint(nil, 1<<32-1)
+
+// A small request that speaks of billions of tags is refused at once, wherever they
+// are to be, also before authentication.
+func TestBillionsOfTagsAreNotBelieved(t *testing.T) {
+	versions := kmsg.NewPtrApiVersionsRequest()
+	versions.Version, versions.ClientSoftwareName, versions.ClientSoftwareVersion = 3, "a", "1"
+	login := kmsg.NewPtrSASLAuthenticateRequest()
+	login.Version, login.SASLAuthBytes = 2, []byte("\x00a\x00b")
+	metadata := kmsg.NewPtrMetadataRequest()
+	metadata.Version = 12
+	metadata.Topics = []kmsg.MetadataRequestTopic{{Topic: kmsg.StringPtr("orders")}, {Topic: kmsg.StringPtr("logs")}}
+	commit := kmsg.NewPtrOffsetCommitRequest()
+	commit.Version, commit.Group = 9, "g"
+	commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "orders", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{LeaderEpoch: -1, Offset: -1}}}}
+	for _, req := range []kmsg.Request{versions, login, metadata, commit} {
+		body := req.AppendTo(nil)
+		for at := range body {
+			if body[at] != 0 {
+				continue // no number of tags
+			}
+			evil := append(append(bytes.Clone(body[:at]), billions...), body[at+1:]...)
+			into := kmsg.RequestForKey(req.Key())
+			into.SetVersion(req.GetVersion())
+			// In place of a number that is not of tags it may be anything but slow.
+			if err := decode(into, evil); at == len(body)-1 && !errors.Is(err, wire.ErrShort) {
+				t.Errorf("%s with billions of tags at the end: %v", kmsg.NameForKey(req.Key()), err)
+			}
+		}
+		if err := decode(req, body); err != nil {
+			t.Errorf("%s as it is: %v", kmsg.NameForKey(req.Key()), err)
+		}
+	}
+}
+
+// Whatever integers, names and records look like, requests are read.
+func TestRequestsWithLargeIntegersAreRead(t *testing.T) {
+	for range 200 {
+		commit := kmsg.NewPtrOffsetCommitRequest()
+		commit.Version, commit.Group, commit.Generation, commit.MemberID = 9, "gruppe-\u4e2d\u6587\U0001f600", -1, "m"
+		commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "orders", Partitions: []kmsg.OffsetCommitRequestTopicPartition{
+			{Partition: 1, Offset: 1<<62 - 1, LeaderEpoch: -1, Metadata: kmsg.StringPtr("\u4e2d\u6587")}, {Partition: 2, Offset: -1, LeaderEpoch: -1},
+		}}}
+		commit.Topics[0].UnknownTags.Set(9, bytes.Repeat([]byte{0xff}, 40))
+		records := batch(5000, 3)
+		for i := range records[batchHeader:] {
+			records[batchHeader+i] |= 0x80
+		}
+		for _, req := range []kmsg.Request{commit, produceOf(9, "orders", [16]byte{}, records), produceOf(13, "", [16]byte{0xff, 0xff, 0xff, 0xff, 5}, records)} {
+			into := kmsg.RequestForKey(req.Key())
+			into.SetVersion(req.GetVersion())
+			body := req.AppendTo(nil)
+			if err := decode(into, body); err != nil || !bytes.Equal(into.AppendTo(nil), body) {
+				t.Fatalf("%s: %v", kmsg.NameForKey(req.Key()), err)
+			}
+		}
+	}
+}
