@@ -36,16 +36,21 @@ func decode(req kmsg.Request, body []byte) error {
 	return req.ReadFrom(body)
 }
 
-// belied are where the leading bytes are of what could be a number larger than body.
+// belied are where the leading bytes are of what could be a number larger than body,
+// with those before them: left there they would lead up to another.
 func belied(body []byte) (high []int) {
 	for i := 0; i < len(body); i++ {
-		if body[i] < 0x80 {
+		begin := i
+		for i < len(body) && body[i] >= 0x80 {
+			i++
+		}
+		if i == begin || i == len(body) {
 			continue
 		}
-		v, n := binary.Uvarint(body[i:min(i+5, len(body))])
-		if n > 0 && v >= manyTags && v > uint64(len(body)) {
-			for ; body[i] >= 0x80; i++ {
-				high = append(high, i)
+		v, _ := binary.Uvarint(body[max(begin, i-4) : i+1]) // the largest that ends here
+		if v >= manyTags && v > uint64(len(body)) {
+			for at := begin; at < i; at++ {
+				high = append(high, at)
 			}
 		}
 	}
