@@ -158,6 +158,7 @@ func TestBadFramesCloseTheConnectionAndNothingElse(t *testing.T) {
 		{"half a frame, and gone", "open.gw.test", []byte{0, 0, 1, 0, 0, 3, 0, 9}, ""},
 		{"Metadata before authentication", "acme-dev.gw.test", frame(3, 1, 0xff, 0xff, 0xff, 0xff), "TG-AUTH-011"},
 		{"SaslAuthenticate before SaslHandshake", "acme-dev.gw.test", frame(36, 0, 0, 0, 0, 0), "TG-AUTH-011"},
+		{"thousands of millions of tags before authentication", "acme-dev.gw.test", frame(18, 3, 0, 2, 'a', 2, '1', 0xff, 0xff, 0xff, 0xff, 0x0f), "TG-FRAME-004"},
 		{"an unknown key before authentication", "acme-dev.gw.test", frame(9999, 0), "TG-FRAME-005"},
 		{"more than 512 KiB before authentication", "acme-dev.gw.test", []byte{0, 0x10, 0, 0, 0, 18, 0, 0}, "TG-FRAME-003"},
 	} {

@@ -465,6 +465,9 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 		return err
 	}
 	defer release()
+	if err := walkUnauthenticated(h, frame); err != nil {
+		return refusal.Truncated.Errorf("%s v%d: %w", e.name, h.version, err)
+	}
 	req := kmsg.RequestForKey(h.key)
 	req.SetVersion(h.version)
 	if err := decode(req, frame[h.body:]); err != nil {
