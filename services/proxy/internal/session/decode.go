@@ -18,7 +18,7 @@ import (
 // In an integer or in records the exchange changes no length, in a number of tags
 // it does, but for one time in a hundred.
 const (
-	manyTags = 1 << 17 // that many take kmsg a few milliseconds
+	manyTags = 1 << 21 // that many take kmsg some ten milliseconds
 	tries    = 4
 )
 
@@ -49,7 +49,9 @@ func belied(body []byte) (high []int) {
 		}
 		v, _ := binary.Uvarint(body[max(begin, i-4) : i+1]) // the largest that ends here
 		if v >= manyTags && v > uint64(len(body)) {
-			for at := begin; at < i; at++ {
+			// The last two may begin a length, which must stay: -1 and a note of 200
+			// bytes are FF FF FF FF C8 01. Numbers of tags this large have three.
+			for at := begin; at < i-2; at++ {
 				high = append(high, at)
 			}
 		}

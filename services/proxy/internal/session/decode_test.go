@@ -77,6 +77,23 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// The epoch -1 stands right before the length of the note.
+func TestOffsetsWithNotesAreRead(t *testing.T) {
+	for _, length := range []int{0, 126, 127, 128, 200, 5000, 20_000, 1 << 20} {
+		commit := kmsg.NewPtrOffsetCommitRequest()
+		commit.Version, commit.Group, commit.Generation = 9, "g", -1
+		note := string(bytes.Repeat([]byte("x"), length))
+		commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "orders", Partitions: []kmsg.OffsetCommitRequestTopicPartition{
+			{Offset: 3, LeaderEpoch: -1, Metadata: &note},
+		}}}
+		into := kmsg.NewPtrOffsetCommitRequest()
+		into.Version = 9
+		if err := decode(into, commit.AppendTo(nil)); err != nil {
+			t.Errorf("a note of %d bytes: %v", length, err)
+		}
+	}
+}
+
 // Whatever integers, names and records look like, requests are read.
 func TestRequestsWithLargeIntegersAreRead(t *testing.T) {
 	for range 200 {
