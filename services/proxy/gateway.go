@@ -164,7 +164,10 @@ func (g *gateway) apply(set *resource.Set) error {
 				continue
 			}
 		}
-		next.clusters[name] = view.NewVirtualCluster(v, home)
+		vc := view.NewVirtualCluster(v, home)
+		// One tenant gets no more than half of the memory, whatever it sends.
+		vc.Requests, vc.Answers = g.node.Requests.Share(g.cfg.RequestMemory/2), g.node.Answers.Share(g.cfg.RequestMemory/2)
+		next.clusters[name] = vc
 	}
 	g.serving.Store(next)
 	unused := reached.commit(g)

@@ -48,7 +48,8 @@ func (b *Buffer) Release() {
 // can always be finished, and a node that is out of budget stops reading
 // instead of growing.
 type Budget struct {
-	limit int64
+	limit  int64
+	parent *Budget // of which this is a share; nil: none
 
 	mu      sync.Mutex
 	used    int64
@@ -66,9 +67,24 @@ func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 // Limit is what NewBudget was given.
 func (b *Budget) Limit() int64 { return b.limit }
 
+// Share returns a budget out of b for one of many: what it reserves is reserved in b
+// too, and it holds no more than limit, so that one cannot take what all others need.
+func (b *Budget) Share(limit int64) *Budget { return &Budget{limit: limit, parent: b} }
+
 // Reserve waits until n bytes are free and takes them. n above the limit is
 // let in alone, when nothing else is held.
 func (b *Budget) Reserve(ctx context.Context, n int64) error {
+	if err := b.reserve(ctx, n); err != nil || b.parent == nil {
+		return err
+	}
+	if err := b.parent.Reserve(ctx, n); err != nil {
+		b.release(n)
+		return err
+	}
+	return nil
+}
+
+func (b *Budget) reserve(ctx context.Context, n int64) error {
 	b.mu.Lock()
 	if len(b.waiters) == 0 && b.fits(n) {
 		b.used += n
@@ -100,6 +116,13 @@ func (b *Budget) Reserve(ctx context.Context, n int64) error {
 
 // Release gives n reserved bytes back.
 func (b *Budget) Release(n int64) {
+	if b.parent != nil {
+		b.parent.Release(n)
+	}
+	b.release(n)
+}
+
+func (b *Budget) release(n int64) {
 	b.mu.Lock()
 	b.used -= n
 	b.admit()

@@ -162,3 +162,38 @@ func TestBudgetGivenUpAtTheLastMoment(t *testing.T) {
 		}
 	})
 }
+
+// One that has used up its share waits for itself; others get theirs, and what is
+// given up or given back is free in both.
+func TestSharesOfABudget(t *testing.T) {
+	node := NewBudget(100)
+	one, other := node.Share(50), node.Share(50)
+	ctx := t.Context()
+	if err := one.Reserve(ctx, 40); err != nil {
+		t.Fatal(err)
+	}
+	impatient, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := one.Reserve(impatient, 20); err == nil {
+		t.Error("one got 60 of a share of 50")
+	}
+	if err := other.Reserve(impatient, 50); err != nil {
+		t.Errorf("the other waits for one: %v", err)
+	}
+	third := node.Share(50)
+	if err := third.Reserve(impatient, 20); err == nil {
+		t.Error("a third got 20 of 10 that are left")
+	}
+	if used, waiting := third.Used(); used != 0 || waiting != 0 {
+		t.Errorf("%d bytes held by who got nothing, %d waiting", used, waiting)
+	}
+	one.Release(40)
+	if err := third.Reserve(impatient, 20); err != nil {
+		t.Errorf("the third, after one gave back: %v", err)
+	}
+	other.Release(50)
+	third.Release(20)
+	if used, waiting := node.Used(); used != 0 || waiting != 0 {
+		t.Errorf("%d bytes held, %d waiting at the end", used, waiting)
+	}
+}

@@ -177,14 +177,14 @@ func (w *fetchWalk) walk() error {
 		if !ok && len(w.c.B) < w.left {
 			size := int64(w.left)
 			w.conn.Handing(true)
-			err := s.node.Answers.Reserve(s.life, size)
+			err := s.answerMemory.Reserve(s.life, size)
 			w.conn.Handing(false)
 			if err != nil {
 				return err
 			}
 			defer func() {
 				s.writeDown(w.conn)
-				s.node.Answers.Release(size)
+				s.answerMemory.Release(size)
 			}()
 			if err := w.need(w.left); err != nil {
 				return err

@@ -204,7 +204,7 @@ func TestLargeAnswersTakeLittleMemory(t *testing.T) {
 	if held := int64(most) - int64(before.HeapAlloc); held > size/2 {
 		t.Errorf("%d MiB more on the heap while %d MiB passed", held>>20, size>>20)
 	}
-	if used, _ := h.session.node.Answers.Used(); used != 0 {
+	if used, _ := h.session.answerMemory.Used(); used != 0 {
 		t.Errorf("%d bytes held for answers", used)
 	}
 }
@@ -264,7 +264,7 @@ func TestMixedNamesAskForLittleAndAreAccounted(t *testing.T) {
 	answer := fetchAnswerOf(12, topics...)
 	answer.Topics[0].Partitions[0].RecordBatches = batch(4<<20, 5)
 	b.set(answer)
-	h.session.node.Answers = netio.NewBudget(1) // a frame larger than all of it goes alone
+	h.session.answerMemory = netio.NewBudget(1) // a frame larger than all of it goes alone
 	h.ask(t, fetchOf(12, 0, -1, topics...))
 	forwarded := kmsg.NewPtrFetchRequest()
 	forwarded.Version = 12
@@ -273,7 +273,7 @@ func TestMixedNamesAskForLittleAndAreAccounted(t *testing.T) {
 		t.Errorf("asked the broker for %d bytes, want %d", forwarded.MaxBytes, maxHeldAnswer)
 	}
 	h.ask(t, fetchOf(12, 0, -1, topics...)) // waits until the first answer's memory is back
-	if used, waiting := h.session.node.Answers.Used(); used > 5<<20 || waiting != 0 {
+	if used, waiting := h.session.answerMemory.Used(); used > 5<<20 || waiting != 0 {
 		t.Errorf("%d bytes held, %d waiting after two answers of 4 MiB", used, waiting)
 	}
 }

@@ -12,6 +12,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -76,8 +77,11 @@ type Session struct {
 	node   *Node
 	client *Client
 	vc     *view.VirtualCluster
-	log    *slog.Logger
-	r      *netio.Reader
+
+	requestMemory, answerMemory *netio.Budget // the virtual cluster's shares of the node's
+
+	log *slog.Logger
+	r   *netio.Reader
 
 	phase     phase
 	exchange  auth.Exchange
@@ -153,6 +157,7 @@ func New(node *Node, client *Client, vc *view.VirtualCluster) *Session {
 		born:    time.Now(),
 		quit:    make(chan struct{}),
 	}
+	s.requestMemory, s.answerMemory = cmp.Or(vc.Requests, node.Requests), cmp.Or(vc.Answers, node.Answers)
 	s.life, s.abandon = context.WithCancelCause(context.Background())
 	return s
 }
@@ -296,7 +301,7 @@ func (s *Session) serve(ctx context.Context) error {
 		}
 		s.r.Discard(len(frame))
 		if reserved > 0 {
-			s.node.Requests.Release(reserved)
+			s.requestMemory.Release(reserved)
 		}
 		if err != nil {
 			return err
@@ -317,7 +322,7 @@ func (s *Session) nextFrame(ctx context.Context) (frame []byte, reserved int64, 
 			s.readBy(time.Time{})
 		}
 		if err != nil && reserved > 0 {
-			s.node.Requests.Release(reserved)
+			s.requestMemory.Release(reserved)
 		}
 	}()
 	for {
@@ -354,7 +359,7 @@ func (s *Session) nextFrame(ctx context.Context) (frame []byte, reserved int64, 
 			if err := s.unmuted(ctx); err != nil {
 				return nil, 0, err
 			}
-			if err := s.node.Requests.Reserve(ctx, int64(size)); err != nil {
+			if err := s.requestMemory.Reserve(ctx, int64(size)); err != nil {
 				return nil, 0, err
 			}
 			reserved = int64(size)

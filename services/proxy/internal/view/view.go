@@ -17,6 +17,7 @@ import (
 	"tollgate.internal/pkg/acl"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/auth"
+	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/quota"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
@@ -244,6 +245,9 @@ type VirtualCluster struct {
 	Name   string
 	Home   *upstream.Cluster
 	Quotas *quota.Quotas // shared by all sessions of the node
+
+	// Its shares of the node's memory for large frames; nil: all of it.
+	Requests, Answers *netio.Budget
 
 	view  atomic.Pointer[View]
 	table atomic.Pointer[Table]
