@@ -200,6 +200,7 @@ func TestMetricsOfRealSessions(t *testing.T) {
 		`tollgate_proxy_resources_refused`:                                                        1,
 		`tollgate_proxy_request_duration_seconds_count{outcome="refused",request="Metadata"}`:     20,
 		`tollgate_proxy_request_duration_seconds_count{outcome="ok",request="SASLHandshake"}`:     -1, // at least one
+		`tollgate_proxy_request_duration_seconds_count{outcome="ok",request="Produce"}`:           -1,
 		`tollgate_proxy_sessions_closed_total{reason="client"}`:                                   -1,
 		`tollgate_proxy_certificate_expiry_timestamp_seconds{listener="sni"}`:                     -1,
 		`tollgate_proxy_records_total{direction="produced",virtual_cluster="acme-dev"}`:           5,

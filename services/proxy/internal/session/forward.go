@@ -53,10 +53,14 @@ func (s *Session) hold(ctx context.Context, class upstream.Class) (*upstream.Con
 
 // expect announces the request gathered in up on the held lease.
 func (s *Session) expect(c *upstream.Conn, h *header, request any, limit time.Duration) error {
-	return c.Expect(upstream.Pending{
+	p := upstream.Pending{
 		Sink: (*hotSink)(s), CorrelationID: h.correlationID, Key: h.key, Version: h.version,
 		Request: request, Limit: limit,
-	})
+	}
+	if s.node.Observe != nil {
+		p.Begun = time.Now()
+	}
+	return c.Expect(p)
 }
 
 // sendUp writes what was gathered for the broker.
@@ -124,6 +128,9 @@ func (k *hotSink) Answer(c *upstream.Conn, r *netio.Reader, size int, p *upstrea
 			s.log.Error("answer could not be mapped", "request", e.name, "version", p.Version, "err", err)
 		}
 		return brokenAnswer(fmt.Errorf("%s v%d: %w", e.name, p.Version, err))
+	}
+	if s.node.Observe != nil {
+		s.node.Observe(p.Key, OK, time.Since(p.Begun))
 	}
 	s.answers++
 	return nil

@@ -239,6 +239,7 @@ func startSession(t testing.TB, vc *view.VirtualCluster, prepare func(*Session))
 	node := &Node{
 		Log: slog.New(slog.DiscardHandler), Refusals: refusal.NewNotes(slog.New(slog.DiscardHandler)), Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
 		Requests: netio.NewBudget(1 << 30), Answers: netio.NewBudget(1 << 30), MaxFrameBytes: 100 << 20, MaxInFlight: 64,
+		Observe: func(int16, Outcome, time.Duration) {},
 	}
 	s := New(node, &Client{
 		Net: sock, Sock: sock, Remote: netip.MustParseAddr("127.0.0.1"), Node: 3, Authenticated: func() {},

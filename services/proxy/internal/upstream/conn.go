@@ -43,6 +43,7 @@ type Pending struct {
 	CorrelationID int32
 	Key, Version  int16
 	Request       any           // the sink's own
+	Begun         time.Time     // the sink's own
 	Limit         time.Duration // without a byte of the answer, before the connection counts as stalled; 0: none
 }
 
