@@ -6,9 +6,10 @@ SHELL := /bin/bash
 MODULES := $(shell go list -m -f '{{.Dir}}')
 GOFUMPT := GOWORK=off go -C tools tool gofumpt
 
-# Every test of every module, against real brokers and foreign clients.
+# Every test of every module, against real brokers and foreign clients. Nothing is taken
+# from the test cache: it does not see the binaries that the tests build and run.
 test: setup
-	go test -timeout 20m $(addsuffix /...,$(MODULES))
+	go test -count=1 -timeout 20m $(addsuffix /...,$(MODULES))
 
 setup:
 	@tools/setup.sh
