@@ -7,9 +7,11 @@ MODULES := $(shell go list -m -f '{{.Dir}}')
 GOFUMPT := GOWORK=off go -C tools tool gofumpt
 
 # Every test of every module, against real brokers and foreign clients. Nothing is taken
-# from the test cache: it does not see the binaries that the tests build and run.
+# from the test cache: it does not see the binaries that the tests build and run. What
+# runs in one process runs again under the race detector.
 test: setup
 	go test -count=1 -timeout 20m $(addsuffix /...,$(MODULES))
+	go test -count=1 -timeout 20m -race $(addsuffix /...,$(filter-out %/e2e,$(MODULES)))
 
 setup:
 	@tools/setup.sh

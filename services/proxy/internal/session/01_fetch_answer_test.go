@@ -213,18 +213,21 @@ func TestLargeAnswersTakeLittleMemory(t *testing.T) {
 // connection behind it is free again; one that reads goes on, however slowly.
 func TestClientsThatTakeNothingAreClosed(t *testing.T) {
 	const size = 64 << 20
-	b := newHotBroker(t, "open.orders")
-	topic := func(h *hotSession) *view.Topic { return h.table.Topic("orders") }
-	reads, stalls := newHotSession(t, b), newHotSession(t, b)
-	answer := fetchAnswerOf(17, topic(reads))
-	answer.Topics[0].Partitions[0].RecordBatches = batch(size, 5)
-	b.set(answer)
-	for _, h := range []*hotSession{reads, stalls} {
+	var sessions []*hotSession
+	for range 2 {
+		b := newHotBroker(t, "open.orders")
+		h := newHotSession(t, b)
+		topic := h.table.Topic("orders")
+		answer := fetchAnswerOf(17, topic)
+		answer.Topics[0].Partitions[0].RecordBatches = batch(size, 5)
+		b.set(answer)
 		h.session.node.WriteStall = 30 * time.Second
-		if _, err := h.Write(frameOf(fetchOf(17, 0, -1, topic(h)), 5)); err != nil {
+		if _, err := h.Write(frameOf(fetchOf(17, 0, -1, topic), 5)); err != nil {
 			t.Fatal(err)
 		}
+		sessions = append(sessions, h)
 	}
+	reads, stalls := sessions[0], sessions[1]
 	now := time.Now()
 	for got := 0; got < size; { // a quarter each time is more than sockets hold
 		n, err := io.ReadFull(reads, make([]byte, size/4))
