@@ -232,6 +232,34 @@ func (c *Conn) WriteBuffers(bufs *net.Buffers) error {
 	return nil
 }
 
+// WriteOver writes b by way of over: the TLS connection that stands on c, or c. What
+// becomes several TLS records leaves in one system call.
+func (c *Conn) WriteOver(over net.Conn, b []byte) error {
+	if over == net.Conn(c) || len(b) <= recordSize {
+		_, err := over.Write(b)
+		return err
+	}
+	c.Cork()
+	_, err := over.Write(b)
+	if ferr := c.Flush(); err == nil {
+		err = ferr
+	}
+	return err
+}
+
+// WriteBuffersOver is WriteOver of several pieces.
+func (c *Conn) WriteBuffersOver(over net.Conn, bufs *net.Buffers) error {
+	if over == net.Conn(c) {
+		return c.WriteBuffers(bufs)
+	}
+	c.Cork()
+	_, err := bufs.WriteTo(over)
+	if ferr := c.Flush(); err == nil {
+		err = ferr
+	}
+	return err
+}
+
 // Writes tells how far writing has come: the same odd number twice is a peer that
 // took nothing in between.
 func (c *Conn) Writes() uint64 { return c.writes.Load() }

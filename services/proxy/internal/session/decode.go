@@ -70,3 +70,21 @@ func survives(req kmsg.Request, body []byte, high []int) bool {
 	probe.SetVersion(req.GetVersion())
 	return probe.ReadFrom(body) == nil && len(probe.AppendTo(nil)) == len(body)
 }
+
+// walkUnauthenticated passes over a request that strangers may send. The decoder
+// counts down the tags that a section announces, up to four thousand million of
+// them, whether they are there or not.
+func walkUnauthenticated(h *header, frame []byte) error {
+	c := wire.Cursor{B: frame, Pos: h.body}
+	switch {
+	case !h.flexible:
+	case h.key == keyApiVersions:
+		c.String(true) // software
+		c.String(true) // and its version
+		c.Tags()
+	case h.key == keySASLAuthenticate:
+		c.Records(true)
+		c.Tags()
+	}
+	return c.Err
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"tollgate.internal/services/proxy/internal/refusal"
-	"tollgate.internal/services/proxy/internal/wire"
 )
 
 const (
@@ -44,21 +43,3 @@ func (s *Session) reserveDecoding(ctx context.Context, h *header, frame []byte) 
 // waitsForOthers names requests that a broker answers when other members of the
 // group have come too. Nearly all of them is bytes that are handed on.
 func waitsForOthers(key int16) bool { return key == keyJoinGroup || key == keySyncGroup }
-
-// walkUnauthenticated passes over a request that strangers may send. The decoder
-// counts down the tags that a section announces, up to four thousand million of
-// them, whether they are there or not.
-func walkUnauthenticated(h *header, frame []byte) error {
-	c := wire.Cursor{B: frame, Pos: h.body}
-	switch {
-	case !h.flexible:
-	case h.key == keyApiVersions:
-		c.String(true) // software
-		c.String(true) // and its version
-		c.Tags()
-	case h.key == keySASLAuthenticate:
-		c.Records(true)
-		c.Tags()
-	}
-	return c.Err
-}

@@ -525,30 +525,11 @@ func (s *Session) answer(h *header, resp kmsg.Response) error {
 }
 
 // Write sends b to the client.
-func (s *Session) Write(b []byte) error {
-	if s.client.TLS != nil && len(b) > 16<<10 {
-		s.client.Sock.Cork()
-		_, err := s.client.Net.Write(b)
-		if ferr := s.client.Sock.Flush(); err == nil {
-			err = ferr
-		}
-		return err
-	}
-	_, err := s.client.Net.Write(b)
-	return err
-}
+func (s *Session) Write(b []byte) error { return s.client.Sock.WriteOver(s.client.Net, b) }
 
 // WriteBuffers sends several pieces to the client in one system call.
 func (s *Session) WriteBuffers(bufs *net.Buffers) error {
-	if s.client.TLS == nil {
-		return s.client.Sock.WriteBuffers(bufs)
-	}
-	s.client.Sock.Cork()
-	_, err := bufs.WriteTo(s.client.TLS)
-	if ferr := s.client.Sock.Flush(); err == nil {
-		err = ferr
-	}
-	return err
+	return s.client.Sock.WriteBuffersOver(s.client.Net, bufs)
 }
 
 func (s *Session) err() error {

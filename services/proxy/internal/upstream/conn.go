@@ -62,7 +62,7 @@ type Conn struct {
 	err     error   // why the connection ended
 	current Pending // the reader's copy of queue[head]
 
-	// What the sweep sees: no clock is read for a request.
+	// What the sweep sees: it needs no clock to be read for each request.
 	progress atomic.Uint64 // answers begun, and pieces of them passed on
 	handing  atomic.Bool   // the sink has an answer: it is not the broker that is waited for
 	swept    uint64        // progress at the last sweep; guarded by broker.mu, as is sweptAt
@@ -89,26 +89,16 @@ func (c *Conn) Expect(p Pending) error {
 
 // Write sends announced requests. An error has ended the connection.
 func (c *Conn) Write(b []byte) error {
-	if _, err := c.net.Write(b); err != nil {
+	err := c.sock.WriteOver(c.net, b)
+	if err != nil {
 		c.fail(err)
-		return err
 	}
-	return nil
+	return err
 }
 
-// WriteBuffers is Write of several pieces, in one system call where the
-// connection is plaintext.
+// WriteBuffers is Write of several pieces, in one system call.
 func (c *Conn) WriteBuffers(bufs *net.Buffers) error {
-	var err error
-	if c.net == net.Conn(c.sock) {
-		err = c.sock.WriteBuffers(bufs)
-	} else {
-		c.sock.Cork()
-		_, err = bufs.WriteTo(c.net)
-		if ferr := c.sock.Flush(); err == nil {
-			err = ferr
-		}
-	}
+	err := c.sock.WriteBuffersOver(c.net, bufs)
 	if err != nil {
 		c.fail(err)
 	}
