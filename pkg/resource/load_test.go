@@ -310,6 +310,15 @@ func TestWhatIsRefused(t *testing.T) {
 		},
 		{"alias names at the edge, without a grant", doc("AliasTopic", "name: "+strings.Repeat("A", 249)+", virtualCluster: shop", "cluster: main, topic: t") + "---\n" +
 			doc("AliasTopic", "name: _a.B-9, virtualCluster: shop", "cluster: main, topic: u"), nil},
+		{"a slot twice", vc("type: standard, host: v, home: main, clusters: [main, west], slots: {main: 3, west: 3}, authentication: {plain: {}}"), []string{`1: spec.slots.west: 3 is the slot of cluster main already`}},
+		{"a slot of home's", vc("type: standard, host: v, home: main, clusters: [main, west], slots: {west: 0}, authentication: {plain: {}}"), []string{`1: spec.slots: clusters west and main both have slot 0: write slots: {main: N} with a number between 0 and 16383`}},
+		{"a slot out of range", vc("type: standard, host: v, home: main, slots: {main: 16384}, authentication: {plain: {}}"), []string{`1: spec.slots.main: 16384 is not between 0 and 16383`}},
+		{
+			"transactions on a cluster that is not spanned", vc("type: standard, host: v, home: main, transactions: [{prefix: a, cluster: west}, {prefix: a, cluster: main}, {cluster: main}], authentication: {plain: {}}"),
+			[]string{`1: spec.transactions[0].cluster: "west" is not among spec.clusters`, `1: spec.transactions[1].prefix: "a" appears twice`, `1: spec.transactions[2].prefix: required`},
+		},
+		{"stubs kept for less than no time", vc("type: standard, host: v, home: main, stubs: {keepFor: -1s, replicationFactor: -1}, authentication: {plain: {}}"), []string{`1: spec.stubs.replicationFactor: must not be negative`, `1: spec.stubs.keepFor: must not be negative`}},
+		{"an identity that is none", doc("AliasTopic", "name: a, virtualCluster: shop", "cluster: main, topic: t, identity: orders"), []string{`1: spec.identity: "orders" is no topic id`}},
 		{"an alias on a cluster that is not spanned", doc("AliasTopic", "name: a, virtualCluster: shop", "cluster: west, topic: t"), []string{`1: spec.cluster: "west" is not among the clusters of VirtualCluster shop`}},
 		{
 			"two aliases of one physical topic", doc("AliasTopic", "name: a, virtualCluster: shop", "cluster: main, topic: t") + "---\n" + doc("AliasTopic", "name: b, virtualCluster: shop", "cluster: main, topic: t"),
@@ -636,4 +645,30 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("read twice: %+v, then %+v", set, again)
 		}
 	})
+}
+
+// The slot of a cluster is the same on every node, and whatever else is there.
+func TestTheSlotOfAClusterIsItsOwn(t *testing.T) {
+	s := VirtualClusterSpec{Home: "main", Clusters: []string{"main", "west"}}
+	west := s.Slot("west")
+	if s.Slot("main") != 0 || west < 1 || west > MaxSlot {
+		t.Fatalf("slots %d and %d", s.Slot("main"), west)
+	}
+	s.Clusters = []string{"east", "west", "main"}
+	if s.Slot("west") != west || s.Slot("east") == west {
+		t.Error("another cluster changes the slot")
+	}
+	s.Slots = map[string]int32{"west": 7}
+	if s.Slot("west") != 7 {
+		t.Error("a written slot is not used")
+	}
+}
+
+func TestTransactionsGoToTheClusterOfTheLongestPrefix(t *testing.T) {
+	s := VirtualClusterSpec{Home: "main", Transactions: []TransactionRule{{"a", "west"}, {"ab", "main"}, {"abc", "east"}}}
+	for id, want := range map[string]string{"": "main", "b": "main", "a": "west", "ax": "west", "abx": "main", "abcd": "east"} {
+		if got := s.TransactionCluster(id); got != want {
+			t.Errorf("%q is on %s, want %s", id, got, want)
+		}
+	}
 }

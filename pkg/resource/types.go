@@ -1,9 +1,12 @@
 package resource
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"tollgate.internal/pkg/strictyaml"
@@ -135,11 +138,60 @@ type VirtualClusterSpec struct {
 	CustomHosts      []string           `yaml:"customHosts,omitempty" json:"customHosts,omitempty"`
 	Home             string             `yaml:"home" json:"home"`
 	Clusters         []string           `yaml:"clusters,omitempty" json:"clusters,omitempty"` // defaults to [home]
+	Slots            map[string]int32   `yaml:"slots,omitempty" json:"slots,omitempty"`       // by cluster; see Slot
+	Stubs            StubSettings       `yaml:"stubs,omitempty" json:"stubs,omitempty"`
+	Transactions     []TransactionRule  `yaml:"transactions,omitempty" json:"transactions,omitempty"` // longest prefix first; others are on home
 	Authentication   Authentication     `yaml:"authentication" json:"authentication"`
 	ACLs             ACLSettings        `yaml:"acls,omitempty" json:"acls,omitempty"`
 	Quotas           Quotas             `yaml:"quotas,omitempty" json:"quotas,omitempty"`
 	Topics           TopicPolicy        `yaml:"topics,omitempty" json:"topics,omitempty"`
 	AutoCreateTopics bool               `yaml:"autoCreateTopics,omitempty" json:"autoCreateTopics,omitempty"`
+}
+
+// MaxSlot bounds the slots of clusters, so that node ids stay below 2^30
+// (PROTOCOL.md §B1).
+const MaxSlot = 1<<14 - 1
+
+// Slot is what tells a cluster's brokers from those of the others: their node ids in
+// the virtual cluster are slot<<16 | id. It must never mean another cluster, so it
+// follows from the cluster's name: 0 is home's, unless Slots says otherwise.
+func (s *VirtualClusterSpec) Slot(cluster string) int32 {
+	if slot, ok := s.Slots[cluster]; ok {
+		return slot
+	}
+	if cluster == s.Home {
+		return 0
+	}
+	sum := sha256.Sum256([]byte("tollgate cluster slot\x00" + cluster))
+	return 1 + int32(binary.BigEndian.Uint32(sum[:])%MaxSlot)
+}
+
+// Spans reports whether there is a cluster beside home.
+func (s *VirtualClusterSpec) Spans() bool { return len(s.Clusters) > 1 }
+
+// TransactionCluster is where the transactions of an id are (PROTOCOL.md §C3).
+func (s *VirtualClusterSpec) TransactionCluster(id string) string {
+	cluster, longest := s.Home, -1
+	for _, r := range s.Transactions {
+		if len(r.Prefix) > longest && strings.HasPrefix(id, r.Prefix) {
+			cluster, longest = r.Cluster, len(r.Prefix)
+		}
+	}
+	return cluster
+}
+
+// TransactionRule puts the transactions whose ids begin so on a cluster.
+type TransactionRule struct {
+	Prefix  string `yaml:"prefix" json:"prefix"`
+	Cluster string `yaml:"cluster" json:"cluster"`
+}
+
+// StubSettings are about the hidden topics on home that offsets of topics elsewhere
+// are committed against (PROTOCOL.md §B4).
+type StubSettings struct {
+	Disabled          bool          `yaml:"disabled,omitempty" json:"disabled,omitempty"`                   // offsets are then kept on the topics' own clusters
+	ReplicationFactor int16         `yaml:"replicationFactor,omitempty" json:"replicationFactor,omitempty"` // 1, or what home asks for
+	KeepFor           time.Duration `yaml:"keepFor,omitempty" json:"keepFor,omitempty"`                     // after their alias is gone; 168h
 }
 
 // Authentication is any subset of the mechanisms; anonymous stands alone.
@@ -241,10 +293,14 @@ type AliasTopic struct {
 	Spec     AliasTopicSpec `yaml:"spec" json:"spec"`
 }
 
-// AliasTopicSpec says what an alias stands for.
+// AliasTopicSpec says what an alias stands for. Clients take what is behind it for
+// the same topic, with the same id and committed offsets, as long as Identity is the
+// same. It is the id of the topic that the alias first stood for, as kafka-topics
+// shows it (22 characters of base64); empty means the id of the topic there is now.
 type AliasTopicSpec struct {
-	Cluster string `yaml:"cluster" json:"cluster"`
-	Topic   string `yaml:"topic" json:"topic"`
+	Cluster  string `yaml:"cluster" json:"cluster"`
+	Topic    string `yaml:"topic" json:"topic"`
+	Identity string `yaml:"identity,omitempty" json:"identity,omitempty"`
 }
 
 // ServiceAccount is who a client is.

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"encoding/base64"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -258,6 +259,7 @@ func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
 			l.upstream(o, field, name)
 		}
 	}
+	validateSpan(o, s)
 
 	validateAuthentication(o, &s.Authentication)
 	validateACLSettings(o, s)
@@ -268,6 +270,47 @@ func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
 	validateTopicPolicy(o, &s.Topics)
 	if s.Type == Partner && s.AutoCreateTopics {
 		o.Problem("spec.autoCreateTopics", "a virtual cluster of type partner creates no topics")
+	}
+}
+
+// validateSpan is about virtual clusters with several clusters.
+func validateSpan(o *object, s *VirtualClusterSpec) {
+	taken := make(map[int32]string)
+	for _, name := range slices.Sorted(maps.Keys(s.Slots)) { // also of clusters that were here once: their slots stay theirs
+		slot := s.Slots[name]
+		if slot < 0 || slot > MaxSlot {
+			o.Problem("spec.slots."+name, "%d is not between 0 and %d", slot, MaxSlot)
+		}
+		if other, ok := taken[slot]; ok {
+			o.Problem("spec.slots."+name, "%d is the slot of cluster %s already", slot, other)
+		}
+		taken[slot] = name
+	}
+	for _, name := range s.Clusters {
+		if _, ok := s.Slots[name]; ok {
+			continue
+		}
+		slot := s.Slot(name)
+		if other, ok := taken[slot]; ok && other != name {
+			o.Problem("spec.slots", "clusters %s and %s both have slot %d: write slots: {%s: N} with a number between 0 and %d that no cluster had before", other, name, slot, name, MaxSlot)
+		}
+		taken[slot] = name
+	}
+	for i, r := range s.Transactions {
+		field := index("spec.transactions", i)
+		if r.Prefix == "" {
+			o.Problem(field+".prefix", "required: the beginning of transactional ids")
+		}
+		if slices.ContainsFunc(s.Transactions[:i], func(other TransactionRule) bool { return other.Prefix == r.Prefix }) {
+			o.Problem(field+".prefix", "%q appears twice", r.Prefix)
+		}
+		if !slices.Contains(s.Clusters, r.Cluster) {
+			o.Problem(field+".cluster", "%q is not among spec.clusters", r.Cluster)
+		}
+	}
+	nonNegative(o, "spec.stubs.replicationFactor", s.Stubs.ReplicationFactor)
+	if s.Stubs.KeepFor < 0 {
+		o.Problem("spec.stubs.keepFor", "must not be negative")
 	}
 }
 
@@ -477,6 +520,11 @@ func (l *loader) validateAliasTopic(o *object, a *AliasTopic) {
 	s := &a.Spec
 	l.upstream(o, "spec.cluster", s.Cluster)
 	physicalTopic(o, "spec.topic", s.Topic, false)
+	if s.Identity != "" {
+		if id, err := base64.RawURLEncoding.DecodeString(s.Identity); err != nil || len(id) != 16 {
+			o.Problem("spec.identity", "%q is no topic id: write the 22 characters that kafka-topics --describe shows as TopicId", s.Identity)
+		}
+	}
 	vc := l.set.VirtualClusters[a.Metadata.VirtualCluster]
 	if vc == nil || s.Cluster == "" {
 		return
