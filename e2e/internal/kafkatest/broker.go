@@ -24,14 +24,14 @@ import (
 type Broker struct {
 	ID int32
 
-	cluster        *Cluster
-	dir            string
-	config         string
-	ports          map[Listener]int
-	controllerPort int
+	cluster *Cluster
+	dir     string
+	config  string
 
-	mu      sync.Mutex
-	process *proc.Process // of the latest start
+	mu             sync.Mutex
+	ports          map[Listener]int // replaced as a whole by Move
+	controllerPort int
+	process        *proc.Process // of the latest start
 }
 
 // Addr is the address under which the broker is advertised on a listener; a
@@ -46,7 +46,9 @@ func (b *Broker) Addr(l Listener) string {
 
 // Port is the port of a listener on 127.0.0.1.
 func (b *Broker) Port(l Listener) int {
+	b.mu.Lock()
 	port, ok := b.ports[l]
+	b.mu.Unlock()
 	if !ok {
 		panic(fmt.Sprintf("no listener %q among %v", l, b.cluster.Options.listeners()))
 	}

@@ -96,28 +96,16 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.certify(); err != nil {
 		return err
 	}
-	listeners := c.Options.listeners()
-	each := len(listeners) + 1
-	if c.ports, err = ports.Reserve(each * c.Options.Nodes); err != nil {
-		return err
-	}
-	for i, id := range c.Options.NodeIDs {
-		b := &Broker{ID: id, cluster: c, dir: filepath.Join(c.dir, fmt.Sprint(id)), ports: map[Listener]int{}}
+	for _, id := range c.Options.NodeIDs {
+		b := &Broker{ID: id, cluster: c, dir: filepath.Join(c.dir, fmt.Sprint(id))}
 		b.config = filepath.Join(b.dir, "server.properties")
-		own := c.ports.Ports[i*each:]
-		for j, l := range listeners {
-			b.ports[l] = own[j]
-		}
-		b.controllerPort = own[each-1]
 		c.brokers = append(c.brokers, b)
-	}
-	for _, b := range c.brokers {
 		if err := os.MkdirAll(b.dir, 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(b.config, encode(c.properties(b)), 0o600); err != nil {
-			return err
-		}
+	}
+	if err := c.assignPorts(); err != nil {
+		return err
 	}
 	formats, formatCtx := errgroup.WithContext(ctx)
 	for _, b := range c.brokers {
@@ -132,6 +120,60 @@ func (c *Cluster) start(ctx context.Context) error {
 		}
 	}
 	return c.WaitReady(ctx)
+}
+
+// assignPorts gives every broker ports that it did not have before, and writes its
+// configuration.
+func (c *Cluster) assignPorts() error {
+	listeners := c.Options.listeners()
+	each := len(listeners) + 1
+	lease, err := ports.Reserve(each * len(c.brokers))
+	if err != nil {
+		return err
+	}
+	if c.ports != nil {
+		c.ports.Release() // after the reservation, which so cannot get the same again
+	}
+	c.ports = lease
+	for i, b := range c.brokers {
+		own := lease.Ports[i*each : (i+1)*each]
+		b.mu.Lock()
+		b.ports, b.controllerPort = map[Listener]int{}, own[each-1]
+		for j, l := range listeners {
+			b.ports[l] = own[j]
+		}
+		b.mu.Unlock()
+	}
+	for _, b := range c.brokers { // which names the ports of all
+		if err := os.WriteFile(b.config, encode(c.properties(b)), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Move kills all brokers and starts them again on other ports, with their data and
+// ids, as a cluster that was moved to other machines. It returns when the cluster
+// is ready. Addresses are to be asked for anew; not to be called while another
+// goroutine stops or starts brokers.
+func (c *Cluster) Move(ctx context.Context) error {
+	for _, b := range c.brokers {
+		if err := b.Kill(); err != nil {
+			return err
+		}
+	}
+	if err := c.assignPorts(); err != nil {
+		return fmt.Errorf("move Kafka %s: %w", c.Options.Version, err)
+	}
+	for _, b := range c.brokers {
+		if err := b.launch(); err != nil {
+			return err
+		}
+	}
+	if err := c.WaitReady(ctx); err != nil {
+		return fmt.Errorf("move Kafka %s: %w\n%s", c.Options.Version, err, c.LogTail(25))
+	}
+	return nil
 }
 
 func (c *Cluster) certify() error {

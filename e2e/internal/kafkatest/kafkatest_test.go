@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,4 +170,55 @@ func produce(ctx context.Context, topic string, opts ...kgo.Opt) error {
 	}
 	defer cl.Close()
 	return cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte("x")}).FirstErr()
+}
+
+// Records, ids and the cluster id are there again, and none of the ports.
+func TestAClusterMovesToOtherPortsWithItsData(t *testing.T) {
+	for _, version := range Versions() {
+		t.Run(version, func(t *testing.T) {
+			c := Start(t, Options{Version: version, NodeIDs: []int32{2, 7, 1004}})
+			createTopic(t, c, "events", 3)
+			if err := produce(t.Context(), "events", kgo.SeedBrokers(c.Seeds(PLAINTEXT)...)); err != nil {
+				t.Fatal(err)
+			}
+			old := c.Seeds(PLAINTEXT)
+			if err := c.Move(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for i, addr := range c.Seeds(PLAINTEXT) {
+				if slices.Contains(old, addr) {
+					t.Errorf("broker %d listens on %s, which one had before", c.Options.NodeIDs[i], addr)
+				}
+			}
+			admin := kadm.NewClient(c.Client(t))
+			meta, err := admin.Metadata(t.Context(), "events")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ids := meta.Brokers.NodeIDs(); meta.Cluster != c.ID || !slices.Equal(ids, []int32{2, 7, 1004}) {
+				t.Errorf("cluster %s has the brokers %v, want %s with 2, 7 and 1004", meta.Cluster, ids, c.ID)
+			}
+			ends, err := admin.ListEndOffsets(t.Context(), "events")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var n int64
+			ends.Each(func(o kadm.ListedOffset) { n += o.Offset })
+			if n != 1 {
+				t.Errorf("%d records after the move, want 1", n)
+			}
+		})
+	}
+}
+
+func TestAPairIsOfBothVersionsAndSharesAnID(t *testing.T) {
+	for _, version := range Versions() {
+		main, west := PairOptions(version)
+		if main.Version == west.Version || main.Version != version {
+			t.Errorf("versions %s and %s", main.Version, west.Version)
+		}
+		if !slices.Contains(main.NodeIDs, west.NodeIDs[0]) {
+			t.Errorf("node ids %v and %v do not overlap", main.NodeIDs, west.NodeIDs)
+		}
+	}
 }

@@ -126,7 +126,7 @@ func (c *Cluster) properties(b *Broker) map[string]string {
 
 	var listeners, advertised, protocol []string
 	for _, l := range o.listeners() {
-		listeners = append(listeners, fmt.Sprintf("%s://127.0.0.1:%d", l, b.ports[l]))
+		listeners = append(listeners, fmt.Sprintf("%s://127.0.0.1:%d", l, b.Port(l)))
 		advertised = append(advertised, fmt.Sprintf("%s://%s", l, b.Addr(l)))
 		protocol = append(protocol, fmt.Sprintf("%s:%s", l, protocols[l]))
 	}
