@@ -66,6 +66,9 @@ type Broker struct {
 	closed   bool
 }
 
+// maxBackoff is the longest time a broker that cannot be reached is left alone.
+const maxBackoff = 2 * time.Second
+
 type leaseWaiter struct {
 	class Class
 	ready chan *Conn // nil: dial yourself
@@ -178,7 +181,7 @@ func (b *Broker) dialNew(ctx context.Context) (*Conn, error) {
 	defer b.mu.Unlock()
 	if err != nil {
 		if ctx.Err() == nil {
-			b.backoff = min(max(2*b.backoff, 50*time.Millisecond), 2*time.Second)
+			b.backoff = min(max(2*b.backoff, 50*time.Millisecond), maxBackoff)
 			b.nextDial, b.lastErr = time.Now().Add(b.backoff), err
 			why := err
 			if refusal.Of(why) == nil {

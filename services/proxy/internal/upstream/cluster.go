@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -43,6 +44,7 @@ type Config struct {
 	Warm            int           // idle connections kept per broker; 2
 	Limits          [classes]int  // connections per broker and class; 256, 4096, 16384, 1024, 1024
 	MetadataAge     time.Duration // background refresh; 5 s
+	LeaderlessAfter time.Duration // of a suspect cluster: its partitions are shown without leaders; 3 s
 }
 
 func (c *Config) defaults() {
@@ -56,6 +58,7 @@ func (c *Config) defaults() {
 	set(&c.RequestTimeout, 30*time.Second)
 	set(&c.IdleTimeout, time.Minute)
 	set(&c.MetadataAge, 5*time.Second)
+	set(&c.LeaderlessAfter, 3*time.Second)
 	if c.ConcurrentDials == 0 {
 		c.ConcurrentDials = 8
 	}
@@ -86,7 +89,9 @@ type Cluster struct {
 
 	correlation atomic.Int32
 	current     atomic.Pointer[snapshot]
+	state       atomic.Pointer[State]
 	stale       atomic.Bool
+	kick        chan struct{} // the keeper is to refresh now
 	controller  atomic.Int32
 	answered    atomic.Int32 // the broker whose metadata came last
 	versions    atomic.Pointer[Versions]
@@ -99,6 +104,11 @@ type Cluster struct {
 	lastID  int32     // of the seeds there have been
 	retired []*Broker // seeds of an earlier configuration; some may be leased still
 	refresh *refresh
+	rebase  bool // the bootstrap addresses are all new: ask there first
+
+	// Writers of current and state.
+	told    sync.Mutex
+	changed chan struct{} // closed with the next change of either
 }
 
 // access is how new connections prove who they are and whom they reach.
@@ -108,8 +118,10 @@ type access struct {
 }
 
 type refresh struct {
-	done chan struct{}
-	err  error
+	done   chan struct{}
+	err    error
+	silent chan struct{} // closed when it has taken so long that nobody waits for it
+	cancel context.CancelCauseFunc
 }
 
 // New starts keeping a cluster. Close it.
@@ -120,22 +132,28 @@ func New(cfg Config) *Cluster {
 		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
 		formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID(OwnClientID)),
 		brokers:   make(map[int32]*Broker),
+		kick:      make(chan struct{}, 1), changed: make(chan struct{}),
 	}
+	c.state.Store(&State{Since: time.Now()})
 	c.Reconfigure(cfg.Bootstrap, cfg.TLS, cfg.SASL)
 	c.wg.Go(c.keep)
+	c.wg.Go(c.sweep)
 	return c
 }
 
-// Reconfigure changes how the cluster is reached from now on. It is the same cluster:
-// the connections that there are stay, and who uses them notices nothing.
+// Reconfigure changes how the cluster is reached from now on. The connections that
+// there are stay, and who uses them notices nothing. Addresses that are all new are
+// believed before the brokers that are known: they may lead to another cluster.
 func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mechanism) {
 	c.access.Store(&access{t, mech})
 	c.mu.Lock()
 	var seeds []*Broker
+	kept := false
 	for _, addr := range bootstrap {
 		if i := slices.IndexFunc(c.seeds, func(b *Broker) bool { return b.addr == addr }); i >= 0 {
 			seeds = append(seeds, c.seeds[i])
 			c.seeds = slices.Delete(c.seeds, i, i+1)
+			kept = true
 			continue
 		}
 		c.lastID--
@@ -143,7 +161,10 @@ func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mecha
 	}
 	gone := c.seeds
 	c.retired = append(slices.DeleteFunc(c.retired, (*Broker).unused), gone...)
-	c.seeds = seeds
+	c.seeds, c.rebase = seeds, !kept
+	if c.refresh != nil {
+		c.refresh.cancel(errReconfigured) // it may be waiting for what is no more
+	}
 	c.mu.Unlock()
 	for _, b := range gone {
 		b.retire()
@@ -152,7 +173,11 @@ func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mecha
 		b.forgive()
 	}
 	c.markStale()
+	c.refreshSoon()
 }
+
+// errReconfigured ends a refresh that began with an earlier configuration.
+var errReconfigured = errors.New("reached in another way by now")
 
 // Name is the resource's name.
 func (c *Cluster) Name() string { return c.cfg.Name }
@@ -180,11 +205,21 @@ func (c *Cluster) markStale() { c.stale.Store(true) }
 // next waits for a new one.
 func (c *Cluster) MarkStale() { c.markStale() }
 
-// keep refreshes metadata and sweeps connections.
-func (c *Cluster) keep() {
+// start begins a goroutine that Close waits for; false: the cluster is closed.
+func (c *Cluster) start(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return false
+	}
+	c.wg.Go(f)
+	return true
+}
+
+// sweep looks after the connections.
+func (c *Cluster) sweep() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	c.backgroundRefresh()
 	for {
 		select {
 		case <-c.ctx.Done():
@@ -193,17 +228,50 @@ func (c *Cluster) keep() {
 			for _, b := range c.allBrokers() {
 				b.sweep(now)
 			}
-			if s := c.current.Load(); s == nil || now.Sub(s.at) >= c.cfg.MetadataAge {
-				c.backgroundRefresh()
-			}
 		}
 	}
 }
 
-func (c *Cluster) backgroundRefresh() {
-	if err := c.Refresh(c.ctx); err != nil && c.ctx.Err() == nil {
-		c.log.Warn("metadata refresh failed", "cluster", c.cfg.Name, "err", err)
+// retryEvery is how often a suspect cluster is asked. What that costs is bounded by
+// the back-off of each of its brokers.
+const retryEvery = 250 * time.Millisecond
+
+// keep refreshes metadata: when it is old, when it is asked to, and again and again
+// while the cluster does not answer.
+func (c *Cluster) keep() {
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-c.kick:
+		case <-next.C:
+		}
+		c.mu.Lock()
+		rebase := c.rebase
+		c.mu.Unlock()
+		if s := c.current.Load(); s == nil || rebase || c.State().Suspect || c.stale.Load() || time.Since(s.at) >= c.cfg.MetadataAge {
+			c.backgroundRefresh()
+		}
+		if c.State().Suspect {
+			next.Reset(retryEvery)
+		} else {
+			next.Reset(min(time.Second, c.cfg.MetadataAge))
+		}
 	}
+}
+
+// refreshSoon wakes the keeper.
+func (c *Cluster) refreshSoon() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Cluster) backgroundRefresh() {
+	_ = c.Refresh(c.ctx) // the state says why not
 	// Learn the versions of every broker, also of those nobody has used yet.
 	for _, b := range c.allBrokers() {
 		b.mu.Lock()
@@ -227,7 +295,8 @@ func (c *Cluster) allBrokers() []*Broker {
 	return all
 }
 
-// Metadata returns the last snapshot, nil before the first.
+// Metadata returns the last snapshot, nil before the first. That of a cluster which
+// has not answered for a while shows every partition without a leader.
 func (c *Cluster) Metadata() *Metadata {
 	if s := c.current.Load(); s != nil {
 		return s.Metadata
@@ -236,37 +305,42 @@ func (c *Cluster) Metadata() *Metadata {
 }
 
 // Fresh returns a snapshot not older than age, or, when the cluster does not
-// answer, the last one there was. The error says that there is none at all.
+// answer, the last one there was. The error says that there is none at all. For a
+// suspect cluster nobody waits.
 func (c *Cluster) Fresh(ctx context.Context, age time.Duration) (*Metadata, error) {
 	s := c.current.Load()
 	if s != nil && time.Since(s.at) <= age && !c.stale.Load() {
 		return s.Metadata, nil
 	}
-	rctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	err := c.Refresh(rctx)
+	if state := c.State(); state.Suspect {
+		if s != nil {
+			return s.Metadata, nil
+		}
+		return nil, c.unavailable(state.Err)
+	}
+	r := c.beginRefresh()
+	var err error
+	select {
+	case <-r.done:
+		err = r.err
+	case <-r.silent:
+		err = errSilent
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
 	if m := c.Metadata(); m != nil {
 		return m, nil
 	}
-	return nil, err
+	return nil, c.unavailable(err)
+}
+
+func (c *Cluster) unavailable(err error) error {
+	return &UnavailableError{Cluster: c.cfg.Name, Node: -1, Err: err}
 }
 
 // Refresh asks the cluster now. Callers at the same time share one request.
 func (c *Cluster) Refresh(ctx context.Context) error {
-	c.mu.Lock()
-	r := c.refresh
-	if r == nil {
-		r = &refresh{done: make(chan struct{})}
-		c.refresh = r
-		c.wg.Go(func() {
-			r.err = c.load()
-			c.mu.Lock()
-			c.refresh = nil
-			c.mu.Unlock()
-			close(r.done)
-		})
-	}
-	c.mu.Unlock()
+	r := c.beginRefresh()
 	select {
 	case <-r.done:
 		return r.err
@@ -275,13 +349,64 @@ func (c *Cluster) Refresh(ctx context.Context) error {
 	}
 }
 
-func (c *Cluster) load() error {
+// beginRefresh joins the refresh that is under way, or begins one.
+func (c *Cluster) beginRefresh() *refresh {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refresh != nil {
+		return c.refresh
+	}
+	r := &refresh{done: make(chan struct{}), silent: make(chan struct{})}
+	if c.ctx.Err() != nil {
+		r.err = net.ErrClosed
+		close(r.done)
+		return r
+	}
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	r.cancel, c.refresh = cancel, r
+	silent := time.AfterFunc(silence, func() {
+		c.suspect(errSilent)
+		close(r.silent)
+	})
+	c.wg.Go(func() {
+		defer cancel(nil)
+		r.err = c.load(ctx)
+		silent.Stop()
+		if r.err != nil && c.ctx.Err() == nil && !errors.Is(context.Cause(ctx), errReconfigured) {
+			c.suspect(r.err)
+		}
+		c.mu.Lock()
+		c.refresh = nil
+		c.mu.Unlock()
+		close(r.done)
+	})
+	return r
+}
+
+// load asks for metadata and applies the answer.
+func (c *Cluster) load(ctx context.Context) error {
 	c.stale.Store(false)
-	b, resp, err := c.ask(c.ctx, c.askOrder(-1), c.metadataOf)
+	c.mu.Lock()
+	rebase := c.rebase
+	c.mu.Unlock()
+	order := c.askOrder(-1)
+	if n := len(order); rebase {
+		seeds := slices.IndexFunc(order, func(b *Broker) bool { return b.ID < 0 })
+		if seeds > 0 {
+			order = append(append(make([]*Broker, 0, n), order[seeds:]...), order[:seeds]...)
+		}
+	}
+	b, resp, err := c.ask(ctx, order, func(b *Broker) (kmsg.Response, error) { return c.metadataOf(ctx, b) })
+	if err == nil {
+		err = context.Cause(ctx) // nothing of an earlier configuration
+	}
 	if err != nil {
 		c.stale.Store(true)
 		return err
 	}
+	c.mu.Lock()
+	c.rebase = c.rebase && b.ID >= 0
+	c.mu.Unlock()
 	c.answered.Store(b.ID)
 	c.apply(resp.(*kmsg.MetadataResponse))
 	return nil
@@ -308,10 +433,12 @@ func (c *Cluster) ask(ctx context.Context, order []*Broker, try func(*Broker) (k
 		if next && asked < len(order) {
 			b := order[asked]
 			asked++
-			c.wg.Go(func() {
+			if !c.start(func() {
 				resp, err := try(b)
 				answers <- answer{b, resp, err}
-			})
+			}) {
+				return nil, nil, c.unavailable(net.ErrClosed)
+			}
 			silent.Reset(patience)
 		}
 		next = false
@@ -356,8 +483,8 @@ func (c *Cluster) askOrder(preferred int32) []*Broker {
 	return append(order, c.seeds...)
 }
 
-func (c *Cluster) metadataOf(b *Broker) (kmsg.Response, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, 3*time.Second)
+func (c *Cluster) metadataOf(ctx context.Context, b *Broker) (kmsg.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
 	req.Version = c.clampVersions(b, 3, 12)
@@ -385,14 +512,21 @@ func (c *Cluster) clampVersions(b *Broker, key, want int16) int16 {
 }
 
 func (c *Cluster) apply(resp *kmsg.MetadataResponse) {
-	old := c.Metadata()
+	var old *Metadata
+	if s := c.current.Load(); s != nil {
+		old = s.known
+	}
+	if old != nil && resp.ClusterID != nil && old.ClusterID != "" && *resp.ClusterID != old.ClusterID {
+		c.log.Warn("the address of an upstream cluster leads to another cluster: what was known of the old one is forgotten",
+			"cluster", c.cfg.Name, "was", old.ClusterID, "is", *resp.ClusterID)
+		old = nil
+		c.forget()
+	}
 	next := NewMetadata(resp, old)
 	if old != nil && next.equal(old) {
 		next = old
 	}
 	c.controller.Store(resp.ControllerID)
-	c.current.Store(&snapshot{Metadata: next, at: time.Now()})
-
 	c.mu.Lock()
 	var gone []*Broker
 	live := make(map[int32]bool, len(next.Brokers))
@@ -416,6 +550,21 @@ func (c *Cluster) apply(resp *kmsg.MetadataResponse) {
 	c.mu.Unlock()
 	for _, b := range gone {
 		b.close()
+	}
+	c.confirmed(next) // who sees it finds its brokers
+	c.updateVersions()
+}
+
+// forget gives up the brokers of a cluster that this is no longer. Those who hold a
+// lease keep it.
+func (c *Cluster) forget() {
+	c.mu.Lock()
+	gone := slices.Collect(maps.Values(c.brokers))
+	clear(c.brokers)
+	c.retired = append(slices.DeleteFunc(c.retired, (*Broker).unused), gone...)
+	c.mu.Unlock()
+	for _, b := range gone {
+		b.retire()
 	}
 }
 
@@ -509,12 +658,19 @@ func (c *Cluster) Versions() *Versions { return c.versions.Load() }
 
 func (c *Cluster) updateVersions() {
 	var v *Versions
-	for _, b := range c.allBrokers() {
+	// Seeds, which are asked only in the beginning, come last: what they could do
+	// then says little when brokers are known.
+	all := c.allBrokers()
+	slices.SortStableFunc(all, func(a, b *Broker) int { return cmp.Compare(b.ID, a.ID) })
+	for _, b := range all {
 		b.mu.Lock()
 		r := b.versions
 		b.mu.Unlock()
 		if r == nil {
 			continue
+		}
+		if b.ID < 0 && v != nil {
+			break
 		}
 		one := &Versions{Ranges: make(map[int16]Range), Finalized: make(map[string]int16), Supported: make(map[string]Range)}
 		for _, k := range r.ApiKeys {

@@ -106,8 +106,7 @@ func NewMetadata(resp *kmsg.MetadataResponse, old *Metadata) *Metadata {
 		for p := range t.Partitions {
 			t.Partitions[p] = Partition{ErrorCode: 5, Leader: -1, LeaderEpoch: -1}
 			if before != nil && p < len(before.Partitions) {
-				known := before.Partitions[p]
-				t.Partitions[p] = Partition{ErrorCode: 5, Leader: -1, LeaderEpoch: known.LeaderEpoch, Replicas: known.Replicas, ISR: known.ISR, Offline: known.Replicas}
+				t.Partitions[p] = before.Partitions[p].leaderless()
 			}
 		}
 		for _, p := range rt.Partitions {
@@ -152,8 +151,38 @@ func str(s *string) string {
 	return *s
 }
 
+// leaderless is the snapshot of a cluster that does not answer: everything is there,
+// and nothing of it can be reached. A topic that went missing, or shrank, would make
+// consumer groups reassign all they have (PROTOCOL.md §B2).
+func (m *Metadata) leaderless() *Metadata {
+	out := &Metadata{
+		ClusterID: m.ClusterID, Brokers: m.Brokers,
+		Topics: make([]*Topic, len(m.Topics)),
+		byName: make(map[string]*Topic, len(m.byName)),
+		byID:   make(map[[16]byte]*Topic, len(m.byID)),
+	}
+	for i, t := range m.Topics {
+		lost := *t
+		lost.Partitions = make([]Partition, len(t.Partitions))
+		for p, known := range t.Partitions {
+			lost.Partitions[p] = known.leaderless()
+		}
+		out.Topics[i] = &lost
+		out.byName[t.Name] = &lost
+		if t.ID != ([16]byte{}) {
+			out.byID[t.ID] = &lost
+		}
+	}
+	return out
+}
+
+func (p Partition) leaderless() Partition {
+	return Partition{ErrorCode: 5, Leader: -1, LeaderEpoch: p.LeaderEpoch, Replicas: p.Replicas, ISR: p.ISR, Offline: p.Replicas}
+}
+
 // snapshot is a Metadata with the moment it was last confirmed.
 type snapshot struct {
 	*Metadata
-	at time.Time
+	known *Metadata // what the cluster said last: the same, or what this was made from
+	at    time.Time
 }

@@ -26,8 +26,24 @@ type stub struct {
 	versions map[string]*kmsg.ApiVersionsResponse // by address
 	lifetime int64                                // session_lifetime_ms of logins
 	asked    int                                  // Metadata requests
-	slow     time.Duration                        // how long Metadata takes
-	handle   func(c net.Conn, frame []byte)       // nil: silent
+	silent   bool                                 // nothing is answered
+	cluster  map[string]string                    // cluster ids by address, when there are several
+	refused  map[string]error                     // dials of these addresses fail
+	conns    map[net.Conn]string                  // open, with their addresses
+	listed   func(addr string) []kmsg.MetadataResponseBroker
+	slow     time.Duration                  // how long Metadata takes
+	handle   func(c net.Conn, frame []byte) // nil: silent
+}
+
+func newStub() *stub {
+	return &stub{dials: make(map[string]int), ids: []int32{3, 7}, versions: make(map[string]*kmsg.ApiVersionsResponse), conns: make(map[net.Conn]string)}
+}
+
+// hangUp ends all connections. s.mu is held.
+func (s *stub) hangUp() {
+	for c := range s.conns {
+		c.Close()
+	}
 }
 
 const bootstrap = "boot:9092"
@@ -39,7 +55,7 @@ func addrOf(id int32) string { return map[int32]string{3: "node3:9092", 7: "node
 func withStub(t *testing.T, configure func(*Config, *stub), f func(t *testing.T, c *Cluster, s *stub)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &stub{dials: make(map[string]int), ids: []int32{3, 7}, versions: make(map[string]*kmsg.ApiVersionsResponse)}
+		s := newStub()
 		cfg := Config{Name: "main", Bootstrap: []string{bootstrap}, Dial: s.dial, MetadataAge: 24 * time.Hour}
 		if configure != nil {
 			configure(&cfg, s)
@@ -61,7 +77,11 @@ func (s *stub) dial(_ context.Context, _, addr string) (net.Conn, error) {
 	if s.refuse != nil {
 		return nil, s.refuse
 	}
+	if err := s.refused[addr]; err != nil {
+		return nil, err
+	}
 	ours, theirs := net.Pipe()
+	s.conns[theirs] = addr
 	go s.serve(theirs, addr)
 	return ours, nil
 }
@@ -79,6 +99,7 @@ func (s *stub) dialled(addr string) int {
 }
 
 func (s *stub) serve(c net.Conn, addr string) {
+	defer s.set(func() { delete(s.conns, c) })
 	defer c.Close()
 	for {
 		frame := make([]byte, 4)
@@ -90,6 +111,10 @@ func (s *stub) serve(c net.Conn, addr string) {
 			return
 		}
 		s.mu.Lock()
+		if s.silent {
+			s.mu.Unlock()
+			continue
+		}
 		handle, slow := s.handle, s.slow
 		var resp kmsg.Response
 		switch kmsg.Key(binary.BigEndian.Uint16(frame[4:])) {
@@ -109,7 +134,16 @@ func (s *stub) serve(c net.Conn, addr string) {
 			s.asked++
 			r := kmsg.NewPtrMetadataResponse()
 			r.Topics = s.topics
+			if id, ok := s.cluster[addr]; ok {
+				r.ClusterID = &id
+			}
+			if s.listed != nil {
+				r.Brokers = s.listed(addr)
+			}
 			for _, id := range s.ids {
+				if len(r.Brokers) > 0 && s.listed != nil {
+					break
+				}
 				host, _, _ := net.SplitHostPort(addrOf(id))
 				r.Brokers = append(r.Brokers, kmsg.MetadataResponseBroker{NodeID: id, Host: host, Port: 9092})
 			}
