@@ -18,7 +18,7 @@ const usage = `usage: tollgate COMMAND [flags] [arguments]
   dev exec -- CMD [ARG]…   run CMD so that it finds the gateway's host names
   topics COMMAND           list, create, describe and delete topics
   produce TOPIC            send each line of the input as a record
-  consume TOPIC            print records
+  consume TOPIC…           print records
 
 topics, produce and consume take --bootstrap, --user, --password, --ca and
 --mechanism, and ask the running tollgate dev for what is not said; --vc NAME

@@ -112,7 +112,7 @@ func readLines(ctx context.Context, in io.Reader, each func(string)) error {
 // consume prints the values of records, and their keys if asked to.
 func consume(ctx context.Context, args []string, std stdio) error {
 	var l login
-	f := flags("consume", "TOPIC", std)
+	f := flags("consume", "TOPIC…", std)
 	l.flags(f)
 	group := f.String("group", "", "consumer `group` that remembers what was read")
 	beginning := f.Bool("from-beginning", false, "begin with the oldest record, unless the group has read before")
@@ -122,14 +122,14 @@ func consume(ctx context.Context, args []string, std stdio) error {
 	if err != nil {
 		return err
 	}
-	if len(names) != 1 {
-		return usageError(f, "consume needs one topic")
+	if len(names) == 0 {
+		return usageError(f, "consume needs a topic")
 	}
 	from := kgo.NewOffset().AtEnd()
 	if *beginning {
 		from = kgo.NewOffset().AtStart()
 	}
-	options := []kgo.Opt{kgo.ConsumeTopics(names[0]), kgo.ConsumeResetOffset(from)}
+	options := []kgo.Opt{kgo.ConsumeTopics(names...), kgo.ConsumeResetOffset(from)}
 	if *group != "" {
 		options = append(options, kgo.ConsumerGroup(*group), kgo.DisableAutoCommit())
 	}
@@ -151,7 +151,7 @@ func consume(ctx context.Context, args []string, std stdio) error {
 			return nil // interrupted, which is how it ends without --max
 		}
 		for _, e := range fetches.Errors() {
-			return fmt.Errorf("consume %s: %w", names[0], e.Err)
+			return fmt.Errorf("consume %s: %w", strings.Join(names, ", "), e.Err)
 		}
 		for r := range fetches.RecordsAll() {
 			if *separator != "" {

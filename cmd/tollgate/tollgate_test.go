@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"tollgate.internal/cmd/tollgate/internal/dev"
+	"tollgate.internal/pkg/resource"
 )
 
 // tollgate runs one command and returns what it printed.
@@ -135,7 +137,10 @@ func TestRecordsOutliveARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"acme.gw.localhost", "b0-acme.gw.localhost", "b2-globex.gw.localhost"} {
+	west := (&resource.VirtualClusterSpec{Home: "main"}).Slot("west") << 16
+	for _, name := range []string{
+		"acme.gw.localhost", "b0-acme.gw.localhost", fmt.Sprintf("b%d-acme.gw.localhost", west+2), "b2-globex.gw.localhost",
+	} {
 		if !strings.Contains(string(hosts), "127.0.0.1 "+name+"\n") {
 			t.Errorf("no %s in the hosts file:\n%s", name, hosts)
 		}
@@ -260,4 +265,26 @@ func TestVirtualClustersComeAndGoWhileItRuns(t *testing.T) {
 		t.Error("its port still listens")
 	}
 	must(t, "x\n", "produce", "things", "--state", state) // the others go on
+}
+
+// The seeded tenant acme cannot tell that its topics are on two clusters; dev.json can.
+func TestATenantSpansBothClusters(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	base := freePorts(t)
+	args := []string{"--state", state, "--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(base)), "--port-base", strconv.Itoa(base)}
+	startDev(t, args...)
+	info, err := dev.Read(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var topics []dev.Topic
+	for _, vc := range info.VirtualClusters {
+		if vc.Name == "acme-prod" {
+			topics = vc.Topics
+		}
+	}
+	want := []dev.Topic{{Name: "orders", Cluster: "main", Physical: "shop.orders.v2"}, {Name: "shipments", Cluster: "west", Physical: "logistics.shipments.v1"}}
+	if !slices.Equal(topics, want) {
+		t.Errorf("dev.json has the topics %v, want %v", topics, want)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -47,26 +48,24 @@ func (r *run) describe(ctx context.Context, set *resource.Set) (*description, er
 		VirtualClusters: []VirtualCluster{},
 		Nodes:           []Node{{ID: "node-1", PID: os.Getpid(), Listen: r.cfg.Listen, Metrics: r.metrics}},
 	}
-	nodes := make(map[string][]int32) // broker ids of each cluster
+	var order []string // as on the command line, and then by name
 	for _, u := range r.upstreams {
-		d.info.Upstreams = append(d.info.Upstreams, UpstreamInfo{u.Name, strings.Join(u.Bootstrap, ",")})
-		if nodes[u.Name], err = brokers(ctx, u); err != nil {
-			return nil, err
-		}
+		order = append(order, u.Name)
 	}
 	for _, name := range sortedKeys(set.UpstreamClusters) {
-		if _, known := nodes[name]; known {
-			continue
-		}
-		u := set.UpstreamClusters[name]
-		d.info.Upstreams = append(d.info.Upstreams, UpstreamInfo{name, strings.Join(u.Spec.Bootstrap, ",")})
-		if u.Spec.TLS == nil && u.Spec.SASL == nil {
-			if nodes[name], err = brokers(ctx, Upstream{name, u.Spec.Bootstrap}); err != nil {
-				return nil, err
-			}
+		if !slices.Contains(order, name) {
+			order = append(order, name)
 		}
 	}
-
+	for _, name := range order {
+		if u := set.UpstreamClusters[name]; u != nil {
+			d.info.Upstreams = append(d.info.Upstreams, UpstreamInfo{name, strings.Join(u.Spec.Bootstrap, ",")})
+		}
+	}
+	nodes, err := r.brokers(ctx, set)
+	if err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
 	r.nodes = nodes
 	r.mu.Unlock()
@@ -80,8 +79,10 @@ func (r *run) describe(ctx context.Context, set *resource.Set) (*description, er
 		info.Bootstrap = net.JoinHostPort(bootstraps[0], listenPort)
 		for _, host := range bootstraps {
 			d.hosts = append(d.hosts, host)
-			for _, id := range nodes[vc.Spec.Home] {
-				d.hosts = append(d.hosts, fmt.Sprintf("b%d-%s", id, host))
+			for _, cluster := range vc.Spec.Clusters {
+				for _, id := range nodes[cluster] {
+					d.hosts = append(d.hosts, brokerHost(vc.Spec.Slot(cluster)<<16|id, host))
+				}
 			}
 		}
 		for _, host := range vc.Spec.CustomHosts {
@@ -117,14 +118,15 @@ func (r *run) describe(ctx context.Context, set *resource.Set) (*description, er
 			info.PortBootstrap = l.Address
 		}
 		d.info.VirtualClusters = append(d.info.VirtualClusters, info)
-		d.targets = append(d.targets, targetsOf(vc, &info)...)
+		d.targets = append(d.targets, targetsOf(vc, &info, bootstraps)...)
 	}
-	slices.Sort(d.hosts)
-	d.hosts = slices.Compact(d.hosts)
 	slices.Sort(d.names)
 	d.names = slices.Compact(d.names)
 	return d, nil
 }
+
+// brokerHost is the name of a virtual broker beside a bootstrap host.
+func brokerHost(vNode int32, bootstrap string) string { return fmt.Sprintf("b%d-%s", vNode, bootstrap) }
 
 // furnish writes the files that clients need: the certificate, when its names have
 // changed, and the hosts file.
@@ -135,6 +137,8 @@ func (r *run) furnish(d *description) error {
 		}
 		r.names = d.names
 	}
+	slices.Sort(d.hosts)
+	d.hosts = slices.Compact(d.hosts)
 	var b strings.Builder
 	for _, h := range d.hosts {
 		fmt.Fprintf(&b, "%s %s\n", r.address(), h)
@@ -160,9 +164,15 @@ func (r *run) update(ctx context.Context, last *description, applied <-chan *res
 			// What served before is not to be proved again.
 			fresh := *d
 			fresh.targets = slices.DeleteFunc(slices.Clone(d.targets), func(t target) bool {
-				return slices.ContainsFunc(last.targets, func(o target) bool { return o.bootstrap == t.bootstrap })
+				return slices.ContainsFunc(last.targets, func(o target) bool {
+					return o.bootstrap == t.bootstrap && maps.Equal(o.slots, t.slots)
+				})
 			})
 			err = r.verify(ctx, &fresh)
+			d.hosts = fresh.hosts
+		}
+		if err == nil {
+			err = r.furnish(d) // what was seen on the way
 		}
 		if ctx.Err() != nil {
 			return
@@ -206,12 +216,12 @@ func (r *run) portsOf(vc *resource.VirtualCluster) (proxy.Listener, bool) {
 		r.cfg.Log.Error("no listener by port", "virtual_cluster", vc.Metadata.Name, "err", err)
 		return proxy.Listener{}, false
 	}
-	return portListener(vc, r.address(), first, r.nodes[vc.Spec.Home])
+	return portListener(vc, r.address(), first, r.nodes)
 }
 
 // portListener is the listener by port of a virtual cluster; one that lets
 // clients in by certificate alone has none.
-func portListener(vc *resource.VirtualCluster, host string, first int, nodes []int32) (proxy.Listener, bool) {
+func portListener(vc *resource.VirtualCluster, host string, first int, nodes map[string][]int32) (proxy.Listener, bool) {
 	l := proxy.Listener{
 		Name: "port-" + vc.Metadata.Name, Address: net.JoinHostPort(host, strconv.Itoa(first)),
 		Routing: proxy.ByPort, VirtualCluster: vc.Metadata.Name, Protocol: proxy.SASLPlaintext,
@@ -223,13 +233,30 @@ func portListener(vc *resource.VirtualCluster, host string, first int, nodes []i
 	case a.Plain == nil && a.SCRAM == nil && a.OAuthBearer == nil:
 		return l, false
 	}
-	const count = portsPerVC - 1
-	if len(nodes) == 0 || slices.Max(nodes) < count {
-		l.BrokerPorts = []proxy.PortRange{{First: uint16(first + 1), Count: count}}
-		return l, true
+	// Home's come first, so that its brokers keep their ports when clusters come and go.
+	clusters := append([]string{vc.Spec.Home}, slices.DeleteFunc(slices.Clone(vc.Spec.Clusters), func(name string) bool {
+		return name == vc.Spec.Home
+	})...)
+	each := (portsPerVC - 1) / len(clusters)
+	next := first + 1
+	for _, cluster := range clusters {
+		l.BrokerPorts = append(l.BrokerPorts, portRanges(vc.Spec.Slot(cluster)<<16, nodes[cluster], next, each)...)
+		next += each
 	}
-	for i, id := range nodes[:min(count, len(nodes))] { // sparse ids
-		l.BrokerPorts = append(l.BrokerPorts, proxy.PortRange{First: uint16(first + 1 + i), Count: 1, Lowest: id})
+	return l, len(l.BrokerPorts) > 0
+}
+
+// portRanges gives the brokers of one cluster, whose virtual node ids begin at base,
+// a number of ports.
+func portRanges(base int32, ids []int32, first, count int) (ranges []proxy.PortRange) {
+	if count == 0 {
+		return nil
 	}
-	return l, true
+	if len(ids) == 0 || slices.Max(ids) < int32(count) {
+		return []proxy.PortRange{{First: uint16(first), Count: count, Lowest: base}}
+	}
+	for i, id := range ids[:min(count, len(ids))] { // sparse ids
+		ranges = append(ranges, proxy.PortRange{First: uint16(first + i), Count: 1, Lowest: base + id})
+	}
+	return ranges
 }

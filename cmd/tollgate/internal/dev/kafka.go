@@ -64,8 +64,68 @@ func direct(u Upstream) (*kadm.Client, error) {
 	return kadm.NewClient(cl), nil
 }
 
-// brokers returns the ids of a cluster's brokers, sorted.
-func brokers(ctx context.Context, u Upstream) ([]int32, error) {
+// brokers returns the ids of each cluster's brokers, sorted. A cluster that does not
+// answer has those that it had when it last did; one that was never seen is a
+// mistake if a virtual cluster calls it home, and may come later if not. Those that
+// ask for TLS or a login are left to [run.verify].
+func (r *run) brokers(ctx context.Context, set *resource.Set) (map[string][]int32, error) {
+	nodes, err := readNodes(r.cfg.State)
+	if err != nil {
+		return nil, err
+	}
+	home := make(map[string]bool)
+	for _, vc := range set.VirtualClusters {
+		home[vc.Spec.Home] = true
+	}
+	for _, name := range sortedKeys(set.UpstreamClusters) {
+		u := set.UpstreamClusters[name]
+		if u.Spec.TLS != nil || u.Spec.SASL != nil {
+			continue
+		}
+		patience := 30 * time.Second
+		if nodes[name] != nil || !home[name] {
+			patience = 3 * time.Second
+		}
+		ids, err := brokersOf(ctx, Upstream{name, u.Spec.Bootstrap}, patience)
+		switch {
+		case err == nil:
+			nodes[name] = ids
+		case ctx.Err() != nil, nodes[name] == nil && home[name]:
+			return nil, err
+		default:
+			r.cfg.Log.Warn("cluster does not answer; its brokers are taken to be those it had", "err", err)
+		}
+	}
+	return nodes, writeNodes(r.cfg.State, nodes)
+}
+
+// nodesFile remembers the ids of each cluster's brokers.
+const nodesFile = "nodes.json"
+
+func readNodes(state string) (map[string][]int32, error) {
+	nodes := make(map[string][]int32)
+	data, err := os.ReadFile(filepath.Join(state, nodesFile))
+	if err == nil {
+		err = json.Unmarshal(data, &nodes)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read %s: %w", nodesFile, err)
+	}
+	return nodes, nil
+}
+
+func writeNodes(state string, nodes map[string][]int32) error {
+	data, err := json.Marshal(nodes)
+	if err != nil {
+		return err
+	}
+	return WriteFile(filepath.Join(state, nodesFile), data, 0o600)
+}
+
+// brokersOf asks one cluster.
+func brokersOf(ctx context.Context, u Upstream, patience time.Duration) ([]int32, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	adm, err := direct(u)
 	if err != nil {
 		return nil, err
@@ -103,12 +163,17 @@ func createTopics(ctx context.Context, u Upstream, topics []string) error {
 type target struct {
 	bootstrap string
 	tls       bool
-	login     bool // with the options below; without one the handshake has to do
+	hosts     []string         // beside which its brokers are
+	slots     map[string]int32 // of its clusters
+	login     bool             // with the options below; without one the handshake has to do
 	options   []kgo.Opt
 }
 
-func targetsOf(vc *resource.VirtualCluster, info *VirtualCluster) []target {
-	t := target{bootstrap: info.Bootstrap, tls: true}
+func targetsOf(vc *resource.VirtualCluster, info *VirtualCluster, hosts []string) []target {
+	t := target{bootstrap: info.Bootstrap, tls: true, hosts: hosts, slots: make(map[string]int32)}
+	for _, cluster := range vc.Spec.Clusters {
+		t.slots[cluster] = vc.Spec.Slot(cluster)
+	}
 	a := vc.Spec.Authentication
 	for _, account := range info.ServiceAccounts {
 		if account.Password == "" || t.login {
@@ -124,12 +189,13 @@ func targetsOf(vc *resource.VirtualCluster, info *VirtualCluster) []target {
 	t.login = t.login || a.Anonymous != nil
 	targets := []target{t}
 	if t.login && info.PortBootstrap != "" {
-		targets = append(targets, target{bootstrap: info.PortBootstrap, login: true, options: t.options})
+		targets = append(targets, target{bootstrap: info.PortBootstrap, slots: t.slots, login: true, options: t.options})
 	}
 	return targets
 }
 
-// verify returns once every way in works, up to a login on each virtual broker.
+// verify returns once every way in works, up to a login on each virtual broker. It
+// adds the hosts of brokers that it sees: [run.brokers] cannot ask every cluster.
 func (r *run) verify(ctx context.Context, d *description) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -137,15 +203,31 @@ func (r *run) verify(ctx context.Context, d *description) error {
 	if err != nil {
 		return err
 	}
+	nodes, err := readNodes(r.cfg.State)
+	if err != nil {
+		return err
+	}
 	for _, t := range d.targets {
-		if err := t.verify(ctx, dialer); err != nil {
+		seen, err := t.verify(ctx, dialer)
+		if err != nil {
 			return fmt.Errorf("log in on %s: %w", t.bootstrap, err)
 		}
+		for _, vNode := range seen {
+			for _, host := range t.hosts {
+				d.hosts = append(d.hosts, brokerHost(vNode, host))
+			}
+			for cluster, slot := range t.slots {
+				if id := vNode & 0xffff; vNode>>16 == slot && !slices.Contains(nodes[cluster], id) {
+					nodes[cluster] = append(nodes[cluster], id)
+					slices.Sort(nodes[cluster])
+				}
+			}
+		}
 	}
-	return nil
+	return writeNodes(r.cfg.State, nodes)
 }
 
-func (t *target) verify(ctx context.Context, dialTLS func(context.Context, string, string) (net.Conn, error)) error {
+func (t *target) verify(ctx context.Context, dialTLS func(context.Context, string, string) (net.Conn, error)) (vNodes []int32, err error) {
 	if !t.login {
 		// A client without a certificate may be refused after the handshake,
 		// but not before the server has shown who it is.
@@ -153,7 +235,7 @@ func (t *target) verify(ctx context.Context, dialTLS func(context.Context, strin
 		if err == nil {
 			err = c.Close()
 		}
-		return err
+		return nil, err
 	}
 	options := append([]kgo.Opt{kgo.SeedBrokers(t.bootstrap)}, t.options...)
 	if t.tls {
@@ -161,18 +243,18 @@ func (t *target) verify(ctx context.Context, dialTLS func(context.Context, strin
 	}
 	cl, err := kgo.NewClient(options...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer cl.Close()
 	if err := cl.Ping(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	m, err := kadm.NewClient(cl).BrokerMetadata(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(m.Brokers) == 0 {
-		return errors.New("no brokers")
+		return nil, errors.New("no brokers")
 	}
 	// Sockets by port open when the brokers are first known, so the first
 	// attempt may come too early.
@@ -186,12 +268,12 @@ func (t *target) verify(ctx context.Context, dialTLS func(context.Context, strin
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("broker %d at %s:%d: %w", b.NodeID, b.Host, b.Port, err)
+				return nil, fmt.Errorf("broker %d at %s:%d: %w", b.NodeID, b.Host, b.Port, err)
 			case <-retry.C:
 			}
 		}
 	}
-	return nil
+	return m.Brokers.NodeIDs(), nil
 }
 
 // Dialer connects with TLS to the host names of what runs, which need not

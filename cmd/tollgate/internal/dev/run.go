@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -63,8 +64,14 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("load resources from %s: %w", r.resources, err)
 	}
 	if cfg.Resources == "" {
-		if err := createTopics(ctx, r.upstreams[0], seededTopics); err != nil {
-			return err
+		for i, u := range r.upstreams[:min(len(r.upstreams), len(seededTopics))] {
+			topics := seededTopics[i]
+			if len(r.upstreams) == 1 {
+				topics = slices.Concat(seededTopics[:]...)
+			}
+			if err := createTopics(ctx, u, topics); err != nil {
+				return err
+			}
 		}
 	}
 	d, err := r.describe(ctx, set)
@@ -115,6 +122,9 @@ func Run(ctx context.Context, cfg Config) error {
 		if err != nil {
 			return err
 		}
+		if err := r.furnish(d); err != nil { // what was seen on the way
+			return err
+		}
 		admin := "http://" + r.admin() + "/metrics"
 		if err := answers(serveCtx, admin); err != nil {
 			return err
@@ -163,7 +173,7 @@ type run struct {
 	cfg       Config
 	resources string
 	embedded  []*kfake.Cluster
-	upstreams []Upstream // the first is home of the seed
+	upstreams []Upstream // the first is home of the seed, the second lends to it too
 	added     []Upstream // those that no resource file defines
 
 	metrics string // address, once it answers
@@ -231,7 +241,7 @@ func (r *run) startUpstreams(ctx context.Context) error {
 		}
 	}
 	if r.cfg.Resources == "" {
-		return seed(r.resources, r.upstreams[0].Name)
+		return seed(r.resources, r.upstreams)
 	}
 	return nil
 }
