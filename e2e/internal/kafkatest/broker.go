@@ -158,7 +158,7 @@ func (b *Broker) launch() error {
 		// Until all nodes listen, every node complains about the others.
 		[]string{"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error"},
 		b.cluster.Options.JVM,
-		[]string{"-cp", b.cluster.jars.Classpath(), "kafka.Kafka", b.config})
+		[]string{"-cp", b.cluster.jars.Classpath(b.cluster.Options.Jars...), "kafka.Kafka", b.config})
 	cmd, err := b.cluster.java(context.Background(), args...)
 	if err != nil {
 		return err

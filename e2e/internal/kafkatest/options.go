@@ -54,7 +54,9 @@ type Options struct {
 	NodeIDs []int32
 	// SASL and MTLS switch the listeners of that name on, besides PLAINTEXT.
 	SASL, MTLS bool
-	// Host is the name under which SASL and MTLS listeners are advertised;
+	// Listeners are further ones, with their security protocols; Properties say the rest.
+	Listeners map[Listener]string
+	// Host is the name under which SASL, MTLS and further listeners are advertised;
 	// without it 127.0.0.1. Who resolves it to 127.0.0.1 is the client's business.
 	Host string
 	// ServerNames are further names of the brokers' certificates, wildcards
@@ -74,6 +76,8 @@ type Options struct {
 	NodeProperties func(id int32) map[string]string
 	// JVM are further flags of the brokers' JVMs.
 	JVM []string
+	// Jars are put behind Kafka's own on the brokers' class path.
+	Jars []string
 }
 
 func (o Options) normal() (Options, error) {
@@ -114,7 +118,19 @@ func (o Options) listeners() []Listener {
 	if o.MTLS {
 		all = append(all, MTLS)
 	}
-	return all
+	return append(all, slices.Sorted(maps.Keys(o.Listeners))...)
+}
+
+func (o Options) protocol(l Listener) string {
+	if p, ok := o.Listeners[l]; ok {
+		return p
+	}
+	return protocols[l]
+}
+
+// tls says whether a listener needs the brokers' certificate.
+func (o Options) tls() bool {
+	return slices.ContainsFunc(o.listeners(), func(l Listener) bool { return strings.HasSuffix(o.protocol(l), "SSL") })
 }
 
 // properties are the server.properties of one broker: the smallest that is
@@ -128,7 +144,7 @@ func (c *Cluster) properties(b *Broker) map[string]string {
 	for _, l := range o.listeners() {
 		listeners = append(listeners, fmt.Sprintf("%s://127.0.0.1:%d", l, b.Port(l)))
 		advertised = append(advertised, fmt.Sprintf("%s://%s", l, b.Addr(l)))
-		protocol = append(protocol, fmt.Sprintf("%s:%s", l, protocols[l]))
+		protocol = append(protocol, fmt.Sprintf("%s:%s", l, o.protocol(l)))
 	}
 	listeners = append(listeners, fmt.Sprintf("CONTROLLER://127.0.0.1:%d", b.controllerPort))
 	protocol = append(protocol, "CONTROLLER:PLAINTEXT")
@@ -178,7 +194,7 @@ func (c *Cluster) properties(b *Broker) map[string]string {
 		p["share.coordinator.state.topic.min.isr"] = isr
 		p["share.coordinator.state.topic.num.partitions"] = "4"
 	}
-	if o.SASL || o.MTLS {
+	if o.tls() {
 		p["ssl.keystore.type"] = "PEM"
 		p["ssl.keystore.location"] = c.keystore
 		p["ssl.truststore.type"] = "PEM"

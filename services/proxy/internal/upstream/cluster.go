@@ -25,6 +25,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl"
+
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // Config says how to reach a cluster. Zero values get the defaults beside them.
@@ -96,7 +98,9 @@ type Cluster struct {
 	answered    atomic.Int32 // the broker whose metadata came last
 	versions    atomic.Pointer[Versions]
 
-	access atomic.Pointer[access]
+	access   atomic.Pointer[access]
+	refused  atomic.Uint64         // logins
+	loginErr atomic.Pointer[error] // of the last login; nil: it went well
 
 	mu      sync.Mutex
 	brokers map[int32]*Broker
@@ -178,6 +182,27 @@ func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mecha
 
 // errReconfigured ends a refresh that began with an earlier configuration.
 var errReconfigured = errors.New("reached in another way by now")
+
+// noteLogin keeps what became of the last login, and returns it. An error that is not
+// about logging in says nothing of it.
+func (c *Cluster) noteLogin(err error) error {
+	switch {
+	case err == nil:
+		c.loginErr.Store(nil)
+	case refusal.Of(err) == refusal.LoginFailed:
+		c.refused.Add(1)
+		c.loginErr.Store(&err)
+	}
+	return err
+}
+
+// Logins are those that failed, and why the last one did; nil once one went well.
+func (c *Cluster) Logins() (failed uint64, last error) {
+	if err := c.loginErr.Load(); err != nil {
+		last = *err
+	}
+	return c.refused.Load(), last
+}
 
 // Name is the resource's name.
 func (c *Cluster) Name() string { return c.cfg.Name }

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
 
 	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/refusal"
@@ -346,7 +348,7 @@ func (b *Broker) dial(ctx context.Context, addr string) (*Conn, error) {
 		t := tls.Client(sock, tc)
 		if err := t.HandshakeContext(ctx); err != nil {
 			nc.Close()
-			return nil, err
+			return nil, b.cluster.noteLogin(untrusted(err))
 		}
 		c.net, c.r = t, netio.NewReader(sock, t)
 	} else {
@@ -354,10 +356,11 @@ func (b *Broker) dial(ctx context.Context, addr string) (*Conn, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	defer stop()
-	if err := c.hello(ctx); err != nil {
+	if err := c.hello(ctx, addr); err != nil {
 		nc.Close()
-		return nil, err
+		return nil, b.cluster.noteLogin(untrusted(err))
 	}
+	b.cluster.noteLogin(nil)
 	if !stop() {
 		return nil, context.Cause(ctx)
 	}
@@ -381,7 +384,7 @@ func (c *Conn) serial(req kmsg.Request) (kmsg.Response, error) {
 	return decode(req, append([]byte(nil), frame...))
 }
 
-func (c *Conn) hello(ctx context.Context) error {
+func (c *Conn) hello(ctx context.Context, addr string) error {
 	req := kmsg.NewPtrApiVersionsRequest()
 	req.Version = 3
 	req.ClientSoftwareName, req.ClientSoftwareVersion = "tollgate", "1"
@@ -394,17 +397,19 @@ func (c *Conn) hello(ctx context.Context) error {
 		return fmt.Errorf("ApiVersions: %w", err)
 	}
 	c.broker.setVersions(versions)
-	if err := c.login(ctx); err != nil {
-		return refusal.LoginFailed.With(err)
-	}
-	return nil
-}
-
-func (c *Conn) login(ctx context.Context) error {
 	mech := c.broker.cluster.access.Load().sasl
 	if mech == nil {
 		return nil
 	}
+	if err := c.login(ctx, mech, addr); err != nil {
+		return refusal.LoginFailed.With(fmt.Errorf("%s: %w", mechanismText(mech), err))
+	}
+	return nil
+}
+
+// login proves who the gateway is to the broker at addr, as the cluster's metadata or
+// its resource calls it: that name is part of a Kerberos principal.
+func (c *Conn) login(ctx context.Context, mech sasl.Mechanism, addr string) error {
 	handshake := kmsg.NewPtrSASLHandshakeRequest()
 	handshake.Version = 1
 	handshake.Mechanism = mech.Name()
@@ -412,15 +417,15 @@ func (c *Conn) login(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("SaslHandshake: %w", err)
 	}
-	if err := kerr.ErrorForCode(resp.(*kmsg.SASLHandshakeResponse).ErrorCode); err != nil {
-		return fmt.Errorf("SaslHandshake %s: %w", mech.Name(), err)
+	if answer := resp.(*kmsg.SASLHandshakeResponse); answer.ErrorCode != 0 {
+		return fmt.Errorf("SaslHandshake: %w: the broker offers %s", kerr.ErrorForCode(answer.ErrorCode), strings.Join(answer.SupportedMechanisms, ", "))
 	}
-	host := c.net.RemoteAddr().String()
-	session, msg, err := mech.Authenticate(ctx, host)
+	session, msg, err := mech.Authenticate(ctx, addr)
 	if err != nil {
-		return fmt.Errorf("authenticate: %w", err)
+		return err
 	}
-	for done := false; !done; {
+	// GSSAPI has one more message to send when it is done.
+	for done := false; !done || len(msg) > 0; {
 		auth := kmsg.NewPtrSASLAuthenticateRequest()
 		auth.Version = 1
 		auth.SASLAuthBytes = msg
@@ -430,10 +435,20 @@ func (c *Conn) login(ctx context.Context) error {
 		}
 		answer := resp.(*kmsg.SASLAuthenticateResponse)
 		if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
+			// What it was made from may be good no longer.
+			if r, ok := mech.(interface{ Refused() }); ok {
+				r.Refused()
+			}
+			if answer.ErrorMessage != nil {
+				return fmt.Errorf("SaslAuthenticate: %w (%s)", err, *answer.ErrorMessage)
+			}
 			return fmt.Errorf("SaslAuthenticate: %w", err)
 		}
-		if done, msg, err = session.Challenge(answer.SASLAuthBytes); err != nil {
-			return fmt.Errorf("authenticate: %w", err)
+		msg = nil
+		if !done {
+			if done, msg, err = session.Challenge(answer.SASLAuthBytes); err != nil {
+				return err
+			}
 		}
 		if answer.SessionLifetimeMillis > 0 {
 			// Replaced in good time rather than re-authenticated.
@@ -441,4 +456,27 @@ func (c *Conn) login(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// mechanismText is what a mechanism says of itself, without the secret.
+func mechanismText(mech sasl.Mechanism) string {
+	if s, ok := mech.(fmt.Stringer); ok {
+		return s.String()
+	}
+	return mech.Name()
+}
+
+// untrusted makes a failed login of an error of TLS that is about a certificate: the
+// cluster's, or the gateway's, which a broker may judge after the handshake only.
+func untrusted(err error) error {
+	if refusal.Of(err) != nil {
+		return err
+	}
+	if remote, ok := errors.AsType[*net.OpError](err); ok && remote.Op == "remote error" { // an alert, as crypto/tls tells it
+		return refusal.LoginFailed.With(fmt.Errorf("the broker ended TLS: %w", remote.Err))
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return refusal.LoginFailed.With(err)
+	}
+	return err
 }
