@@ -512,7 +512,7 @@ func (c *Cluster) metadataOf(ctx context.Context, b *Broker) (kmsg.Response, err
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
-	req.Version = c.clampVersions(b, 3, 12)
+	req.Version = 12
 	resp, err := b.request(ctx, Control, 3*time.Second, OwnClientID, req)
 	if err != nil {
 		return nil, err
@@ -521,19 +521,6 @@ func (c *Cluster) metadataOf(ctx context.Context, b *Broker) (kmsg.Response, err
 		return nil, fmt.Errorf("node %d lists no brokers", b.ID)
 	}
 	return resp, nil
-}
-
-func (c *Cluster) clampVersions(b *Broker, key, want int16) int16 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.versions != nil {
-		for _, k := range b.versions.ApiKeys {
-			if k.ApiKey == key {
-				return min(want, k.MaxVersion)
-			}
-		}
-	}
-	return want
 }
 
 func (c *Cluster) apply(resp *kmsg.MetadataResponse) {
@@ -629,7 +616,9 @@ func (c *Cluster) Lease(ctx context.Context, node int32, class Class) (*Conn, er
 const OwnClientID = "tollgate"
 
 // Request leases a connection, sends req for the client of that id, and returns
-// the answer.
+// the answer. A broker that does not know the version of req is asked at the highest
+// it has, and the version of the answer is the one that was spoken; the error is a
+// *VersionError when it has none that is as low. req is not changed.
 func (c *Cluster) Request(ctx context.Context, node int32, class Class, limit time.Duration, clientID string, req kmsg.Request) (kmsg.Response, error) {
 	if limit == 0 {
 		limit = c.cfg.RequestTimeout

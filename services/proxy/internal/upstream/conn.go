@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,7 +57,8 @@ type Conn struct {
 	sock   *netio.Conn // the socket
 	r      *netio.Reader
 	class  Class
-	expire time.Time // do not lease after this (KIP-368 session lifetime)
+	offers map[int16]Range // request keys and their versions
+	expire time.Time       // do not lease after this (KIP-368 session lifetime)
 
 	mu      sync.Mutex
 	queue   []Pending // queue[head:] are unanswered
@@ -275,9 +277,60 @@ func (w *call) Lost(_ *Conn, _ *Pending, err error) {
 // broker acted on it is unknown.
 var ErrLost = errors.New("connection lost before the answer")
 
-// RoundTrip sends req, whose version is set, and waits for the answer. It fails
-// with ErrLost when the outcome is unknown; the connection is then closed.
+// Serves reports whether the broker serves a request that is not to be sent at any
+// other version.
+func (c *Conn) Serves(key, version int16) bool {
+	r, ok := c.offers[key]
+	return ok && r.Min <= version && version <= r.Max
+}
+
+// A VersionError is a request that a broker does not serve at any version the request
+// may be sent at: it is older than the others of its cluster, or too new for the
+// client. Nothing was sent.
+type VersionError struct {
+	Cluster      string
+	Node         int32
+	Key, Version int16
+	Offered      *Range // nil: it does not know the request
+}
+
+func (e *VersionError) Error() string {
+	s := fmt.Sprintf("cluster %s node %d does not serve %s version %d, ", e.Cluster, e.Node, kmsg.NameForKey(e.Key), e.Version)
+	if e.Offered == nil {
+		return s + "nor any other"
+	}
+	return s + fmt.Sprintf("but %d to %d", e.Offered.Min, e.Offered.Max)
+}
+
+func (e *VersionError) Unwrap() error { return kerr.UnsupportedVersion }
+
+// atMost returns req, or a copy of it at the highest version that the broker serves.
+// Others may be sending req at the same time.
+func (c *Conn) atMost(req kmsg.Request) (kmsg.Request, error) {
+	r, ok := c.offers[req.Key()]
+	switch v := req.GetVersion(); {
+	case !ok:
+		return nil, &VersionError{Cluster: c.broker.cluster.cfg.Name, Node: c.broker.ID, Key: req.Key(), Version: v}
+	case v < r.Min:
+		return nil, &VersionError{Cluster: c.broker.cluster.cfg.Name, Node: c.broker.ID, Key: req.Key(), Version: v, Offered: &r}
+	case v <= r.Max:
+		return req, nil
+	}
+	lower := reflect.New(reflect.TypeOf(req).Elem())
+	lower.Elem().Set(reflect.ValueOf(req).Elem())
+	req = lower.Interface().(kmsg.Request)
+	req.SetVersion(r.Max)
+	return req, nil
+}
+
+// RoundTrip sends req, at its version or the highest that the broker serves, and waits
+// for the answer. It fails with ErrLost when the outcome is unknown; the connection
+// is then closed.
 func (c *Conn) RoundTrip(ctx context.Context, clientID string, req kmsg.Request, limit time.Duration) (kmsg.Response, error) {
+	req, err := c.atMost(req)
+	if err != nil {
+		return nil, err
+	}
 	corr := c.broker.cluster.nextCorrelationID()
 	frame := kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID)).AppendRequest(nil, req, corr)
 	w := &call{done: make(chan struct{})}
@@ -303,12 +356,12 @@ func (c *Conn) RoundTrip(ctx context.Context, clientID string, req kmsg.Request,
 // request is RoundTrip of one request on a lease that ends with it.
 func (c *Conn) request(ctx context.Context, clientID string, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
 	resp, err := c.RoundTrip(ctx, clientID, req, limit)
-	if err != nil {
+	if _, unsent := errors.AsType[*VersionError](err); err != nil && !unsent {
 		c.Close()
 		return nil, err
 	}
 	c.Release()
-	return resp, nil
+	return resp, err
 }
 
 // decode reads an answer: size, correlation id, tags of a flexible header
@@ -395,6 +448,10 @@ func (c *Conn) hello(ctx context.Context, addr string) error {
 	versions := resp.(*kmsg.ApiVersionsResponse)
 	if err := kerr.ErrorForCode(versions.ErrorCode); err != nil {
 		return fmt.Errorf("ApiVersions: %w", err)
+	}
+	c.offers = make(map[int16]Range, len(versions.ApiKeys))
+	for _, k := range versions.ApiKeys {
+		c.offers[k.ApiKey] = Range{k.MinVersion, k.MaxVersion}
 	}
 	c.broker.setVersions(versions)
 	mech := c.broker.cluster.access.Load().sasl

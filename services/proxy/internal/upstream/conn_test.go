@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/netio"
@@ -230,6 +231,70 @@ func TestRoundTripsTellWhetherAnythingWasSent(t *testing.T) {
 		}
 		conn.Close()
 		wantLeased(t, c, Control, 0)
+	})
+}
+
+// A request is sent at the highest version that both sides know, and stays as it is.
+func TestRequestsAreSentAtAVersionTheBrokerKnows(t *testing.T) {
+	withStub(t, func(_ *Config, s *stub) {
+		for i, addr := range []string{bootstrap, addrOf(3), addrOf(7)} {
+			v := versionsOf(map[int16]int16{3: 13, 10: 4 - int16(i)}, nil)
+			v.ApiKeys = append(v.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: 12, MinVersion: 2, MaxVersion: 4})
+			s.versions[addr] = v
+		}
+		s.handle = func(n net.Conn, frame []byte) {
+			resp := kmsg.NewPtrFindCoordinatorResponse()
+			resp.Version = int16(binary.BigEndian.Uint16(frame[6:]))
+			resp.NodeID = int32(resp.Version)
+			resp.Coordinators = []kmsg.FindCoordinatorResponseCoordinator{{NodeID: int32(resp.Version)}}
+			n.Write(answerTo(frame, resp))
+		}
+	}, func(t *testing.T, c *Cluster, s *stub) {
+		req := kmsg.NewPtrFindCoordinatorRequest()
+		req.CoordinatorKey = "readers"
+		for _, tt := range []struct {
+			node          int32
+			version, want int16
+		}{{3, 6, 3}, {3, 3, 3}, {3, 2, 2}, {7, 6, 2}, {7, 0, 0}} {
+			req.Version = tt.version
+			resp, err := c.Request(t.Context(), tt.node, Control, 0, OwnClientID, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := resp.(*kmsg.FindCoordinatorResponse); got.GetVersion() != tt.want || got.NodeID != int32(tt.want) {
+				t.Errorf("node %d, version %d: answered %d at version %d, want %d", tt.node, tt.version, got.NodeID, got.GetVersion(), tt.want)
+			}
+			if req.Version != tt.version {
+				t.Errorf("the request has version %d now, not %d", req.Version, tt.version)
+			}
+		}
+		req.Version = 6
+		resp, err := c.RequestAny(t.Context(), 7, OwnClientID, req)
+		if err != nil || resp.GetVersion() != 2 || req.Version != 6 {
+			t.Errorf("any node: %v, %v", resp, err)
+		}
+		for _, tt := range []struct {
+			req  kmsg.Request
+			want string
+		}{
+			{&kmsg.HeartbeatRequest{Version: 1}, "cluster main node 3 does not serve Heartbeat version 1, but 2 to 4"},
+			{&kmsg.LeaveGroupRequest{Version: 1}, "cluster main node 3 does not serve LeaveGroup version 1, nor any other"},
+		} {
+			before := s.dialled(addrOf(3))
+			_, err := c.Request(t.Context(), 3, Control, 0, OwnClientID, tt.req)
+			if !errors.Is(err, kerr.UnsupportedVersion) || err.Error() != tt.want {
+				t.Errorf("%v, want %s", err, tt.want)
+			}
+			if s.dialled(addrOf(3)) != before {
+				t.Error("a connection was lost over it")
+			}
+		}
+		wantLeased(t, c, Control, 0)
+		conn := lease(t, c, Produce)
+		if !conn.Serves(12, 2) || !conn.Serves(12, 4) || conn.Serves(12, 1) || conn.Serves(12, 5) || conn.Serves(13, 0) {
+			t.Error("Serves says something else than the broker")
+		}
+		conn.Release()
 	})
 }
 
