@@ -499,6 +499,48 @@ var (
 		Cause: "DescribeClientQuotas knows user, client-id and ip.",
 		Cure:  "Correct the filter.",
 	}
+	StubRefused = &Refusal{
+		ID:     "TG-STUB-001",
+		When:   "a stub topic that home does not take",
+		Cause:  "The gateway's principal on home may not CREATE, ALTER or DESCRIBE topics under the virtual cluster's prefix, a policy or a limit of partitions of home forbids it, or the name collides with another topic's. Offsets of the topic are then kept on its own cluster, and the virtual cluster does not offer KIP-848 groups; a stub that cannot be extended keeps new partitions from being shown.",
+		Cure:   "Allow the gateway CREATE, ALTER, DESCRIBE, READ and DELETE on topics with the prefix in the log line, or raise the limit; it tries again every five minutes.",
+		Unseen: true,
+	}
+	StubHeld = &Refusal{
+		ID:     "TG-STUB-002",
+		When:   "a stub topic for an alias whose offsets may be on its topic's own cluster",
+		Cause:  "Groups with the virtual cluster's prefix exist on the cluster in the log line, because no stub could be made earlier. A stub would begin without the offsets that they hold.",
+		Cure:   "None is needed. To change over to stubs, delete those groups on that cluster once their offsets may be lost or have been noted; it is looked at again every five minutes.",
+		Unseen: true,
+	}
+	StubsOff = &Refusal{
+		ID:     "TG-STUB-003",
+		When:   "a stub topic while stubs are switched off",
+		Cause:  "spec.stubs.disabled is true: offsets of topics on other clusters are kept there.",
+		Cure:   "None is needed. Stubs that exist are not deleted; offsets committed meanwhile are not carried over when stubs are switched on again.",
+		Unseen: true,
+	}
+	StubLost = &Refusal{
+		ID:     "TG-STUB-004",
+		When:   "a stub topic that somebody deleted",
+		Cause:  "A topic below __tg.stub. was deleted on home by hand or by a clean-up job, and with it the offsets that groups had committed for the alias. It is made again at once; groups begin where auto.offset.reset says.",
+		Cure:   "Exempt topics whose names contain __tg.stub. from whatever deleted it.",
+		Unseen: true,
+	}
+	StubHomeUnreachable = &Refusal{
+		ID:     "TG-STUB-005",
+		When:   "a look at stub topics while home does not answer",
+		Cause:  "No broker of home answers in time. What is known of stubs stays in use; new aliases and partitions of other clusters are shown once home answers.",
+		Cure:   "See to the cluster in the log line.",
+		Unseen: true,
+	}
+	StubNotDeleted = &Refusal{
+		ID:     "TG-STUB-006",
+		When:   "the deletion of a stub topic whose alias is gone",
+		Cause:  "The gateway's principal on home may not DELETE topics under the virtual cluster's prefix, or home has delete.topic.enable=false.",
+		Cure:   "Allow it, or delete the topic by hand: nothing uses it any more.",
+		Unseen: true,
+	}
 	TopicNotAuthorized = &Refusal{
 		ID:    "TG-TOPIC-001",
 		Kafka: kerr.TopicAuthorizationFailed,
@@ -730,6 +772,12 @@ func All() []*Refusal {
 		ShareRequestInvalid,
 		EndpointTypeUnknown,
 		QuotaEntityUnknown,
+		StubRefused,
+		StubHeld,
+		StubsOff,
+		StubLost,
+		StubHomeUnreachable,
+		StubNotDeleted,
 		TopicNotAuthorized,
 		TopicUnknown,
 		TopicIDUnknown,

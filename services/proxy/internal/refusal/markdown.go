@@ -14,7 +14,7 @@ func WriteMarkdown(w io.Writer) error {
 # What Tollgate refuses
 
 Every refusal is logged with its id (` + "`refusal=TG-…`" + `) and counted in metrics under it. A client sees only what the
-column *client sees* says: an error code of Kafka, or a closed connection. Nothing about other tenants, physical names or
+column *client sees* says: an error code of Kafka, a closed connection, or nothing. Nothing about other tenants, physical names or
 brokers is ever told to a client; it is in the log line, under ` + "`err`" + `.
 
 | id | refused | client sees |
@@ -32,6 +32,9 @@ brokers is ever told to a client; it is in the log line, under ` + "`err`" + `.
 }
 
 func sees(r *Refusal) string {
+	if r.Unseen {
+		return "nothing"
+	}
 	if r.Kafka == nil {
 		return "connection closed"
 	}

@@ -36,6 +36,8 @@ type Refusal struct {
 	// Routine is what happens on any day, and what clients recover from by
 	// themselves: the line about it is for DEBUG.
 	Routine bool
+	// Unseen is what no client is told of: the gateway refuses it to itself.
+	Unseen bool
 }
 
 // Error is the refusal as an operator reads it.
@@ -135,7 +137,7 @@ func Text(err error) *string {
 // rather than as a code.
 func Closes(err error) bool {
 	r := Of(err)
-	return r != nil && r.Kafka == nil
+	return r != nil && r.Kafka == nil && !r.Unseen
 }
 
 // Log writes the line that an operator looks up in docs/errors.md: msg is a
