@@ -21,6 +21,9 @@ import (
 
 var upstreams = map[string]*kafkatest.Shared{}
 
+// pairs are two clusters each, by the version of the one that is home.
+var pairs = map[string]*kafkatest.SharedPair{}
+
 // properties let members of KIP-848 groups hear of a change soon; the default is
 // every five seconds, and no less.
 var properties = map[string]map[string]string{
@@ -30,6 +33,7 @@ var properties = map[string]map[string]string{
 func init() {
 	for _, version := range kafkatest.Versions() {
 		upstreams[version] = kafkatest.Share(kafkatest.Options{Version: version, SASL: true, Properties: properties[version]})
+		pairs[version] = kafkatest.SharePair(version)
 	}
 }
 

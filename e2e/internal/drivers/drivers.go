@@ -112,7 +112,7 @@ const (
 	// Produce writes Count records to Topic, keys k0, k1, …, values v0, v1, …, and
 	// waits for all of them. Idempotent, Compression and Partition apply.
 	Produce = "produce"
-	// Consume reads Topic, or with "^" before it all topics that match, in Group from the beginning, or from what the group has
+	// Consume reads Topic and Also, or with "^" before it all topics that match, in Group from the beginning, or from what the group has
 	// committed, until Count records have come, and commits.
 	Consume = "consume"
 	// Transaction produces Count records in one transaction of TransactionalID,
@@ -139,14 +139,16 @@ const (
 
 // A Step is one thing for a client to do.
 type Step struct {
-	Do              string `json:"do"`
-	Topic           string `json:"topic,omitempty"`
-	To              string `json:"to,omitempty"`
-	Group           string `json:"group,omitempty"`
-	TransactionalID string `json:"transactional_id,omitempty"`
-	Count           int    `json:"count,omitempty"`
-	Prefix          string `json:"prefix,omitempty"` // before every key and value
-	Partitions      int    `json:"partitions,omitempty"`
+	Do    string `json:"do"`
+	Topic string `json:"topic,omitempty"`
+	// Also are further topics that a Consume or a Transform reads.
+	Also            []string `json:"also,omitempty"`
+	To              string   `json:"to,omitempty"`
+	Group           string   `json:"group,omitempty"`
+	TransactionalID string   `json:"transactional_id,omitempty"`
+	Count           int      `json:"count,omitempty"`
+	Prefix          string   `json:"prefix,omitempty"` // before every key and value
+	Partitions      int      `json:"partitions,omitempty"`
 	// Partition takes all records of a Produce; franz-go only.
 	Partition   *int   `json:"partition,omitempty"`
 	Idempotent  bool   `json:"idempotent,omitempty"`
@@ -165,6 +167,9 @@ type Step struct {
 func (s Step) record(i int) (key, value string) {
 	return fmt.Sprintf("%sk%d", s.Prefix, i), fmt.Sprintf("%sv%d", s.Prefix, i)
 }
+
+// topics are all that the step reads.
+func (s Step) topics() []string { return append([]string{s.Topic}, s.Also...) }
 
 func (s Step) records() [][2]string {
 	var all [][2]string

@@ -97,7 +97,7 @@ func franzGo(ctx context.Context, target Target, step Step, emit func(Event)) er
 		opts = append(opts, kgo.ConsumeRegex())
 	}
 	consuming := []kgo.Opt{
-		kgo.ConsumerGroup(step.Group), kgo.ConsumeTopics(step.Topic), kgo.FetchIsolationLevel(isolation),
+		kgo.ConsumerGroup(step.Group), kgo.ConsumeTopics(step.topics()...), kgo.FetchIsolationLevel(isolation),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(200 * time.Millisecond),
 	}
 	switch step.Do {

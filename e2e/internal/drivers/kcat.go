@@ -98,7 +98,7 @@ func (k kcat) step(ctx context.Context, target Target, step Step) ([]Event, *Ste
 		args = append(args, "-X", fmt.Sprintf("%s=%v", name, value))
 	}
 	if step.Do == Consume {
-		args = append(args, "-G", step.Group, step.Topic) // takes all that follows for topics
+		args = append(append(args, "-G", step.Group), step.topics()...) // takes all that follows for topics
 	}
 	cmd, err := KcatCommand(target, args...)
 	if err != nil {

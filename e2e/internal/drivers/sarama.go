@@ -108,19 +108,19 @@ func saramaStep(ctx context.Context, target Target, step Step, emit func(Event))
 	case AfterRefusal:
 		return saramaAfterRefusal(addrs, cfg, step, emit)
 	case Consume:
-		return saramaConsume(ctx, addrs, cfg, step, emit, func(s sarama.ConsumerGroupSession, next map[int32]int64, _ [][2]string) error {
-			for p, o := range next {
-				s.MarkOffset(step.Topic, p, o, "")
-				emit(Event{Event: "committed", Topic: step.Topic, Partition: p, Offset: o})
+		return saramaConsume(ctx, addrs, cfg, step, emit, func(s sarama.ConsumerGroupSession, next positions, _ [][2]string) error {
+			for at, o := range next {
+				s.MarkOffset(at.topic, at.partition, o, "")
+				emit(Event{Event: "committed", Topic: at.topic, Partition: at.partition, Offset: o})
 			}
 			s.Commit()
 			return nil
 		})
 	case Transform:
-		return saramaConsume(ctx, addrs, cfg, step, emit, func(_ sarama.ConsumerGroupSession, next map[int32]int64, got [][2]string) error {
+		return saramaConsume(ctx, addrs, cfg, step, emit, func(_ sarama.ConsumerGroupSession, next positions, got [][2]string) error {
 			offsets := map[string][]*sarama.PartitionOffsetMetadata{}
-			for p, o := range next {
-				offsets[step.Topic] = append(offsets[step.Topic], &sarama.PartitionOffsetMetadata{Partition: p, Offset: o})
+			for at, o := range next {
+				offsets[at.topic] = append(offsets[at.topic], &sarama.PartitionOffsetMetadata{Partition: at.partition, Offset: o})
 			}
 			return saramaProduce(addrs, cfg, step.To, got, emit, func(p sarama.SyncProducer) error {
 				return p.AddOffsetsToTxn(offsets, step.Group)
@@ -238,8 +238,16 @@ func saramaAfterRefusal(addrs []string, cfg *sarama.Config, step Step, emit func
 	return producer.CommitTxn()
 }
 
+// positions are the offsets after what was read.
+type positions map[partition]int64
+
+type partition struct {
+	topic     string
+	partition int32
+}
+
 func saramaConsume(ctx context.Context, addrs []string, cfg *sarama.Config, step Step, emit func(Event),
-	then func(sarama.ConsumerGroupSession, map[int32]int64, [][2]string) error,
+	then func(sarama.ConsumerGroupSession, positions, [][2]string) error,
 ) error {
 	group, err := sarama.NewConsumerGroup(addrs, step.Group, cfg)
 	if err != nil {
@@ -255,15 +263,15 @@ func saramaConsume(ctx context.Context, addrs []string, cfg *sarama.Config, step
 	}()
 	h := &saramaHandler{messages: make(chan *sarama.ConsumerMessage), sessions: make(chan sarama.ConsumerGroupSession, 1)}
 	consumed := make(chan error, 1)
-	go func() { consumed <- group.Consume(ctx, []string{step.Topic}, h) }()
+	go func() { consumed <- group.Consume(ctx, step.topics(), h) }()
 
-	next := map[int32]int64{}
+	next := positions{}
 	var got [][2]string
 	for len(got) < step.Count {
 		select {
 		case m := <-h.messages:
 			got = append(got, [2]string{string(m.Key), string(m.Value)})
-			next[m.Partition] = m.Offset + 1
+			next[partition{m.Topic, m.Partition}] = m.Offset + 1
 			emit(Event{Event: "record", Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Key: string(m.Key), Value: string(m.Value)})
 		case err := <-consumed:
 			if err == nil {

@@ -16,16 +16,9 @@ import (
 func Standard(t *testing.T, d drivers.Driver, target drivers.Target, name string) {
 	t.Helper()
 	from, to := "from-"+name, "to-"+name
-	create := []drivers.Step{{Do: drivers.CreateTopic, Topic: from, Partitions: 2}, {Do: drivers.CreateTopic, Topic: to}}
-	if d.Supports(drivers.CreateTopic) {
-		walk(t, d, target, create)
-	} else if _, err := drivers.Do(t.Context(), drivers.FranzGo(), target, create...); err != nil {
-		t.Fatal(err)
-	}
-	walk(t, d, target, steps(d, from, to, name))
-	if d.Supports(drivers.DeleteTopic) {
-		walk(t, d, target, []drivers.Step{{Do: drivers.DeleteTopic, Topic: to}})
-	}
+	create(t, d, target, from, to)
+	walk(t, d, target, parts(d, from, to, name))
+	remove(t, d, target, to)
 }
 
 // Alias walks one client through all it supports with two aliases, from of two
@@ -33,120 +26,238 @@ func Standard(t *testing.T, d drivers.Driver, target drivers.Target, name string
 // these.
 func Alias(t *testing.T, d drivers.Driver, target drivers.Target, from, to, name string) {
 	t.Helper()
-	walk(t, d, target, steps(d, from, to, name))
-	for _, s := range []drivers.Step{{Do: drivers.CreateTopic, Topic: "own-" + name}, {Do: drivers.DeleteTopic, Topic: from}} {
-		if !d.Supports(s.Do) {
-			continue
-		}
-		outcomes, err := d.Run(t.Context(), target, s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if outcomes[0].Err == nil {
-			t.Errorf("%+v was not refused", s)
-		}
-	}
+	walk(t, d, target, parts(d, from, to, name))
+	refused(t, d, target, drivers.Step{Do: drivers.CreateTopic, Topic: "own-" + name})
+	refused(t, d, target, drivers.Step{Do: drivers.DeleteTopic, Topic: from})
 	if d.Supports(drivers.DescribeTopic) {
-		walk(t, d, target, []drivers.Step{{Do: drivers.DescribeTopic, Topic: from}})
+		walk(t, d, target, []part{describe(from)})
 	}
 }
 
-// steps are all that d supports on the topics from and to.
-func steps(d drivers.Driver, from, to, name string) (steps []drivers.Step) {
-	group := "group-" + name
-	for _, s := range []drivers.Step{
-		{Do: drivers.DescribeTopic, Topic: from},
-		{Do: drivers.Produce, Topic: from, Count: 5, Prefix: "p-", Compression: "gzip"},
-		{Do: drivers.Produce, Topic: from, Count: 5, Prefix: "i-", Idempotent: true},
-		{Do: drivers.Consume, Topic: from, Group: group, Count: 10},
-		{Do: drivers.Transaction, Topic: from, TransactionalID: "t-" + name, Count: 3, Prefix: "a-", Abort: true},
-		{Do: drivers.Transaction, Topic: from, TransactionalID: "t-" + name, Count: 4, Prefix: "c-"},
-		{Do: drivers.Transform, Topic: from, To: to, Group: group, TransactionalID: "t-" + name, Count: 4},
-		{Do: drivers.Consume, Topic: to, Group: group + "-to", Count: 4},
-		{Do: drivers.ListTopics, Topic: from, To: to},
-		{Do: drivers.ListGroups, Group: group},
-	} {
-		switch {
-		case !d.Supports(s.Do):
-		case s.Abort && !d.Supports(drivers.Transform): // kcat only commits
-		case s.Topic == to && s.Do == drivers.Consume && !d.Supports(drivers.Transform):
-		default:
-			steps = append(steps, s)
+// Two are the topics of a client that uses several at once: From of two partitions
+// and To are on one cluster, West of two partitions is, behind a virtual cluster
+// that spans, on another. Transactional ids that begin with "west-" belong to its
+// cluster, all others to that of From and To.
+type Two struct {
+	From, West, To string
+	// Name begins what else has names.
+	Name string
+	// Owned is where From and To are the client's to create and to delete; else they
+	// are there.
+	Owned bool
+	// Bare is a broker, where West may be in any transaction.
+	Bare bool
+}
+
+// BothClusters walks one client through all it supports with topics of two clusters:
+// all that [Standard] or [Alias] do, groups over both in one go, and transactions
+// that read from both.
+func BothClusters(t *testing.T, d drivers.Driver, target drivers.Target, topics Two) {
+	t.Helper()
+	if topics.Owned {
+		create(t, d, target, topics.From, topics.To)
+	}
+	walk(t, d, target, topics.parts(d))
+	if !topics.Bare {
+		refused(t, d, target, drivers.Step{Do: drivers.DeleteTopic, Topic: topics.West})
+		if d.Supports(drivers.DescribeTopic) {
+			walk(t, d, target, []part{describe(topics.West)})
 		}
 	}
-	return steps
+	if topics.Owned {
+		remove(t, d, target, topics.To)
+	}
+}
+
+// part is a step with what has to come of it.
+type part struct {
+	drivers.Step
+	values      []string // read, in any order
+	transformed bool     // by a Transform before
+	listed      []string
+}
+
+func describe(topic string) part {
+	return part{Step: drivers.Step{Do: drivers.DescribeTopic, Topic: topic}}
+}
+
+// reads is a part that reads so many records of each prefix.
+func reads(s drivers.Step, n int, prefixes ...string) part {
+	p := part{Step: s}
+	for _, prefix := range prefixes {
+		for i := range n {
+			p.values = append(p.values, fmt.Sprintf("%sv%d", prefix, i))
+		}
+	}
+	slices.Sort(p.values)
+	p.Count = len(p.values)
+	return p
+}
+
+// parts are all that d supports on the topics from and to.
+func parts(d drivers.Driver, from, to, name string) []part {
+	group, id := "group-"+name, "t-"+name
+	return supported(d, []part{
+		describe(from),
+		{Step: drivers.Step{Do: drivers.Produce, Topic: from, Count: 5, Prefix: "p-", Compression: "gzip"}},
+		{Step: drivers.Step{Do: drivers.Produce, Topic: from, Count: 5, Prefix: "i-", Idempotent: true}},
+		reads(drivers.Step{Do: drivers.Consume, Topic: from, Group: group}, 5, "i-", "p-"),
+		{Step: drivers.Step{Do: drivers.Transaction, Topic: from, TransactionalID: id, Count: 3, Prefix: "a-", Abort: true}},
+		{Step: drivers.Step{Do: drivers.Transaction, Topic: from, TransactionalID: id, Count: 4, Prefix: "c-"}},
+		reads(drivers.Step{Do: drivers.Transform, Topic: from, To: to, Group: group, TransactionalID: id}, 4, "c-"),
+		needsTransform(reads(drivers.Step{Do: drivers.Consume, Topic: to, Group: group + "-to"}, 4, "c-")),
+		{Step: drivers.Step{Do: drivers.ListTopics}, listed: []string{from, to}},
+		{Step: drivers.Step{Do: drivers.ListGroups}, listed: []string{group}},
+	})
+}
+
+// parts are all that d supports on these topics.
+func (w Two) parts(d drivers.Driver) []part {
+	group, id, west := "group-both-"+w.Name, "t-both-"+w.Name, "west-"+w.Name
+	both := []string{w.West}
+	all := []part{
+		describe(w.From),
+		describe(w.West),
+		{Step: drivers.Step{Do: drivers.Produce, Topic: w.From, Count: 5, Prefix: "p-", Compression: "gzip"}},
+		{Step: drivers.Step{Do: drivers.Produce, Topic: w.West, Count: 5, Prefix: "wp-", Compression: "gzip"}},
+		{Step: drivers.Step{Do: drivers.Produce, Topic: w.From, Count: 5, Prefix: "i-", Idempotent: true}},
+		{Step: drivers.Step{Do: drivers.Produce, Topic: w.West, Count: 5, Prefix: "wi-", Idempotent: true}},
+		reads(drivers.Step{Do: drivers.Consume, Topic: w.From, Also: both, Group: group}, 5, "p-", "wp-", "i-", "wi-"),
+		{Step: drivers.Step{Do: drivers.Transaction, Topic: w.From, TransactionalID: id, Count: 3, Prefix: "a-", Abort: true}},
+		{Step: drivers.Step{Do: drivers.Transaction, Topic: w.From, TransactionalID: id, Count: 4, Prefix: "c-"}},
+		{Step: drivers.Step{Do: drivers.Transaction, Topic: w.West, TransactionalID: west, Count: 3, Prefix: "wa-", Abort: true}},
+		{Step: drivers.Step{Do: drivers.Transaction, Topic: w.West, TransactionalID: west, Count: 4, Prefix: "wc-"}},
+		reads(drivers.Step{Do: drivers.Transform, Topic: w.From, Also: both, To: w.To, Group: group, TransactionalID: id}, 4, "c-", "wc-"),
+		needsTransform(reads(drivers.Step{Do: drivers.Consume, Topic: w.To, Group: group + "-to"}, 4, "c-", "wc-")),
+	}
+	if !w.Bare && d.Supports(drivers.AfterRefusal) {
+		all = append(all,
+			part{Step: drivers.Step{Do: drivers.AfterRefusal, Topic: w.To, To: w.West, TransactionalID: id, Count: 4, Prefix: "r-"}},
+			part{Step: drivers.Step{Do: drivers.AfterRefusal, Topic: w.To, To: w.West, TransactionalID: id, Count: 4, Prefix: "m-", Mixed: true}},
+			reads(drivers.Step{Do: drivers.Consume, Topic: w.To, Group: group + "-to"}, 4, "r-", "m-"),
+		)
+	}
+	return supported(d, append(all,
+		part{Step: drivers.Step{Do: drivers.ListTopics}, listed: []string{w.From, w.West, w.To}},
+		part{Step: drivers.Step{Do: drivers.ListGroups}, listed: []string{group}},
+	))
+}
+
+// needsTransform marks what reads the records of a Transform.
+func needsTransform(p part) part {
+	p.transformed = true
+	return p
+}
+
+func supported(d drivers.Driver, all []part) []part {
+	return slices.DeleteFunc(all, func(p part) bool {
+		switch {
+		case !d.Supports(p.Do):
+			return true
+		case p.Abort, p.transformed:
+			return !d.Supports(drivers.Transform) // kcat only commits
+		}
+		return false
+	})
+}
+
+func create(t *testing.T, d drivers.Driver, target drivers.Target, from, to string) {
+	t.Helper()
+	steps := []drivers.Step{{Do: drivers.CreateTopic, Topic: from, Partitions: 2}, {Do: drivers.CreateTopic, Topic: to}}
+	if d.Supports(drivers.CreateTopic) {
+		walk(t, d, target, []part{{Step: steps[0]}, {Step: steps[1]}})
+	} else if _, err := drivers.Do(t.Context(), drivers.FranzGo(), target, steps...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, d drivers.Driver, target drivers.Target, topic string) {
+	t.Helper()
+	if d.Supports(drivers.DeleteTopic) {
+		walk(t, d, target, []part{{Step: drivers.Step{Do: drivers.DeleteTopic, Topic: topic}}})
+	}
+}
+
+func refused(t *testing.T, d drivers.Driver, target drivers.Target, s drivers.Step) {
+	t.Helper()
+	if !d.Supports(s.Do) {
+		return
+	}
+	outcomes, err := d.Run(t.Context(), target, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outcomes[0].Err == nil {
+		t.Errorf("%+v was not refused", s)
+	}
 }
 
 // walk takes the steps and checks what came of each.
-func walk(t *testing.T, d drivers.Driver, target drivers.Target, steps []drivers.Step) {
+func walk(t *testing.T, d drivers.Driver, target drivers.Target, parts []part) {
 	t.Helper()
+	var steps []drivers.Step
+	for _, p := range parts {
+		steps = append(steps, p.Step)
+	}
 	outcomes, err := d.Run(t.Context(), target, steps...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, o := range outcomes {
-		s := steps[i]
+		p := parts[i]
 		if o.Err != nil {
-			t.Errorf("%+v: %v", s, o.Err)
+			t.Errorf("%+v: %v", p.Step, o.Err)
 			continue
 		}
-		switch s.Do {
+		switch p.Do {
 		case drivers.Consume, drivers.Transform:
-			expect(t, s, o, s.Count == 10)
+			got := o.Values()
+			slices.Sort(got)
+			if !slices.Equal(got, p.values) {
+				t.Errorf("%s of %s: read %v, want %v", p.Do, p.Topic, got, p.values)
+			}
 		case drivers.DescribeTopic:
 			if n := o.Of("topic")[0].Count; n != 2 {
-				t.Errorf("described %s with %d partitions, want 2", s.Topic, n)
+				t.Errorf("described %s with %d partitions, want 2", p.Topic, n)
 			}
-		case drivers.ListTopics:
-			for _, topic := range []string{s.Topic, s.To} {
-				if !slices.Contains(o.Names(), topic) {
-					t.Errorf("listed topics %v without %s", o.Names(), topic)
-				}
-			}
-		case drivers.ListGroups:
-			if !slices.Contains(o.Names(), s.Group) {
-				t.Errorf("listed groups %v without %s", o.Names(), s.Group)
+		case drivers.AfterRefusal:
+			if n := len(o.Of("refused")); n != 1 {
+				t.Errorf("%+v: refused %d times, want once", p.Step, n)
 			}
 		}
-	}
-}
-
-func expect(t *testing.T, s drivers.Step, o drivers.Outcome, first bool) {
-	t.Helper()
-	var want []string
-	prefixes, n := []string{"c-"}, 4
-	if first {
-		prefixes, n = []string{"i-", "p-"}, 5
-	}
-	for _, p := range prefixes {
-		for i := range n {
-			want = append(want, fmt.Sprintf("%sv%d", p, i))
+		for _, name := range p.listed {
+			if !slices.Contains(o.Names(), name) {
+				t.Errorf("%s: %v without %s", p.Do, o.Names(), name)
+			}
 		}
-	}
-	got := o.Values()
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("%s of %s: read %v, want %v", s.Do, s.Topic, got, want)
 	}
 }
 
 // Parts are the names of what [Standard], or [Alias] where owned is false, walks a
 // client through.
 func Parts(d drivers.Driver, owned bool) []string {
-	all := steps(d, "from", "to", "name")
+	return names(d, parts(d, "from", "to", "name"), owned)
+}
+
+// BothClustersParts are the same of [BothClusters].
+func BothClustersParts(d drivers.Driver, owned bool) []string { return names(d, Two{}.parts(d), owned) }
+
+func names(d drivers.Driver, all []part, owned bool) []string {
 	if owned && d.Supports(drivers.CreateTopic) {
-		all = append([]drivers.Step{{Do: drivers.CreateTopic}}, all...)
+		all = append([]part{{Step: drivers.Step{Do: drivers.CreateTopic}}}, all...)
 	}
 	if owned && d.Supports(drivers.DeleteTopic) {
-		all = append(all, drivers.Step{Do: drivers.DeleteTopic})
+		all = append(all, part{Step: drivers.Step{Do: drivers.DeleteTopic}})
 	}
 	var names []string
-	for _, s := range all {
-		name := strings.ReplaceAll(s.Do, "-", " ")
+	for _, p := range all {
+		name := strings.ReplaceAll(p.Do, "-", " ")
 		switch {
-		case s.Idempotent:
+		case p.Do == drivers.AfterRefusal:
+			name = "transaction after a refused one"
+		case p.Idempotent:
 			name = "idempotent " + name
-		case s.Abort:
+		case p.Abort:
 			name = "aborted " + name
 		}
 		if !slices.Contains(names, name) {

@@ -279,7 +279,9 @@ public class Driver {
             Class<?> pattern = Class.forName("org.apache.kafka.clients.consumer.SubscriptionPattern");
             KafkaConsumer.class.getMethod("subscribe", pattern).invoke(consumer, pattern.getConstructor(String.class).newInstance(topic));
         } else {
-            consumer.subscribe(List.of(topic));
+            List<String> topics = new ArrayList<>(List.of(topic));
+            step.path("also").forEach(also -> topics.add(also.asText()));
+            consumer.subscribe(topics);
         }
         return consumer;
     }

@@ -29,6 +29,10 @@ def records(step):
         yield step.get("prefix", "") + "k%d" % i, step.get("prefix", "") + "v%d" % i
 
 
+def topics(step):
+    return [step["topic"], *step.get("also", [])]
+
+
 def text(b):
     return b.decode() if isinstance(b, bytes) else b or ""
 

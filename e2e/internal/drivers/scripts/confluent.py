@@ -67,7 +67,7 @@ class Client:
 
     def read(self, consumer, step, deadline, emit):
         got = []
-        consumer.subscribe([step["topic"]])
+        consumer.subscribe(common.topics(step))
         while len(got) < step.get("count", 1):
             msg = consumer.poll(min(0.2, deadline.left()))
             self.check()

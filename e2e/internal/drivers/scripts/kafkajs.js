@@ -31,7 +31,7 @@ async function read (consumer, step, emit) {
   const got = []
   const next = new Map()
   await consumer.connect()
-  await consumer.subscribe({ topics: [step.topic], fromBeginning: true })
+  await consumer.subscribe({ topics: [step.topic, ...(step.also || [])], fromBeginning: true })
   await new Promise((resolve, reject) => {
     consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error))
     consumer.run({
@@ -39,7 +39,7 @@ async function read (consumer, step, emit) {
       eachMessage: async ({ topic, partition, message }) => {
         if (got.length >= count) return
         got.push(message)
-        next.set(partition, Number(message.offset) + 1)
+        next.set(`${topic}/${partition}`, { topic, partition, offset: Number(message.offset) + 1 })
         emit('record', {
           topic, partition, offset: Number(message.offset),
           key: message.key ? message.key.toString() : '', value: message.value ? message.value.toString() : ''
@@ -48,7 +48,7 @@ async function read (consumer, step, emit) {
       }
     }).catch(reject)
   })
-  return { got, offsets: [...next].map(([partition, offset]) => ({ topic: step.topic, partition, offset })) }
+  return { got, offsets: [...next.values()] }
 }
 
 async function finish (txn, step) {
@@ -122,7 +122,9 @@ const steps = {
       await send(txn, step.to, got.map(m => ({ key: m.key, value: m.value })), step, emit)
       await txn.sendOffsets({
         consumerGroupId: step.group,
-        topics: [{ topic: step.topic, partitions: offsets.map(o => ({ partition: o.partition, offset: String(o.offset) })) }]
+        topics: [...new Set(offsets.map(o => o.topic))].map(topic => ({
+          topic, partitions: offsets.filter(o => o.topic === topic).map(o => ({ partition: o.partition, offset: String(o.offset) }))
+        }))
       })
       await finish(txn, step)
     } finally {

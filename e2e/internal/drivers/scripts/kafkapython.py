@@ -39,7 +39,7 @@ class Client:
         producer.close(deadline.left())
 
     def consumer(self, step):
-        return KafkaConsumer(step["topic"], **self.config(
+        return KafkaConsumer(*common.topics(step), **self.config(
             step, group_id=step["group"], auto_offset_reset="earliest", enable_auto_commit=False,
             isolation_level="read_uncommitted" if step.get("read_uncommitted") else "read_committed"))
 
