@@ -23,6 +23,7 @@ python3-venv python3 -c 'import venv, ensurepip'
 nodejs command -v node
 npm command -v npm
 haproxy command -v haproxy || test -x /usr/sbin/haproxy
+redis-server command -v redis-server
 gcc command -v gcc
 libc6-dev test -e /usr/include/stdlib.h
 util-linux command -v unshare && command -v flock

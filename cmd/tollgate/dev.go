@@ -58,6 +58,7 @@ func runDev(ctx context.Context, args []string, std stdio) error {
 	f.StringVar(&cfg.Resources, "resources", "", "`directory` of resource files, in place of the seeded tenants")
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:9092", "`address` of the SNI listener")
 	f.StringVar(&cfg.Domain, "domain", "gw.localhost", "virtual clusters are <host>.<`domain`>")
+	f.StringVar(&cfg.Redis, "redis", "", "`URL` of a real Redis for what several runs share, redis://HOST:PORT: the leases of producer ids; files of the state directory when empty")
 	f.IntVar(&cfg.PortBase, "port-base", 9400, "`port` from which on everything else listens")
 	debug := f.Bool("debug", false, "log more")
 	rest, err := parseFlags(f, args)

@@ -28,7 +28,6 @@ import (
 	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/session"
-	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -42,7 +41,6 @@ type gateway struct {
 	handler  http.Handler // of admin
 	checks   *admin.Checks
 	serving  atomic.Pointer[serving]
-	started  time.Time
 
 	mu       sync.Mutex // one apply at a time
 	clusters map[string]*runningCluster
@@ -67,7 +65,6 @@ type serving struct {
 func newGateway(cfg *Config) (*gateway, error) {
 	g := &gateway{
 		cfg:      cfg,
-		started:  time.Now(),
 		deps:     auth.NewDeps(auth.Options{SaltKey: cfg.SaltKey}),
 		clusters: make(map[string]*runningCluster),
 		sessions: make(map[*session.Session]struct{}),
@@ -80,6 +77,11 @@ func newGateway(cfg *Config) (*gateway, error) {
 		Requests: netio.NewBudget(cfg.RequestMemory), Decoding: netio.NewBudget(cfg.RequestMemory), Answers: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, MaxInFlight: cfg.InFlight, FrameTimeout: cfg.FrameTimeout, WriteStall: cfg.StallTimeout,
 		Refusals: g.refusals, Refused: g.counts.requests.Add, Observe: g.counts.durations.observe,
 	}
+	ids, err := newProducerIDs(cfg)
+	if err != nil {
+		return nil, err
+	}
+	g.node.ProducerIDs = ids
 	l, err := listener.New(listener.Config{
 		Specs: cfg.Listeners, Router: g, Limits: cfg.Limits, Log: cfg.Log, Listen: cfg.Listen,
 		Wrap:   func(c net.Conn) net.Conn { return netio.New(c) },
@@ -120,7 +122,6 @@ func (g *gateway) apply(set *resource.Set) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	old := g.serving.Load()
 	next := &serving{set: set, clusters: make(map[string]*view.VirtualCluster)}
 	var errs []error
 
@@ -135,12 +136,6 @@ func (g *gateway) apply(set *resource.Set) error {
 		if err != nil {
 			errs = append(errs, err)
 			continue
-		}
-		if old != nil && old.clusters[name] != nil {
-			if err := v.Follows(old.clusters[name].View()); err != nil {
-				errs = append(errs, vc.Metadata.Problem("spec.slots", "%v", err))
-				continue
-			}
 		}
 		views[name] = v
 		hosts = append(hosts, listener.Hosts{VirtualCluster: name, Label: vc.Spec.Host, Custom: vc.Spec.CustomHosts})
@@ -164,20 +159,17 @@ func (g *gateway) apply(set *resource.Set) error {
 	}
 
 	next.names = names
-	clusters := make(map[string]*upstream.Cluster)
-	for name, c := range reached.clusters {
-		clusters[name] = c.cluster
-	}
+	old := g.serving.Load()
 	for name, v := range views {
+		home := reached.clusters[v.Spec.Home].cluster
 		if old != nil {
-			if vc := old.clusters[name]; vc != nil && vc.Home == clusters[v.Spec.Home] {
-				vc.Swap(v, clusters)
+			if vc := old.clusters[name]; vc != nil && vc.Home == home {
+				vc.Swap(v)
 				next.clusters[name] = vc
 				continue
 			}
 		}
-		vc := view.NewVirtualCluster(v, clusters, g.cfg.Log)
-		vc.FeaturesEpoch = g.started.Unix()
+		vc := view.NewVirtualCluster(v, home)
 		// One tenant gets no more than half of the memory, whatever it sends.
 		vc.Requests, vc.Answers = g.node.Requests.Share(g.cfg.RequestMemory/2), g.node.Answers.Share(g.cfg.RequestMemory/2)
 		next.clusters[name] = vc
@@ -194,13 +186,6 @@ func (g *gateway) apply(set *resource.Set) error {
 			continue
 		}
 		s.Revalidate()
-	}
-	if old != nil {
-		for name, vc := range old.clusters {
-			if next.clusters[name] != vc {
-				vc.Close()
-			}
-		}
 	}
 	for _, c := range unused {
 		c.Close()
@@ -331,6 +316,9 @@ func (g *gateway) run(ctx context.Context, loaded uint64) error {
 	watchCtx, endWatch := context.WithCancel(ctx)
 	defer endWatch()
 	wg.Go(func() { g.watch(watchCtx, loaded) })
+	if g.node.ProducerIDs != nil {
+		wg.Go(func() { g.node.ProducerIDs.Run(serveCtx) })
+	}
 	if g.admin != nil {
 		wg.Go(func() {
 			if err := admin.Serve(serveCtx, g.admin, g.handler, g.cfg.Log); err != nil {
@@ -448,8 +436,8 @@ func (g *gateway) setBrokers() {
 			continue
 		}
 		var nodes []int32
-		for _, b := range t.Brokers {
-			nodes = append(nodes, b.Node)
+		for _, b := range t.Meta.Brokers {
+			nodes = append(nodes, t.VirtualNode(b.ID))
 		}
 		if err := g.listener.SetBrokers(spec.VirtualCluster, nodes); err != nil {
 			g.refusals.Write(context.Background(), slog.LevelWarn, "brokers not served", spec.Name, refusal.BrokerWithoutPort.With(err), "listener", spec.Name, "virtual_cluster", spec.VirtualCluster)
@@ -491,11 +479,6 @@ func (g *gateway) close() {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if s := g.serving.Load(); s != nil {
-		for _, vc := range s.clusters {
-			vc.Close()
-		}
-	}
 	for _, c := range g.clusters {
 		c.cluster.Close()
 	}

@@ -103,6 +103,7 @@ func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descMemory, descWaiting, descRefused,
 		descReloads, descConnections, descRefusals, descClosed, descExpiry, descCertificates,
+		descIDLeases, descIDs, descIDsWithout,
 	} {
 		out <- d
 	}
@@ -163,6 +164,7 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(descRefused, refused)
 	g.collectCounts(out)
+	g.collectProducerIDs(out)
 	for name, c := range g.listener.Certificates() {
 		gauge(descExpiry, float64(c.Expiry.Unix()), name)
 		out <- prometheus.MustNewConstMetric(descCertificates, prometheus.CounterValue, float64(c.ReloadFailures), name)
@@ -207,6 +209,7 @@ func (g *gateway) check() {
 	} else {
 		g.checks.Set(checkResources, nil)
 	}
+	g.checkProducerIDs()
 	g.mu.Lock()
 	var missing []error
 	reached := len(g.clusters) == 0

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/proxy/internal/listener"
 )
 
@@ -60,6 +61,11 @@ type Config struct {
 	// from node to node would tell which users exist. Empty: random.
 	SaltKey []byte
 
+	// ProducerIDs is where the ids of idempotent producers come from. All nodes of
+	// a fleet share the source and the deployment. Without a source, a virtual
+	// cluster with one cluster has that one's ids, and one with several gives none.
+	ProducerIDs ProducerIDs
+
 	Limits        ClientLimits
 	MaxFrameBytes int32         // of one request; 100 MiB, as socket.request.max.bytes
 	RequestMemory int64         // for large request frames in the whole node, and as much for answers that are held whole; 512 MiB
@@ -89,6 +95,13 @@ type Config struct {
 	// Ready is called once, when every listener accepts and the resources are
 	// loaded, with the address of each listener by name. Optional.
 	Ready func(addresses map[string]string)
+}
+
+// ProducerIDs says where the ids of idempotent producers come from.
+type ProducerIDs struct {
+	Source     string        // file:PATH, or the URL of a Redis; empty: none
+	Password   secret.Secret // of the Redis; empty: the URL's
+	Deployment int           // 0 to 1023: another for each fleet that reaches the same clusters
 }
 
 // Usage is what one principal produced to one topic, or was sent of it, since the

@@ -26,6 +26,7 @@ type Config struct {
 	Listen    string     // address of the SNI listener
 	Domain    string
 	PortBase  int
+	Redis     string    // URL; empty: files of the state directory
 	Out       io.Writer // for people: where things are, once they serve
 	Log       *slog.Logger
 }

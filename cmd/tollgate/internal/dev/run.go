@@ -93,8 +93,9 @@ func Run(ctx context.Context, cfg Config) error {
 	wg.Go(func() {
 		served <- proxy.Run(serveCtx, proxy.Config{
 			Resources: assembled, Domains: []string{cfg.Domain}, Log: cfg.Log, PortsOf: r.portsOf,
-			Listeners: []proxy.Listener{{Name: "sni", Address: cfg.Listen, Routing: proxy.BySNI, Certificates: []proxy.KeyPair{keyPair(cfg.State)}}},
-			Admin:     r.admin(), DrainTimeout: 5 * time.Second, Ready: func(map[string]string) { close(ready) },
+			Listeners:   []proxy.Listener{{Name: "sni", Address: cfg.Listen, Routing: proxy.BySNI, Certificates: []proxy.KeyPair{keyPair(cfg.State)}}},
+			ProducerIDs: r.producerIDs(),
+			Admin:       r.admin(), DrainTimeout: 5 * time.Second, Ready: func(map[string]string) { close(ready) },
 			Applied: func(set *resource.Set) {
 				select {
 				case <-applied: // a set that nobody has looked at yet
@@ -182,6 +183,13 @@ type run struct {
 	nodes map[string][]int32 // broker ids of each cluster
 	names []string           // of the certificate
 	ended bool               // dev.json is gone for good
+}
+
+func (r *run) producerIDs() proxy.ProducerIDs {
+	if r.cfg.Redis != "" {
+		return proxy.ProducerIDs{Source: r.cfg.Redis}
+	}
+	return proxy.ProducerIDs{Source: "file:" + filepath.Join(r.cfg.State, "producer-ids")}
 }
 
 func (r *run) admin() string {

@@ -5,6 +5,10 @@
 //	domains: [gw.example.com]        # virtual clusters are <host>.<domain>
 //	saltKey: file:salt.key           # 16 bytes or more, the same on all nodes of a fleet; see proxy.Config.SaltKey
 //	admin: 127.0.0.1:9410            # /healthz /readyz /metrics /debug/pprof; absent: none
+//	producerIDs:                     # of idempotent producers; absent: those of a virtual cluster's only cluster
+//	  source: file:producer-ids      # or redis://HOST:PORT, the same for all nodes of a fleet; see docs/proxy.md
+//	  password: env:REDIS_PASSWORD   # of the Redis; absent: the URL's
+//	  deployment: 0                  # 0 to 1023: another one for each fleet that reaches the same clusters
 //	log: {level: info, format: json} # debug, info, warn, error; text or json
 //	drainTimeout: 30s                # for sessions to finish after SIGTERM
 //	reloadEvery: 250ms               # how often the resource files are looked at
@@ -62,6 +66,7 @@ import (
 	"tollgate.internal/pkg/strictyaml"
 	"tollgate.internal/services/proxy"
 	"tollgate.internal/services/proxy/internal/listener"
+	"tollgate.internal/services/proxy/internal/producerid"
 )
 
 // defaultUnauthenticated bounds what strangers can hold: some 30 KiB each
@@ -72,6 +77,7 @@ type file struct {
 	Resources    string        `yaml:"resources"`
 	Domains      []string      `yaml:"domains"`
 	SaltKey      string        `yaml:"saltKey"`
+	ProducerIDs  producerIDs   `yaml:"producerIDs"`
 	Admin        string        `yaml:"admin"`
 	Log          logging       `yaml:"log"`
 	DrainTimeout time.Duration `yaml:"drainTimeout"`
@@ -83,6 +89,12 @@ type file struct {
 type logging struct {
 	Level  slog.Level `yaml:"level"`
 	Format string     `yaml:"format"`
+}
+
+type producerIDs struct {
+	Source     string `yaml:"source"`
+	Password   string `yaml:"password"`
+	Deployment int    `yaml:"deployment"`
 }
 
 type limits struct {
@@ -214,11 +226,49 @@ func parse(path string, data []byte, logs io.Writer) (proxy.Config, resource.Pro
 		}
 	}
 	f.check(d)
-	salt := f.saltKey(d, dir)
+	salt, ids := f.saltKey(d, dir), f.ProducerIDs.resolve(d, dir)
 	problems.Sort()
 	cfg := f.config(dir, logs)
-	cfg.SaltKey = salt
+	cfg.SaltKey, cfg.ProducerIDs = salt, ids
 	return cfg, problems
+}
+
+// resolve checks the source by opening it, which looks at nothing.
+func (p *producerIDs) resolve(d *strictyaml.Document, dir string) (ids proxy.ProducerIDs) {
+	ids.Deployment = p.Deployment
+	if p.Deployment < 0 || p.Deployment >= producerid.Deployments {
+		d.Problem("producerIDs.deployment", "must be 0 to %d", producerid.Deployments-1)
+		return ids
+	}
+	if p.Source == "" {
+		for field, written := range map[string]bool{"deployment": p.Deployment != 0, "password": p.Password != ""} {
+			if written {
+				d.Problem("producerIDs."+field, "needs producerIDs.source beside it")
+			}
+		}
+		return ids
+	}
+	ids.Source = p.Source
+	if path, ok := strings.CutPrefix(p.Source, "file:"); ok && path != "" {
+		ids.Source = "file:" + within(dir, path)
+	}
+	if p.Password != "" {
+		password, err := secret.Resolve(p.Password, dir)
+		if err != nil {
+			d.Problem("producerIDs.password", "%v", err)
+			return ids
+		}
+		ids.Password = password
+	}
+	source, err := producerid.Open(ids.Source, ids.Password.Reveal(), ids.Deployment)
+	if err != nil {
+		d.Problem("producerIDs.source", "%v", err)
+		return ids
+	}
+	if err := source.Close(); err != nil {
+		d.Problem("producerIDs.source", "%v", err)
+	}
+	return ids
 }
 
 // saltKey resolves the reference. A short one could be guessed from the salts

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/proxy"
 	"tollgate.internal/services/proxy/internal/listener"
 )
 
@@ -79,6 +80,7 @@ func TestAWholeFile(t *testing.T) {
 resources: resources
 domains: [gw.example.com]
 saltKey: file:salt.key
+producerIDs: {source: 'file:ids', deployment: 9}
 admin: 127.0.0.1:9410
 log: {level: debug, format: json}
 drainTimeout: 20s
@@ -156,9 +158,25 @@ listeners:
 	if string(cfg.SaltKey) != "0123456789abcdef" {
 		t.Errorf("salt key of %d bytes is not the file's", len(cfg.SaltKey))
 	}
+	if want := (proxy.ProducerIDs{Source: "file:" + filepath.Join(dir, "ids"), Deployment: 9}); cfg.ProducerIDs != want {
+		t.Errorf("producer ids %+v, want %+v", cfg.ProducerIDs, want)
+	}
 	cfg.Log.Debug("hello")
 	if !strings.Contains(logs.String(), `"msg":"hello"`) {
 		t.Errorf("the log is %q, want JSON at level debug", logs.String())
+	}
+}
+
+// The password of a Redis is that of a reference, and is printed by nobody.
+func TestTheSourceOfProducerIDsInARedis(t *testing.T) {
+	dir := directory(t)
+	cfg, problems := parse(filepath.Join(dir, "proxy.yaml"), []byte(good+"producerIDs: {source: 'rediss://gw@h:1/2', password: 'file:short.key', deployment: 1023}\n"), io.Discard)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	ids := cfg.ProducerIDs
+	if ids.Source != "rediss://gw@h:1/2" || ids.Password.Reveal() != "short" || ids.Deployment != 1023 {
+		t.Errorf("producer ids %+v", ids)
 	}
 }
 
@@ -241,6 +259,18 @@ func TestMistakes(t *testing.T) {
 			"8: saltKey: resolve secret env:TOLLGATE_NO_SUCH_VARIABLE: variable is not set",
 		}},
 		{"a salt key that could be guessed", good + "saltKey: file:short.key\n", []string{"8: saltKey: holds 5 bytes: 16 or more are needed"}},
+		{"a source of producer ids that is none", good + "producerIDs: {source: /var/lib/ids}\n", []string{
+			"8: producerIDs.source: must be file:PATH or redis://HOST:PORT; also rediss:// and unix://",
+		}},
+		{"a Redis that go-redis cannot make sense of, whose password is not repeated", good + "producerIDs: {source: 'redis://:hunter2@h:1/x'}\n", []string{
+			`8: producerIDs.source: redis: invalid database number: "x"`,
+		}},
+		{"a password instead of a reference to one, which is not repeated", good + "producerIDs: {source: 'redis://h:1', password: hunter2}\n", []string{
+			"8: producerIDs.password: resolve secret: not a reference: write env:NAME or file:PATH",
+		}},
+		{"a password of a file", good + "producerIDs: {source: 'file:ids', password: 'file:short.key'}\n", []string{"8: producerIDs.source: a file has no password"}},
+		{"a deployment out of range", good + "producerIDs: {source: 'file:ids', deployment: 1024}\n", []string{"8: producerIDs.deployment: must be 0 to 1023"}},
+		{"a deployment of nothing", good + "producerIDs: {deployment: 3}\n", []string{"8: producerIDs.deployment: needs producerIDs.source beside it"}},
 		{"no listener", "domains: [gw.example.com]\n", []string{"1: listeners: required: at least one"}},
 		{"a listener that says nothing", "domains: [gw.example.com]\nlisteners:\n  - {}\n", []string{
 			"3: listeners[0].name: required: it names the listener in logs and metrics",

@@ -21,8 +21,10 @@ func TestTheDocumentationIsTrue(t *testing.T) {
 		t.Fatal("no configuration in it")
 	}
 	dir := directory(t)
-	if err := os.WriteFile(filepath.Join(dir, "salt.key"), []byte("0123456789abcdef"), 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"salt.key", "redis.secret"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("0123456789abcdef"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	path := filepath.Join(dir, "proxy.yaml")
 	if err := os.WriteFile(path, m[1], 0o600); err != nil {

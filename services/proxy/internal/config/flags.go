@@ -64,6 +64,9 @@ func FromArgs(args []string, logs io.Writer) (proxy.Config, error) {
 	})
 	flags.StringVar(&f.Admin, "admin", "", "`address` of /healthz, /readyz, /metrics and /debug/pprof; none when empty")
 	flags.StringVar(&f.SaltKey, "salt-key", "", "`reference` (env:NAME or file:PATH) to 16 bytes or more that all nodes of a fleet share; random when empty")
+	flags.StringVar(&f.ProducerIDs.Source, "producer-ids", "", "file:PATH or redis://HOST:PORT, the `source` of the ids of idempotent producers, the same for all nodes of a fleet; needed by virtual clusters with several clusters")
+	flags.StringVar(&f.ProducerIDs.Password, "producer-ids-password", "", "`reference` (env:NAME or file:PATH) to the password of that Redis; the URL's when empty")
+	flags.IntVar(&f.ProducerIDs.Deployment, "deployment", 0, "`number`, 0 to 1023, of the fleet among those that reach the same clusters: producer ids have it in them")
 	flags.TextVar(&f.Log.Level, "log-level", f.Log.Level, "debug, info, warn or error")
 	flags.StringVar(&f.Log.Format, "log-format", f.Log.Format, "text or json")
 	flags.DurationVar(&f.DrainTimeout, "drain-timeout", 0, "for sessions to finish after SIGTERM (default 30s)")
@@ -112,7 +115,7 @@ func (f *file) fromFlags(logs io.Writer) (proxy.Config, error) {
 		d.Problem("resources", "required, or --config")
 	}
 	f.check(d)
-	salt := f.saltKey(d, "")
+	salt, ids := f.saltKey(d, ""), f.ProducerIDs.resolve(d, "")
 	if len(problems) > 0 {
 		for i := range problems {
 			p := &problems[i]
@@ -121,7 +124,7 @@ func (f *file) fromFlags(logs io.Writer) (proxy.Config, error) {
 		return proxy.Config{}, problems
 	}
 	cfg := f.config("", logs)
-	cfg.SaltKey = salt
+	cfg.SaltKey, cfg.ProducerIDs = salt, ids
 	return cfg, nil
 }
 
@@ -144,6 +147,12 @@ func (f *file) flagOf(path string) string {
 		return "--domain"
 	case "saltKey":
 		return "--salt-key"
+	case "producerIDs.source":
+		return "--producer-ids"
+	case "producerIDs.password":
+		return "--producer-ids-password"
+	case "producerIDs.deployment":
+		return "--deployment"
 	case "log.format":
 		return "--log-format"
 	case "drainTimeout":

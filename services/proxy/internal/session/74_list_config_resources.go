@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/refusal"
+	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -42,8 +43,8 @@ func listConfigResources(s *Session, ctx context.Context, r kmsg.Request) (kmsg.
 				names = append(names, topic.Name)
 			}
 		case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger:
-			for _, b := range t.Brokers {
-				names = append(names, strconv.Itoa(int(b.Node)))
+			for _, b := range t.Meta.Brokers {
+				names = append(names, strconv.Itoa(int(t.VirtualNode(b.ID))))
 			}
 		case kmsg.ConfigResourceTypeGroupConfig:
 			if names, err = s.groupsWithConfigs(ctx, t); err != nil {
@@ -77,7 +78,7 @@ func (s *Session) groupsWithConfigs(ctx context.Context, t *view.Table) (names [
 	if v := s.vc.Home.Versions(); v == nil || v.Ranges[req.Key()].Max < req.Version {
 		return nil, nil
 	}
-	up, err := t.Home.Cluster.RequestAny(ctx, s.near(t, t.Home), s.clientID(), req)
+	up, err := s.request(ctx, upstream.Control, 0, req)
 	if err != nil {
 		return nil, err
 	}

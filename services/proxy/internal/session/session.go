@@ -32,6 +32,7 @@ import (
 	"tollgate.internal/services/proxy/internal/auth"
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/producerid"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
@@ -48,6 +49,7 @@ type Node struct {
 	Log           *slog.Logger
 	Meter         *meter.Meter
 	Backoff       *auth.Backoff
+	ProducerIDs   *producerid.Issuer
 	Requests      *netio.Budget // memory for request frames larger than netio.BaseSize
 	Decoding      *netio.Budget // memory for what requests become when they are decoded; nil: no limit
 	Answers       *netio.Budget // memory for answers that cannot pass on piece by piece
@@ -99,11 +101,11 @@ type Session struct {
 	up       wire.Splice // requests gathered for the leased connection; the reading goroutine's
 	header   header      // of the request being taken
 	scratch  []byte
-	outcome  Outcome     // of that request
-	offer    *view.Offer // what is served; it stays for the session's life
+	outcome  Outcome // of that request
 	access   accessCache
 	fetch    fetchSession
 	share    shareSession
+	txn      transactions
 	patterns patterns
 
 	turnedAway time.Time // when a Produce could last not be sent
@@ -461,7 +463,7 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 	if err := s.err(); err != nil {
 		return err
 	}
-	if !e.offers(s.offered(), h.version) {
+	if !e.offers(s.vc, h.version) {
 		return refusal.VersionNotOffered.Errorf("%s version %d", e.name, h.version)
 	}
 	began := time.Now()
@@ -551,6 +553,19 @@ func (s *Session) fail(err error) {
 	s.client.Sock.Conn.Close()
 }
 
+// target is the physical node behind the one the client dialled; -1: any.
+func (s *Session) target() int32 {
+	if s.client.Node < 0 {
+		return -1
+	}
+	if t := s.vc.Table(); t != nil {
+		if node, ok := t.PhysicalNode(s.client.Node); ok {
+			return node
+		}
+	}
+	return s.client.Node
+}
+
 // clientID is what brokers are told of the client: it shows in the descriptions of
 // its groups. Its one privileged value is not for tenants.
 func (s *Session) clientID() string {
@@ -558,4 +573,14 @@ func (s *Session) clientID() string {
 		return id
 	}
 	return upstream.OwnClientID
+}
+
+// request sends req to the session's node and waits for the answer.
+func (s *Session) request(ctx context.Context, class upstream.Class, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+	return s.vc.Home.Request(ctx, s.target(), class, limit, s.clientID(), req)
+}
+
+// admin sends a change to the cluster's controller.
+func (s *Session) admin(ctx context.Context, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+	return s.vc.Home.Request(ctx, s.vc.Home.Controller(), upstream.Control, limit, s.clientID(), req)
 }
