@@ -149,6 +149,14 @@ func account(spec string) string {
 	return doc("ServiceAccount", "name: alice, virtualCluster: shop", spec)
 }
 
+func login(sasl string) string {
+	return doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {"+sasl+"}")
+}
+
+func loginTLS(sasl string) string {
+	return doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], tls: {}, sasl: {"+sasl+"}")
+}
+
 func acl(spec string) string { return doc("Acl", "name: a, virtualCluster: shop", spec) }
 
 const (
@@ -237,18 +245,50 @@ func TestWhatIsRefused(t *testing.T) {
 		{"a certificate without its key", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], tls: {certFile: c.pem}"), []string{"1: spec.tls.keyFile: required beside certFile"}},
 		{"a key without its certificate", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], tls: {keyFile: 'file:k.pem'}"), []string{"1: spec.tls.certFile: required beside keyFile"}},
 		{"a key by its bare path", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], tls: {certFile: c, keyFile: k.pem}"), []string{"1: spec.tls.keyFile: must be a reference and not the secret itself: write env:NAME or file:PATH"}},
-		{"mechanisms that come later", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: GSSAPI}"), []string{"1: spec.sasl.mechanism: GSSAPI is not supported yet"}},
+		{"a login with a field of another mechanism", login("mechanism: PLAIN, username: u, password: 'env:A', region: eu-west-1"), []string{"1: spec.sasl.region: has no meaning for PLAIN: its fields are username, password"}},
 		{
-			"IAM", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: AWS_MSK_IAM, region: x}"),
-			[]string{"1: spec.sasl.mechanism: AWS_MSK_IAM is not supported yet"},
+			"a login with fields of several others", login("mechanism: GSSAPI, keytab: 'file:k', principal: g@R, username: u, clientSecret: 'env:A', caFile: x"),
+			[]string{"1: spec.sasl.username: has no meaning for GSSAPI", "1: spec.sasl.caFile: has", "1: spec.sasl.clientSecret: has"},
+		},
+		{"an unknown field of a login", login("mechanism: PLAIN, username: u, password: 'env:A', tokenEndpoint: x"), []string{"1: spec.sasl.tokenEndpoint: unknown field"}},
+		{
+			"secrets in the place of references", loginTLS("mechanism: AWS_MSK_IAM, region: eu-west-1, accessKeyID: AKIA, secretAccessKey: hunter2, sessionToken: 'aws-sm:x'"),
+			[]string{"1: spec.sasl.accessKeyID: must be a reference", "1: spec.sasl.secretAccessKey: must be a reference", "1: spec.sasl.sessionToken: aws-sm: is not supported yet"},
+		},
+		{"a secret of no mechanism", login("password: hunter2"), []string{"1: spec.sasl.mechanism: required", "1: spec.sasl.password: must be a reference"}},
+		{
+			"tokens from nowhere", login("mechanism: OAUTHBEARER"),
+			[]string{"1: spec.sasl.tokenURL: required for OAUTHBEARER", "1: spec.sasl.clientID: required", "1: spec.sasl.clientSecret: required for OAUTHBEARER: write env:NAME or file:PATH"},
 		},
 		{
-			"tokens, with fields of their own in any order", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {password: hunter2, tokenEndpoint: 'https://x', username: 7, mechanism: OAUTHBEARER}"),
-			[]string{"1: spec.sasl.mechanism: OAUTHBEARER is not supported yet"},
+			"tokens from what is no endpoint", login("mechanism: OAUTHBEARER, tokenURL: 'ftp://u:hunter2@x', clientID: c, clientSecret: 'env:A', caFile: ca.pem"),
+			[]string{"1: spec.sasl.tokenURL: is not an http or https URL", "1: spec.sasl.caFile: has no meaning for a token endpoint without https"},
 		},
-		{"an unknown field of a login", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: PLAIN, username: u, password: 'env:A', region: x}"), []string{"1: spec.sasl.region: unknown field"}},
+		{"a secret in a URL", login("mechanism: OAUTHBEARER, tokenURL: 'https://c:hunter2@x/token', clientID: c, clientSecret: 'env:A'"), []string{"1: spec.sasl.tokenURL: must not hold a user or a password"}},
+		{
+			"scopes and extensions that cannot be sent", login("mechanism: OAUTHBEARER, tokenURL: 'https://x', clientID: c, clientSecret: 'env:A', scopes: [a b, c], extensions: {auth: x, a-b: x, pool: ''}"),
+			[]string{`1: spec.sasl.scopes[0]: "a b" is not one scope`, "1: spec.sasl.extensions.auth: auth is where", "1: spec.sasl.extensions.a-b: the name of an extension", "1: spec.sasl.extensions.pool: must be printable"},
+		},
+		{"Kerberos without a key", login("mechanism: GSSAPI"), []string{"1: spec.sasl.keytab: required for GSSAPI", "1: spec.sasl.principal: required"}},
+		{
+			"Kerberos with what it cannot use", login("mechanism: GSSAPI, keytab: 'env:KEYTAB', principal: 'a b', serviceName: kafka/x, krb5Conf: ''"),
+			[]string{"1: spec.sasl.keytab: a keytab is not text", `1: spec.sasl.principal: "a b" is not a principal`, `1: spec.sasl.serviceName: "kafka/x" is not`, "1: spec.sasl.krb5Conf: must not be empty"},
+		},
+		{"MSK without TLS and region", login("mechanism: AWS_MSK_IAM"), []string{"1: spec.sasl.region: required for AWS_MSK_IAM", "1: spec.tls: required for AWS_MSK_IAM"}},
+		{
+			"MSK with half a key", loginTLS("mechanism: AWS_MSK_IAM, region: eu-west-1, accessKeyID: 'env:A'") + "---\n" + doc("UpstreamCluster", "name: d", "bootstrap: ['b:1'], tls: {}, sasl: {mechanism: AWS_MSK_IAM, region: eu-west-1, sessionToken: 'env:A'}"),
+			[]string{"1: spec.sasl.secretAccessKey: required beside accessKeyID", "3: spec.sasl.sessionToken: has no meaning without accessKeyID"},
+		},
+		{
+			"MSK with what belongs to a role", loginTLS("mechanism: AWS_MSK_IAM, region: eu-west-1, externalId: 'x y', stsEndpoint: sts, profile: p, accessKeyID: 'env:A', secretAccessKey: 'env:A'"),
+			[]string{"1: spec.sasl.externalId: has no meaning without roleArn", "1: spec.sasl.externalId: is not an external id", "1: spec.sasl.stsEndpoint: has no meaning without roleArn", "1: spec.sasl.stsEndpoint: is not an http", "1: spec.sasl.profile: has no meaning beside accessKeyID"},
+		},
+		{
+			"MSK with words that are not AWS's", loginTLS("mechanism: AWS_MSK_IAM, region: Ireland, roleArn: 'arn:aws:iam::1:user/x'"),
+			[]string{`1: spec.sasl.region: "Ireland" is not an AWS region`, `1: spec.sasl.roleArn: "arn:aws:iam::1:user/x" is not the ARN of a role`},
+		},
 		{"a mechanism nobody knows", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: MD5}"), []string{`1: spec.sasl.mechanism: unknown mechanism "MD5"`}},
-		{"a login without credentials", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: PLAIN}"), []string{"1: spec.sasl.username: required", "1: spec.sasl.password: required"}},
+		{"a login without credentials", doc("UpstreamCluster", "name: c", "bootstrap: ['b:1'], sasl: {mechanism: PLAIN}"), []string{"1: spec.sasl.username: required for PLAIN", "1: spec.sasl.password: required for PLAIN: write env:NAME or file:PATH"}},
 
 		{
 			"everything a virtual cluster needs", doc("VirtualCluster", "name: v", ""),
@@ -648,6 +688,38 @@ func FuzzLoad(f *testing.F) {
 }
 
 // The slot of a cluster is the same on every node, and whatever else is there.
+// Every mechanism loads with no more than it needs, and with everything it has.
+func TestLoginsOfTheGateway(t *testing.T) {
+	for i, c := range []string{
+		"mechanism: PLAIN, username: u, password: 'env:A'",
+		"mechanism: SCRAM-SHA-256, username: u, password: 'file:p'",
+		"mechanism: SCRAM-SHA-512, username: u, password: 'file:p'",
+		"mechanism: OAUTHBEARER, tokenURL: 'http://127.0.0.1:80/token', clientID: c, clientSecret: 'env:A'",
+		"mechanism: OAUTHBEARER, tokenURL: 'https://x/token?a=b', clientID: c, clientSecret: 'env:A', scopes: ['api://kafka/.default', b], extensions: {logicalCluster: lkc-1}, caFile: ca.pem",
+		"mechanism: GSSAPI, keytab: 'file:gateway.keytab', principal: tollgate",
+		"mechanism: GSSAPI, keytab: 'file:gateway.keytab', principal: tollgate/host.example@EXAMPLE, krb5Conf: krb5.conf, serviceName: broker",
+		"mechanism: AWS_MSK_IAM, region: eu-west-1",
+		"mechanism: AWS_MSK_IAM, region: us-gov-west-1, profile: ops",
+		"mechanism: AWS_MSK_IAM, region: eu-west-1, accessKeyID: 'env:A', secretAccessKey: 'file:b', sessionToken: 'file:c', roleArn: 'arn:aws-cn:iam::111122223333:role/a/b+c', externalId: 'acme:1', stsEndpoint: 'https://sts.internal'",
+	} {
+		dir := write(t, map[string]string{"a.yaml": loginTLS(c)})
+		set, err := LoadDir(dir)
+		if err != nil {
+			t.Errorf("%d: %v", i, err)
+			continue
+		}
+		s := set.UpstreamClusters["c"].Spec.SASL
+		for name, path := range map[string]string{"keytab": strings.TrimPrefix(string(s.Keytab), "file:"), "krb5Conf": s.Krb5Conf, "caFile": s.CAFile} {
+			if path != "" && !filepath.IsAbs(path) {
+				t.Errorf("%d: %s is %q, want an absolute path", i, name, path)
+			}
+		}
+		if s.Mechanism == SASLGSSAPI && (s.ServiceName == "" || s.Krb5Conf == "") {
+			t.Errorf("%d: %+v, want the defaults", i, s)
+		}
+	}
+}
+
 func TestTheSlotOfAClusterIsItsOwn(t *testing.T) {
 	s := VirtualClusterSpec{Home: "main", Clusters: []string{"main", "west"}}
 	west := s.Slot("west")

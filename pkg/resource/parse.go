@@ -120,15 +120,6 @@ func (o *object) special(n *yaml.Node, into any, path string) (done bool) {
 			o.Decode(n, &(*into)[0], path)
 			return true
 		}
-	case *UpstreamSASL:
-		// The fields of a mechanism that is not supported yet cannot be judged:
-		// the mechanism alone is reported.
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key, value := n.Content[i], n.Content[i+1]
-			if key.Value == "mechanism" && strictyaml.IsScalar(value, "!!str") && slices.Contains(laterMechanisms, value.Value) {
-				n.Content = []*yaml.Node{key, value}
-			}
-		}
 	}
 	return false
 }

@@ -104,15 +104,54 @@ type UpstreamTLS struct {
 	ServerName string    `yaml:"serverName,omitempty" json:"serverName,omitempty"`
 }
 
-// UpstreamSASL is the gateway's own login on a cluster.
+// The mechanisms of an upstream login.
+const (
+	SASLPlain       = "PLAIN"
+	SASLSCRAM256    = "SCRAM-SHA-256"
+	SASLSCRAM512    = "SCRAM-SHA-512"
+	SASLOAuthBearer = "OAUTHBEARER"
+	SASLGSSAPI      = "GSSAPI"
+	SASLMSKIAM      = "AWS_MSK_IAM"
+)
+
+// UpstreamSASL is the gateway's own login on a cluster. Each mechanism has fields of
+// its own; those of others are refused.
 type UpstreamSASL struct {
-	Mechanism string    `yaml:"mechanism" json:"mechanism"`
-	Username  string    `yaml:"username,omitempty" json:"username,omitempty"`
-	Password  Reference `yaml:"password,omitempty" json:"password,omitempty"`
+	Mechanism string `yaml:"mechanism" json:"mechanism"`
+
+	// PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
+	Username string    `yaml:"username,omitempty" json:"username,omitempty"`
+	Password Reference `yaml:"password,omitempty" json:"password,omitempty"`
+
+	// OAUTHBEARER: client credentials (RFC 6749 §4.4). An empty CAFile means the
+	// system's roots.
+	TokenURL     string            `yaml:"tokenURL,omitempty" json:"tokenURL,omitempty"`
+	ClientID     string            `yaml:"clientID,omitempty" json:"clientID,omitempty"`
+	ClientSecret Reference         `yaml:"clientSecret,omitempty" json:"clientSecret,omitempty"`
+	Scopes       []string          `yaml:"scopes,omitempty" json:"scopes,omitempty"`
+	Extensions   map[string]string `yaml:"extensions,omitempty" json:"extensions,omitempty"` // KIP-342
+	CAFile       string            `yaml:"caFile,omitempty" json:"caFile,omitempty"`         // of the token endpoint
+
+	// GSSAPI. A principal without a realm is of krb5Conf's default realm.
+	Keytab      Reference `yaml:"keytab,omitempty" json:"keytab,omitempty"`
+	Principal   string    `yaml:"principal,omitempty" json:"principal,omitempty"`
+	Krb5Conf    string    `yaml:"krb5Conf,omitempty" json:"krb5Conf,omitempty"`       // defaults to /etc/krb5.conf
+	ServiceName string    `yaml:"serviceName,omitempty" json:"serviceName,omitempty"` // of the brokers; defaults to kafka
+
+	// AWS_MSK_IAM. Without keys or a profile they come from where the AWS SDK looks by
+	// default; with RoleARN they only serve to assume that role.
+	Region          string    `yaml:"region,omitempty" json:"region,omitempty"`
+	AccessKeyID     Reference `yaml:"accessKeyID,omitempty" json:"accessKeyID,omitempty"`
+	SecretAccessKey Reference `yaml:"secretAccessKey,omitempty" json:"secretAccessKey,omitempty"`
+	SessionToken    Reference `yaml:"sessionToken,omitempty" json:"sessionToken,omitempty"`
+	Profile         string    `yaml:"profile,omitempty" json:"profile,omitempty"`
+	RoleARN         string    `yaml:"roleArn,omitempty" json:"roleArn,omitempty"`
+	ExternalID      string    `yaml:"externalId,omitempty" json:"externalId,omitempty"`
+	STSEndpoint     string    `yaml:"stsEndpoint,omitempty" json:"stsEndpoint,omitempty"` // defaults to the region's
 }
 
 // Reference points at a secret: "env:NAME" or "file:PATH" (relative to the
-// file it stands in). It is never the value itself.
+// file it stands in). It is never the value itself. "aws-sm:" is kept for later.
 type Reference string
 
 // VirtualCluster is a tenant's Kafka.

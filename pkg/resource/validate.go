@@ -182,36 +182,7 @@ func validateUpstreamCluster(o *object, s *UpstreamClusterSpec) {
 		}
 	}
 	if s.SASL != nil {
-		validateUpstreamSASL(o, s.SASL)
-	}
-}
-
-// laterMechanisms are known, but not supported yet.
-var laterMechanisms = []string{"OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM"}
-
-func validateUpstreamSASL(o *object, s *UpstreamSASL) {
-	if slices.Contains(laterMechanisms, s.Mechanism) {
-		o.Problem("spec.sasl.mechanism", "%s is not supported yet: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, or client certificates under spec.tls", s.Mechanism)
-		return
-	}
-	switch s.Mechanism {
-	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
-		if s.Username == "" {
-			o.Problem("spec.sasl.username", "required for %s", s.Mechanism)
-		}
-		if s.Password == "" && !o.Written("spec.sasl.password") {
-			o.Problem("spec.sasl.password", "required for %s: write env:NAME or file:PATH", s.Mechanism)
-		} else {
-			o.secret("spec.sasl.password", &s.Password)
-		}
-		return
-	case "":
-		o.Problem("spec.sasl.mechanism", "required: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
-	default:
-		o.Problem("spec.sasl.mechanism", "unknown mechanism %q: one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", s.Mechanism)
-	}
-	if s.Password != "" {
-		o.secret("spec.sasl.password", &s.Password)
+		validateUpstreamSASL(o, s)
 	}
 }
 

@@ -5,8 +5,8 @@
 // another struct's unexported field, where fmt does not consult methods, it
 // prints as a pointer: never as the value.
 //
-// Resources hold references only, "env:NAME" or "file:PATH". [Resolve] reads
-// what one points at; its errors name the reference and never what was read.
+// Resources hold references only, "env:NAME" or "file:PATH"; "aws-sm:" is kept
+// for a secrets manager. [Resolve] reads what one points at; its errors name the reference and never what was read.
 package secret
 
 import (
@@ -58,6 +58,19 @@ const maxFileBytes = 1 << 20
 // baseDir, the directory of the file that the reference stands in. One line
 // break at the end of a file is not part of the secret.
 func Resolve(ref, baseDir string) (Secret, error) {
+	s, err := ResolveRaw(ref, baseDir)
+	if err != nil || !strings.HasPrefix(ref, "file:") {
+		return s, err
+	}
+	value := strings.TrimSuffix(strings.TrimSuffix(s.Reveal(), "\n"), "\r")
+	if value == "" {
+		return Secret{}, fmt.Errorf("resolve secret %s: %w", ref, ErrEmpty)
+	}
+	return New(value), nil
+}
+
+// ResolveRaw is Resolve for what is not text: every byte of a file counts.
+func ResolveRaw(ref, baseDir string) (Secret, error) {
 	scheme, rest, _ := strings.Cut(ref, ":")
 	switch {
 	case scheme == "env" && rest != "":
@@ -75,9 +88,20 @@ func Resolve(ref, baseDir string) (Secret, error) {
 			return Secret{}, fmt.Errorf("resolve secret %s: %w", ref, err)
 		}
 		return New(value), nil
+	case scheme == "aws-sm" && rest != "":
+		return Secret{}, errors.New("resolve secret: aws-sm: is not supported yet: write env:NAME or file:PATH")
 	}
 	// ref may be the secret itself, written where a reference belongs.
 	return Secret{}, errors.New("resolve secret: not a reference: write env:NAME or file:PATH")
+}
+
+// File is the path of the file that ref points at; false where it is none.
+func File(ref, baseDir string) (path string, ok bool) {
+	rest, ok := strings.CutPrefix(ref, "file:")
+	if !ok || rest == "" {
+		return "", false
+	}
+	return Path(rest, baseDir), true
 }
 
 // Path resolves a path against the directory of the file it stands in.
@@ -103,9 +127,8 @@ func readFile(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	value := strings.TrimSuffix(strings.TrimSuffix(string(raw), "\n"), "\r")
-	if value == "" {
+	if len(raw) == 0 {
 		return "", ErrEmpty
 	}
-	return value, nil
+	return string(raw), nil
 }

@@ -77,6 +77,7 @@ func TestResolve(t *testing.T) {
 		{"a file that is no secret", "file:big", "", nil},
 		{"no path", "file:", "", nil},
 		{"no name", "env:", "", nil},
+		{"a secrets manager, later", "aws-sm:hunter2", "", nil},
 		{"a value in the place of a reference", "hunter2", "", nil},
 		{"a value with a colon", "hunter2:x", "", nil},
 	} {
@@ -86,6 +87,25 @@ func TestResolve(t *testing.T) {
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: error shows the value: %v", c.name, err)
+		}
+	}
+}
+
+func TestResolveRawKeepsEveryByte(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keytab")
+	if err := os.WriteFile(path, []byte("\x05\x02\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ResolveRaw("file:keytab", filepath.Dir(path))
+	if err != nil || got.Reveal() != "\x05\x02\r\n" {
+		t.Errorf("ResolveRaw = %q, %v", got.Reveal(), err)
+	}
+}
+
+func TestFileIsWhereAReferenceLeads(t *testing.T) {
+	for ref, want := range map[string]string{"file:a": "/etc/tollgate/a", "file:/b/../c": "/c", "file:": "", "env:A": "", "hunter2": ""} {
+		if got, ok := File(ref, "/etc/tollgate"); got != want || ok != (want != "") {
+			t.Errorf("File(%s) = %q, %v, want %q", ref, got, ok, want)
 		}
 	}
 }

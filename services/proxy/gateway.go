@@ -23,6 +23,7 @@ import (
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/auth"
+	"tollgate.internal/services/proxy/internal/credential"
 	"tollgate.internal/services/proxy/internal/listener"
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
@@ -33,14 +34,15 @@ import (
 
 // gateway is a running proxy: what it serves, and to whom.
 type gateway struct {
-	cfg      *Config
-	deps     *auth.Deps
-	node     *session.Node
-	listener *listener.Listener
-	admin    net.Listener // nil: none
-	handler  http.Handler // of admin
-	checks   *admin.Checks
-	serving  atomic.Pointer[serving]
+	cfg         *Config
+	deps        *auth.Deps
+	node        *session.Node
+	credentials *credential.Keeper
+	listener    *listener.Listener
+	admin       net.Listener // nil: none
+	handler     http.Handler // of admin
+	checks      *admin.Checks
+	serving     atomic.Pointer[serving]
 
 	mu       sync.Mutex // one apply at a time
 	clusters map[string]*runningCluster
@@ -64,13 +66,14 @@ type serving struct {
 
 func newGateway(cfg *Config) (*gateway, error) {
 	g := &gateway{
-		cfg:      cfg,
-		deps:     auth.NewDeps(auth.Options{SaltKey: cfg.SaltKey}),
-		clusters: make(map[string]*runningCluster),
-		sessions: make(map[*session.Session]struct{}),
-		checks:   admin.NewChecks(checkListeners, checkResources, checkUpstream),
-		refusals: refusal.NewNotes(cfg.Log),
-		counts:   newCounts(),
+		cfg:         cfg,
+		deps:        auth.NewDeps(auth.Options{SaltKey: cfg.SaltKey}),
+		clusters:    make(map[string]*runningCluster),
+		credentials: credential.NewKeeper(cfg.Log),
+		sessions:    make(map[*session.Session]struct{}),
+		checks:      admin.NewChecks(checkListeners, checkResources, checkUpstream),
+		refusals:    refusal.NewNotes(cfg.Log),
+		counts:      newCounts(),
 	}
 	g.node = &session.Node{
 		Log: cfg.Log, Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
@@ -377,6 +380,7 @@ func (g *gateway) watch(ctx context.Context, seen uint64) {
 				s.Sweep(at)
 			}
 		}
+		g.reread()
 		now := signature(g.cfg.Resources)
 		current := g.serving.Load()
 		due := !current.changes.IsZero() && time.Now().After(current.changes)
@@ -481,5 +485,7 @@ func (g *gateway) close() {
 	defer g.mu.Unlock()
 	for _, c := range g.clusters {
 		c.cluster.Close()
+		c.credential.Close()
 	}
+	g.credentials.Close()
 }

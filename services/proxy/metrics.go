@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -29,9 +31,13 @@ var (
 		"Requests that carried records, counted once for each topic.", []string{"virtual_cluster", "direction"}, nil)
 	descUpstream = prometheus.NewDesc("tollgate_proxy_upstream_connections", "Open broker connections.", []string{"cluster"}, nil)
 	descLeased   = prometheus.NewDesc("tollgate_proxy_upstream_leases", "Broker connections in use.", []string{"cluster", "class"}, nil)
-	descMemory   = prometheus.NewDesc("tollgate_proxy_frame_memory_bytes", "Memory reserved for large frames that are held whole.", []string{"frame"}, nil)
-	descWaiting  = prometheus.NewDesc("tollgate_proxy_frame_memory_waiting", "Sessions that wait for such memory.", []string{"frame"}, nil)
-	descRefused  = prometheus.NewDesc("tollgate_proxy_resources_refused",
+	descLogins   = prometheus.NewDesc("tollgate_proxy_upstream_login_failures_total",
+		"Times that an upstream cluster did not let the gateway in, or was not trusted.", []string{"cluster"}, nil)
+	descCredential = prometheus.NewDesc("tollgate_proxy_upstream_credential_problem",
+		"1 while a file of the cluster's credential cannot be used, or the last login failed.", []string{"cluster"}, nil)
+	descMemory  = prometheus.NewDesc("tollgate_proxy_frame_memory_bytes", "Memory reserved for large frames that are held whole.", []string{"frame"}, nil)
+	descWaiting = prometheus.NewDesc("tollgate_proxy_frame_memory_waiting", "Sessions that wait for such memory.", []string{"frame"}, nil)
+	descRefused = prometheus.NewDesc("tollgate_proxy_resources_refused",
 		"1 while the resource files have a mistake and the previous ones are in service.", nil, nil)
 	descReloads = prometheus.NewDesc("tollgate_proxy_resources_reload_failures_total",
 		"Changes of the resource files that were not applied.", nil, nil)
@@ -101,7 +107,7 @@ func (d *durations) observe(key int16, outcome session.Outcome, took time.Durati
 // for, so counting costs the data path nothing more.
 func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descMemory, descWaiting, descRefused,
+		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descLogins, descCredential, descMemory, descWaiting, descRefused,
 		descReloads, descConnections, descRefusals, descClosed, descExpiry, descCertificates,
 		descIDLeases, descIDs, descIDsWithout,
 	} {
@@ -145,6 +151,7 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 	for name, c := range g.clusters {
 		clusters[name] = c
 	}
+	problems := g.credentialProblems()
 	g.mu.Unlock()
 	for name, c := range clusters {
 		open, leased := c.cluster.Connections()
@@ -152,6 +159,13 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 		for class, n := range leased {
 			gauge(descLeased, float64(n), name, class)
 		}
+		failed, _ := c.cluster.Logins()
+		out <- prometheus.MustNewConstMetric(descLogins, prometheus.CounterValue, float64(failed), name)
+		problem := 0.0
+		if problems[name] != nil {
+			problem = 1
+		}
+		gauge(descCredential, problem, name)
 	}
 	for frame, b := range map[string]*netio.Budget{"request": g.node.Requests, "answer": g.node.Answers} {
 		used, waiting := b.Used()
@@ -220,7 +234,11 @@ func (g *gateway) check() {
 			reached = true
 		}
 	}
+	for _, err := range g.credentialProblems() {
+		missing = append(missing, err)
+	}
 	g.mu.Unlock()
+	slices.SortFunc(missing, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	// One cluster that is down must not take the node out of service for the
 	// others.
 	if reached {

@@ -70,7 +70,7 @@ type gateway struct {
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	cfg       proxy.Config
 	log       *logBook
-	brokers   *brokerLines // in a bubble
+	brokers   *brokerLines
 	usage     iter.Seq[proxy.Usage]
 	stop      func() error // drains the proxy, as the end of the test does
 }
@@ -154,6 +154,8 @@ func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *ga
 		Log: slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), log), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	listen, opts := "127.0.0.1:0", []kfake.Opt{kfake.NumBrokers(3), kfake.ClusterID(upstreamID), kfake.SeedTopics(3, "shop.orders.v2", "other.secret", "globex.hidden")}
+	brokers.dial = (&net.Dialer{}).DialContext
+	cfg.Dial = brokers.Dial
 	if network != nil {
 		listen, cfg.Admin = "127.0.0.1:9092", ""
 		cfg.Listen = func(_ context.Context, n, address string) (net.Listener, error) {
@@ -161,7 +163,6 @@ func startOn(t *testing.T, network *kfake.VirtualNetwork, more ...kfake.Opt) *ga
 			return &loopback{Listener: l}, err
 		}
 		brokers.dial = network.DialContext
-		cfg.Dial = brokers.Dial
 		opts = append(opts, kfake.ListenFn(network.Listen), kfake.Ports(19092, 19093, 19094))
 	}
 	upstream, err := kfake.NewCluster(append(opts, more...)...)

@@ -1,64 +1,69 @@
 package proxy
 
 import (
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
-	"os"
+	"reflect"
 	"slices"
 
-	"github.com/twmb/franz-go/pkg/sasl"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
-
 	"tollgate.internal/pkg/resource"
-	"tollgate.internal/pkg/secret"
+	"tollgate.internal/services/proxy/internal/credential"
+	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
 // runningCluster is an upstream cluster as it was configured last.
 type runningCluster struct {
-	sum       [sha256.Size]byte // of its configuration, see upstreamConfig
-	bootstrap []string
-	cluster   *upstream.Cluster
+	resource   *resource.UpstreamCluster
+	cluster    *upstream.Cluster
+	credential *credential.Credential
+	problem    error // why the files are not as they are in use; guarded by gateway.mu
 }
 
 // reached are the upstream clusters of a set of resources, not yet in service.
 type reached struct {
 	clusters map[string]*runningCluster
-	changes  []func()            // to clusters that are in service
-	fresh    []*upstream.Cluster // started for this
+	fresh    []*runningCluster // made for this; of a cluster that is in service, or of one that was started
+	started  []*upstream.Cluster
 }
 
-// reach finds or starts the clusters of a set. One that has a bootstrap address in
-// common with before is the same cluster, reached in another way: by another
-// password, or over one broker more. Its sessions go on.
+// reach finds or starts the clusters of a set. A cluster is the one of its name,
+// whatever is changed about how it is reached: its sessions go on.
+//
+// Files that cannot be read refuse a change of the resources that names them. Those of
+// a cluster that is as it was do not, nor does one cluster keep a gateway from starting.
 func (g *gateway) reach(set *resource.Set) (*reached, error) {
 	r := &reached{clusters: make(map[string]*runningCluster)}
 	var errs []error
+	starting := g.serving.Load() == nil
 	for _, name := range slices.Sorted(maps.Keys(set.UpstreamClusters)) {
-		cfg, sum, err := upstreamConfig(set.UpstreamClusters[name])
-		if err != nil {
-			errs = append(errs, err)
+		u := set.UpstreamClusters[name]
+		old := g.clusters[name]
+		if old != nil && reflect.DeepEqual(old.resource.Spec, u.Spec) && old.resource.Metadata.BaseDir() == u.Metadata.BaseDir() {
+			r.clusters[name] = old
 			continue
 		}
-		next := &runningCluster{sum: sum, bootstrap: cfg.Bootstrap}
-		old := g.clusters[name]
-		switch {
-		case old != nil && old.sum == sum:
-			next = old
-		case old != nil && slices.ContainsFunc(cfg.Bootstrap, func(a string) bool { return slices.Contains(old.bootstrap, a) }):
+		next := &runningCluster{resource: u}
+		next.credential, next.problem = g.credentials.Open(u)
+		if next.problem != nil && !starting {
+			errs = append(errs, next.problem)
+			next.credential.Close()
+			continue
+		}
+		if old != nil {
 			next.cluster = old.cluster
-			r.changes = append(r.changes, func() { old.cluster.Reconfigure(cfg.Bootstrap, cfg.TLS, cfg.SASL) })
-		default:
-			cfg.Log, cfg.Dial = g.cfg.Log, g.cfg.Dial
-			next.cluster = upstream.New(cfg)
-			r.fresh = append(r.fresh, next.cluster)
+		} else {
+			next.cluster = upstream.New(upstream.Config{
+				Name: name, Bootstrap: u.Spec.Bootstrap, TLS: next.credential.TLS, SASL: next.credential.SASL,
+				Log: g.cfg.Log, Dial: g.cfg.Dial,
+			})
+			r.started = append(r.started, next.cluster)
 		}
 		r.clusters[name] = next
+		r.fresh = append(r.fresh, next)
 	}
 	return r, errors.Join(errs...)
 }
@@ -66,87 +71,110 @@ func (g *gateway) reach(set *resource.Set) (*reached, error) {
 // abandon ends what was started.
 func (r *reached) abandon() {
 	for _, c := range r.fresh {
+		c.credential.Close()
+	}
+	for _, c := range r.started {
 		c.Close()
 	}
 }
 
 // commit puts the clusters into service, and returns those that are no longer.
 func (r *reached) commit(g *gateway) (unused []*upstream.Cluster) {
-	for _, change := range r.changes {
-		change()
+	for _, next := range r.fresh {
+		name := next.resource.Metadata.Name
+		if old := g.clusters[name]; old != nil {
+			next.use()
+			old.credential.Close()
+		}
+		g.warn(next)
+		if next.problem != nil {
+			g.unusable(next, "upstream credential cannot be used")
+		}
 	}
 	for name, old := range g.clusters {
-		if now := r.clusters[name]; now == nil || now.cluster != old.cluster {
+		if r.clusters[name] == nil {
 			unused = append(unused, old.cluster)
+			old.credential.Close()
 		}
 	}
 	g.clusters = r.clusters
 	return unused
 }
 
-// upstreamConfig resolves the files and secrets a cluster refers to. The sum is of
-// all of them: it differs when one of them does.
-func upstreamConfig(u *resource.UpstreamCluster) (cfg upstream.Config, sum [sha256.Size]byte, err error) {
-	cfg = upstream.Config{Name: u.Metadata.Name, Bootstrap: u.Spec.Bootstrap}
-	dir := u.Metadata.BaseDir()
-	parts := slices.Clone(u.Spec.Bootstrap)
-	if t := u.Spec.TLS; t != nil {
-		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, DynamicRecordSizingDisabled: true}
-		parts = append(parts, "tls", t.ServerName)
-		if t.CAFile != "" {
-			pem, err := os.ReadFile(u.Metadata.Path(t.CAFile))
-			if err != nil {
-				return cfg, sum, u.Metadata.Problem("spec.tls.caFile", "%v", err)
-			}
-			parts = append(parts, "ca", string(pem))
-			cfg.TLS.RootCAs = x509.NewCertPool()
-			if !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
-				return cfg, sum, u.Metadata.Problem("spec.tls.caFile", "no certificate in %s", t.CAFile)
-			}
-		}
-		if t.CertFile != "" {
-			cert, err := os.ReadFile(u.Metadata.Path(t.CertFile))
-			if err != nil {
-				return cfg, sum, u.Metadata.Problem("spec.tls.certFile", "%v", err)
-			}
-			key, err := secret.Resolve(string(t.KeyFile), dir)
-			if err != nil {
-				return cfg, sum, u.Metadata.Problem("spec.tls.keyFile", "%v", err)
-			}
-			pair, err := tls.X509KeyPair(cert, []byte(key.Reveal()))
-			if err != nil {
-				return cfg, sum, u.Metadata.Problem("spec.tls.certFile", "%v", err)
-			}
-			parts = append(parts, "certificate", string(cert), key.Reveal())
-			cfg.TLS.Certificates = []tls.Certificate{pair}
-		}
-	}
-	if s := u.Spec.SASL; s != nil {
-		password, err := secret.Resolve(string(s.Password), dir)
-		if err != nil {
-			return cfg, sum, u.Metadata.Problem("spec.sasl.password", "%v", err)
-		}
-		parts = append(parts, "sasl", s.Mechanism, s.Username, password.Reveal())
-		if cfg.SASL = mechanism(s, password); cfg.SASL == nil {
-			return cfg, sum, u.Metadata.Problem("spec.sasl.mechanism", "%s is not supported", s.Mechanism)
-		}
-	}
-	h := sha256.New()
-	for _, part := range parts {
-		fmt.Fprintf(h, "%d:%s", len(part), part)
-	}
-	return cfg, [sha256.Size]byte(h.Sum(nil)), nil
+// use has new connections made with the credential.
+func (c *runningCluster) use() {
+	c.cluster.Reconfigure(c.resource.Spec.Bootstrap, c.credential.TLS, c.credential.SASL)
 }
 
-// mechanism is nil for one that is not supported.
-func mechanism(s *resource.UpstreamSASL, password secret.Secret) sasl.Mechanism {
-	switch s.Mechanism {
-	case "PLAIN":
-		return plain.Auth{User: s.Username, Pass: password.Reveal()}.AsMechanism()
-	case "SCRAM-SHA-256":
-		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha256Mechanism()
-	case "SCRAM-SHA-512":
-		return scram.Auth{User: s.Username, Pass: password.Reveal()}.AsSha512Mechanism()
+func (g *gateway) warn(c *runningCluster) {
+	for _, w := range c.credential.Warnings {
+		g.cfg.Log.Warn("upstream credential is not safe on its way", "cluster", c.resource.Metadata.Name, "warning", w)
 	}
-	return nil
+}
+
+func (g *gateway) unusable(c *runningCluster, text string) {
+	refusal.Log(context.Background(), g.cfg.Log, slog.LevelError, text, refusal.CredentialUnusable.With(c.problem), "cluster", c.resource.Metadata.Name)
+}
+
+// reread looks at the files that the clusters' credentials were made of, wherever they
+// are, and has new connections made with what is in them now. What cannot be used is
+// reported, and the last that could be stays.
+//
+// It is called by the goroutine that applies resources.
+func (g *gateway) reread() {
+	g.mu.Lock()
+	clusters := maps.Clone(g.clusters)
+	g.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(clusters)) {
+		c := clusters[name]
+		if !c.credential.Changed() {
+			continue
+		}
+		next, err := g.credentials.Open(c.resource)
+		old := c.credential
+		known := c.problem != nil && err != nil && c.problem.Error() == err.Error()
+		keep := next.Same(old) || err != nil && old.Usable()
+		g.mu.Lock()
+		c.problem = err
+		if !keep {
+			c.credential = next
+		}
+		g.mu.Unlock()
+		switch {
+		case keep:
+			old.Follow(next)
+			next.Close()
+		default:
+			c.use()
+			old.Close()
+		}
+		switch {
+		case err != nil && !known && keep:
+			g.unusable(c, "upstream credential cannot be used, the one before serves on")
+		case err != nil && !known:
+			g.unusable(c, "upstream credential cannot be used")
+		case err == nil && !keep:
+			g.cfg.Log.Info("upstream credential replaced", "cluster", name)
+			g.warn(c)
+		}
+	}
+}
+
+// credentialProblems are, by cluster, files that cannot be used and logins that failed.
+// g.mu is held.
+func (g *gateway) credentialProblems() map[string]error {
+	problems := make(map[string]error)
+	for name, c := range g.clusters {
+		var errs []error
+		if c.problem != nil {
+			errs = append(errs, fmt.Errorf("cluster %s: credential cannot be used: %w", name, c.problem))
+		}
+		if _, err := c.cluster.Logins(); err != nil {
+			errs = append(errs, fmt.Errorf("cluster %s: %w", name, err))
+		}
+		if len(errs) > 0 {
+			problems[name] = errors.Join(errs...)
+		}
+	}
+	return problems
 }

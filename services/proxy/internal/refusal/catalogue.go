@@ -713,6 +713,12 @@ var (
 		Cause: "The limit of connections to one broker is reached and none came free in time.",
 		Cure:  "Raise the limit, or see why the broker is slow.",
 	}
+	CredentialUnusable = &Refusal{
+		ID:    "TG-UPSTREAM-011",
+		When:  "a secret or a certificate of the gateway that it cannot use for an upstream cluster",
+		Cause: "A file or variable that spec.tls or spec.sasl of the UpstreamCluster names is missing, empty, or not what it should be.",
+		Cure:  "Correct the file that the log line names: it is read again within a second. Until then the last one that was good is used; without one the cluster is not reached.",
+	}
 )
 
 // All is the catalogue, sorted by id.
@@ -823,5 +829,6 @@ func All() []*Refusal {
 		AnswerInvalid,
 		LoginFailed,
 		Busy,
+		CredentialUnusable,
 	}
 }

@@ -150,6 +150,7 @@ func New(cfg Config) *Cluster {
 // believed before the brokers that are known: they may lead to another cluster.
 func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mechanism) {
 	c.access.Store(&access{t, mech})
+	c.loginErr.Store(nil) // it was another credential
 	c.mu.Lock()
 	var seeds []*Broker
 	kept := false

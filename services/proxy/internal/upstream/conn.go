@@ -413,7 +413,7 @@ func (b *Broker) dial(ctx context.Context, addr string) (*Conn, error) {
 		nc.Close()
 		return nil, b.cluster.noteLogin(untrusted(err))
 	}
-	b.cluster.noteLogin(nil)
+	_ = b.cluster.noteLogin(nil)
 	if !stop() {
 		return nil, context.Cause(ctx)
 	}
