@@ -2,19 +2,14 @@ package stub
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -32,16 +27,13 @@ type bed struct {
 	homeUp        *upstream.Cluster
 	foreignUp     *upstream.Cluster
 	lines         *lines
-
-	mu   sync.Mutex
-	down map[string]bool // addresses that cannot be dialled
 }
 
 // withBed runs f in a bubble.
 func withBed(t *testing.T, f func(t *testing.T, b *bed), opts ...kfake.Opt) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bed{t: t, network: new(kfake.VirtualNetwork), lines: new(lines), down: make(map[string]bool)}
+		b := &bed{t: t, network: new(kfake.VirtualNetwork), lines: new(lines)}
 		b.home = b.cluster([]int{19092, 19093, 19094}, opts...)
 		b.foreign = b.cluster([]int{29092, 29093})
 		b.homeUp = b.upstream("main", b.home)
@@ -157,12 +149,6 @@ func count(c *kfake.Cluster, keys ...kmsg.Key) *counter {
 	return k
 }
 
-func (k *counter) of(key kmsg.Key) int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.n[key]
-}
-
 // lines is a log that can be searched.
 type lines struct {
 	mu sync.Mutex
@@ -201,10 +187,56 @@ func (b *bed) answerCreate(f func(t *kmsg.CreateTopicsRequestTopic) (code int16,
 	})
 }
 
-var (
-	_ = errors.Is
-	_ = fmt.Sprint
-	_ = maps.Keys[map[int]int]
-	_ = slices.Sort[[]int]
-	_ = kerr.ErrorForCode
-)
+// mute makes node of c answer no request of a kind, for as long as it is muted.
+func mute(c *kfake.Cluster, node int32, key kmsg.Key, muted func() bool) {
+	c.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+		if c.CurrentNode() != node || !muted() {
+			return nil, nil, false
+		}
+		c.KeepControl()
+		return nil, nil, true
+	})
+}
+
+// commitOn makes a simple group on c that has an offset of a topic there.
+func (b *bed) commitOn(t *testing.T, c *upstream.Cluster, group string) {
+	t.Helper()
+	if b.foreign.TopicInfo("shop.orders") == nil {
+		if err := b.foreign.CreateTopic("shop.orders", 1, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group, req.Generation = group, -1
+	req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "shop.orders", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: 7, LeaderEpoch: -1}}}}
+	req.SetVersion(8)
+	resp, err := c.Request(t.Context(), b.foreign.CoordinatorFor(group), upstream.Control, 0, "test", req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := resp.(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode; code != 0 {
+		t.Fatalf("commit: code %d", code)
+	}
+}
+
+func (k *counter) total() (n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, one := range k.n {
+		n += one
+	}
+	return n
+}
+
+// delete deletes a stub by hand, once everybody knows it.
+func (b *bed) delete(t *testing.T, alias string) {
+	t.Helper()
+	for begun := time.Now(); b.homeUp.Metadata().Topic(nameOf(alias)) == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Since(begun) > 2*time.Second {
+			t.Fatal("nobody has noticed the stub")
+		}
+	}
+	if err := b.home.DeleteTopic(nameOf(alias)); err != nil {
+		t.Fatal(err)
+	}
+}

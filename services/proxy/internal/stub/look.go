@@ -81,6 +81,7 @@ func (k *Keeper) look(ctx context.Context, m *upstream.Metadata) {
 		}
 	}
 	if len(failed) == len(nodes) {
+		clear(k.silent) // it is not one of them
 		k.unreachable(ctx, errors.Join(failed...))
 		return
 	}
@@ -219,11 +220,10 @@ func (k *Keeper) judge(ctx context.Context, e *entry, name string, views []view,
 	case other != 0:
 	case absent == len(views):
 		e.missingAt = now
-		if e.confirmed && !e.repaired {
-			e.repaired = true
-			refusal.Log(ctx, k.log, slog.LevelWarn, "stub has to be made again", refusal.StubLost.Errorf("topic %s is gone", name))
-		}
+		k.lost(ctx, e)
 	case absent > 0 || !same || waiting && !e.confirmed || largest == 0:
+	case e.confirmed && views[0].id != e.stub.ID && least < min(e.stub.Partitions, e.want.Partitions):
+		k.lost(ctx, e) // somebody else has made it again
 	default:
 		k.confirm(e, Stub{name, views[0].id, least})
 	}
@@ -238,6 +238,15 @@ func (k *Keeper) judge(ctx context.Context, e *entry, name string, views []view,
 	}
 }
 
+// lost notes that a stub in use has been deleted. It is shown as it was until there
+// is one like it.
+func (k *Keeper) lost(ctx context.Context, e *entry) {
+	if e.confirmed && !e.repaired {
+		e.repaired = true
+		refusal.Log(ctx, k.log, slog.LevelWarn, "stub has to be made again", refusal.StubLost.Errorf("topic %s", e.stub.Name))
+	}
+}
+
 // confirm takes a stub that all show. One that stayed the same has not become smaller:
 // a broker that says so is behind.
 func (k *Keeper) confirm(e *entry, s Stub) {
@@ -249,6 +258,9 @@ func (k *Keeper) confirm(e *entry, s Stub) {
 	}
 	moved := !e.confirmed || e.repaired || s != e.stub
 	e.stub, e.confirmed, e.repaired, e.asking, e.blocked = s, true, false, false, nil
+	if moved {
+		k.home.MarkStale() // its metadata does not have it yet
+	}
 	if moved || !e.small() {
 		e.problem, e.tries, e.doubt, e.after, e.spread = nil, 0, time.Time{}, time.Time{}, false
 	}
