@@ -29,6 +29,7 @@ import (
 	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/session"
+	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -43,6 +44,7 @@ type gateway struct {
 	handler     http.Handler // of admin
 	checks      *admin.Checks
 	serving     atomic.Pointer[serving]
+	started     time.Time
 
 	mu       sync.Mutex // one apply at a time
 	clusters map[string]*runningCluster
@@ -67,6 +69,7 @@ type serving struct {
 func newGateway(cfg *Config) (*gateway, error) {
 	g := &gateway{
 		cfg:         cfg,
+		started:     time.Now(),
 		deps:        auth.NewDeps(auth.Options{SaltKey: cfg.SaltKey}),
 		clusters:    make(map[string]*runningCluster),
 		credentials: credential.NewKeeper(cfg.Log),
@@ -125,6 +128,7 @@ func (g *gateway) apply(set *resource.Set) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
+	old := g.serving.Load()
 	next := &serving{set: set, clusters: make(map[string]*view.VirtualCluster)}
 	var errs []error
 
@@ -139,6 +143,12 @@ func (g *gateway) apply(set *resource.Set) error {
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if old != nil && old.clusters[name] != nil {
+			if err := v.Follows(old.clusters[name].View()); err != nil {
+				errs = append(errs, vc.Metadata.Problem("spec.slots", "%v", err))
+				continue
+			}
 		}
 		views[name] = v
 		hosts = append(hosts, listener.Hosts{VirtualCluster: name, Label: vc.Spec.Host, Custom: vc.Spec.CustomHosts})
@@ -162,17 +172,20 @@ func (g *gateway) apply(set *resource.Set) error {
 	}
 
 	next.names = names
-	old := g.serving.Load()
+	clusters := make(map[string]*upstream.Cluster)
+	for name, c := range reached.clusters {
+		clusters[name] = c.cluster
+	}
 	for name, v := range views {
-		home := reached.clusters[v.Spec.Home].cluster
 		if old != nil {
-			if vc := old.clusters[name]; vc != nil && vc.Home == home {
-				vc.Swap(v)
+			if vc := old.clusters[name]; vc != nil && vc.Home == clusters[v.Spec.Home] {
+				vc.Swap(v, clusters)
 				next.clusters[name] = vc
 				continue
 			}
 		}
-		vc := view.NewVirtualCluster(v, home)
+		vc := view.NewVirtualCluster(v, clusters, g.cfg.Log)
+		vc.FeaturesEpoch = g.started.Unix()
 		// One tenant gets no more than half of the memory, whatever it sends.
 		vc.Requests, vc.Answers = g.node.Requests.Share(g.cfg.RequestMemory/2), g.node.Answers.Share(g.cfg.RequestMemory/2)
 		next.clusters[name] = vc
@@ -189,6 +202,13 @@ func (g *gateway) apply(set *resource.Set) error {
 			continue
 		}
 		s.Revalidate()
+	}
+	if old != nil {
+		for name, vc := range old.clusters {
+			if next.clusters[name] != vc {
+				vc.Close()
+			}
+		}
 	}
 	for _, c := range unused {
 		c.Close()
@@ -440,8 +460,8 @@ func (g *gateway) setBrokers() {
 			continue
 		}
 		var nodes []int32
-		for _, b := range t.Meta.Brokers {
-			nodes = append(nodes, t.VirtualNode(b.ID))
+		for _, b := range t.Brokers {
+			nodes = append(nodes, b.Node)
 		}
 		if err := g.listener.SetBrokers(spec.VirtualCluster, nodes); err != nil {
 			g.refusals.Write(context.Background(), slog.LevelWarn, "brokers not served", spec.Name, refusal.BrokerWithoutPort.With(err), "listener", spec.Name, "virtual_cluster", spec.VirtualCluster)
@@ -483,6 +503,11 @@ func (g *gateway) close() {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if s := g.serving.Load(); s != nil {
+		for _, vc := range s.clusters {
+			vc.Close()
+		}
+	}
 	for _, c := range g.clusters {
 		c.cluster.Close()
 		c.credential.Close()

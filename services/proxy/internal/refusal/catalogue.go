@@ -499,6 +499,64 @@ var (
 		Cause: "DescribeClientQuotas knows user, client-id and ip.",
 		Cure:  "Correct the filter.",
 	}
+	TopicElsewhere = &Refusal{
+		ID:      "TG-SPAN-001",
+		Kafka:   kerr.NotLeaderForPartition,
+		When:    "a request for a topic to a broker of another cluster",
+		Cause:   "The virtual cluster spans several clusters and the client's metadata is old, or it asked a bootstrap host for what only a leader answers.",
+		Cure:    "None: the client refreshes its metadata.",
+		Routine: true,
+	}
+	CoordinatorElsewhere = &Refusal{
+		ID:      "TG-SPAN-002",
+		Kafka:   kerr.NotCoordinator,
+		When:    "a request of a group or transaction to a broker of another cluster",
+		Cause:   "Groups are on the virtual cluster's home and a transaction on the cluster that spec.transactions names, or on home; the client asked a broker of another one.",
+		Cure:    "None: the client looks for the coordinator.",
+		Routine: true,
+	}
+	TransactionElsewhere = &Refusal{
+		ID:    "TG-SPAN-003",
+		Kafka: kerr.TransactionAbortable,
+		When:  "a topic in a transaction that lives on another cluster",
+		Cause: "A transaction is on one cluster: home, or the one that spec.transactions of the VirtualCluster names for the transactional id. What the same request asked for beside it is refused too; the producer aborts and may go on.",
+		Cure:  "Write to topics of one cluster in a transaction; for topics of a cluster other than home, name it for a prefix of transactional ids in spec.transactions.",
+	}
+	TransactionElsewhereOld = &Refusal{
+		ID:    "TG-SPAN-004",
+		Kafka: kerr.InvalidTxnState,
+		When:  "records of a transaction that lives on another cluster, by a client older than TRANSACTION_ABORTABLE",
+		Cause: "As TG-SPAN-003.",
+		Cure:  "As TG-SPAN-003.",
+	}
+	OffsetsElsewhere = &Refusal{
+		ID:    "TG-SPAN-005",
+		Kafka: kerr.TransactionAbortable,
+		When:  "a group's offsets in a transaction that cannot hold them",
+		Cause: "Groups are on the virtual cluster's home, so offsets go into transactions that are on home, and only those of topics that have a stub there. The transaction is on another cluster (spec.transactions), or home lets the gateway create no stub for the topic.",
+		Cure:  "Use a transactional id whose transactions are on home, with output topics on home; or let the gateway create stubs (see the virtual cluster's status).",
+	}
+	OffsetsElsewhereOld = &Refusal{
+		ID:    "TG-SPAN-006",
+		Kafka: kerr.GroupAuthorizationFailed,
+		When:  "a group's offsets in a transaction that cannot hold them, by a client older than TRANSACTION_ABORTABLE",
+		Cause: "As TG-SPAN-005; this code is one after which such clients can abort and go on.",
+		Cure:  "As TG-SPAN-005.",
+	}
+	ProducerOfHome = &Refusal{
+		ID:    "TG-SPAN-007",
+		Kafka: kerr.PolicyViolation,
+		When:  "records of an idempotent producer whose id another cluster gave out",
+		Cause: "The producer was started when the gateway issued no producer ids of its own, and home's numbers mean other producers elsewhere: its records could be taken for duplicates and dropped.",
+		Cure:  "Start the producer anew.",
+	}
+	NoStub = &Refusal{
+		ID:    "TG-SPAN-008",
+		Kafka: kerr.InvalidRequest,
+		When:  "a topic without a stub in a group of the consumer protocol (KIP-848)",
+		Cause: "Home assigns the partitions of such groups, and lets the gateway create no stub for this topic of another cluster.",
+		Cure:  "Use group.protocol=classic for this group, or let the gateway create stubs (see the virtual cluster's status).",
+	}
 	StubRefused = &Refusal{
 		ID:     "TG-STUB-001",
 		When:   "a stub topic that home does not take",
@@ -799,6 +857,14 @@ func All() []*Refusal {
 		ShareRequestInvalid,
 		EndpointTypeUnknown,
 		QuotaEntityUnknown,
+		TopicElsewhere,
+		CoordinatorElsewhere,
+		TransactionElsewhere,
+		TransactionElsewhereOld,
+		OffsetsElsewhere,
+		OffsetsElsewhereOld,
+		ProducerOfHome,
+		NoStub,
 		StubRefused,
 		StubHeld,
 		StubsOff,

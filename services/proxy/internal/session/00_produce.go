@@ -2,8 +2,10 @@ package session
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +29,7 @@ import (
 // produceRequest is what an answer needs of its request.
 type produceRequest struct {
 	table   *view.Table
+	member  *view.Member // the cluster it goes to
 	edits   []edit
 	parts   []produced
 	swallow bool // acks=0: the client expects no answer (§C2)
@@ -62,6 +65,7 @@ const adminClient = "__admin_client"
 const (
 	batchAttributes    = 21
 	batchTransactional = 0x10
+	batchProducerID    = 43
 	batchHeader        = 61
 )
 
@@ -71,18 +75,22 @@ func (s *Session) produceHot(ctx context.Context, h *header, frame []byte) (bool
 	if t == nil || string(h.clientID) == adminClient {
 		return false, nil
 	}
+	m, node := s.dialled(t)
+	if m == nil {
+		return false, nil
+	}
 	c := wire.Cursor{B: frame, Pos: h.body}
 	xFrom := c.Pos
 	xid := c.String(h.flexible)
 	xTo := c.Pos
-	if xid != nil && (len(t.View.Prefix)+len(xid) > maxString || !s.mayTxn(t, kmsg.ACLOperationWrite, string(xid))) {
+	if xid != nil && (len(t.View.Prefix)+len(xid) > maxString || !s.mayTxn(t, kmsg.ACLOperationWrite, string(xid)) || t.TransactionMember(string(xid)) != m) {
 		return false, nil
 	}
 	acksAt := c.Pos
 	acks := c.Int16()
 	timeout := c.Int32()
 	req := produceRequests.Get().(*produceRequest)
-	req.table, req.swallow, req.throttle = t, acks == 0, s.throttle
+	req.table, req.member, req.swallow, req.throttle = t, m, acks == 0, s.throttle
 	if !s.parseProduce(&c, h, t, xid != nil, req) || c.Pos != len(frame) {
 		req.free()
 		if c.Err != nil {
@@ -94,7 +102,7 @@ func (s *Session) produceHot(ctx context.Context, h *header, frame []byte) (bool
 		req.free()
 		return false, nil
 	}
-	conn, err := s.hold(ctx, upstream.Produce)
+	conn, err := s.hold(ctx, m, node, upstream.Produce)
 	if err != nil {
 		req.free()
 		return false, s.unlessUnavailable(err)
@@ -134,7 +142,7 @@ func (s *Session) parseProduce(c *wire.Cursor, h *header, t *view.Table, transac
 		} else {
 			topic = t.TopicBytes(c.String(h.flexible))
 		}
-		if c.Err != nil || topic == nil {
+		if c.Err != nil || topic == nil || topic.Member != req.member {
 			return false
 		}
 		access := s.topicAccess(t, topic)
@@ -150,7 +158,7 @@ func (s *Session) parseProduce(c *wire.Cursor, h *header, t *view.Table, transac
 			if c.Err != nil || len(records) < batchHeader {
 				return false
 			}
-			if !transactional && records[batchAttributes+1]&batchTransactional != 0 {
+			if !transactional && records[batchAttributes+1]&batchTransactional != 0 || topic.Member != t.Home && producerOfHome(records) {
 				return false
 			}
 			p.bytes, p.records = int64(len(records)), wire.Batches(records)
@@ -275,10 +283,10 @@ func (s *Session) parseProduceAnswer(c *wire.Cursor, h *header, req *produceRequ
 		var topic *view.Topic
 		if h.version >= 13 {
 			if b := c.Skip(16); b != nil {
-				topic = req.table.VirtualByID([16]byte(b))
+				topic = req.member.TopicByID([16]byte(b))
 			}
 		} else {
-			topic = req.table.VirtualBytes(c.String(h.flexible))
+			topic = req.member.TopicBytes(c.String(h.flexible))
 		}
 		if topic == nil {
 			return false
@@ -331,7 +339,7 @@ func (s *Session) produceAnswerSlow(h *header, req *produceRequest, frame []byte
 	if err := resp.ReadFrom(body); err != nil {
 		return err
 	}
-	failed, err := s.mapProduceResponse(req.table, resp)
+	failed, err := s.mapProduceResponse(req.member, resp)
 	if err != nil {
 		return err
 	}
@@ -363,15 +371,15 @@ type produceKey struct {
 }
 
 // mapProduceResponse turns physical names, ids, nodes and texts into the client's.
-func (s *Session) mapProduceResponse(t *view.Table, resp *kmsg.ProduceResponse) (map[produceKey]bool, error) {
+func (s *Session) mapProduceResponse(m *view.Member, resp *kmsg.ProduceResponse) (map[produceKey]bool, error) {
 	failed := make(map[produceKey]bool)
 	for i := range resp.Topics {
 		rt := &resp.Topics[i]
 		var topic *view.Topic
 		if resp.Version >= 13 {
-			topic = t.VirtualByID(rt.TopicID)
+			topic = m.TopicByID(rt.TopicID)
 		} else {
-			topic = t.Virtual(rt.Topic)
+			topic = m.Topic(rt.Topic)
 		}
 		if topic == nil {
 			return nil, errForeign
@@ -379,7 +387,7 @@ func (s *Session) mapProduceResponse(t *view.Table, resp *kmsg.ProduceResponse) 
 		rt.Topic, rt.TopicID = topic.Name, topic.ID
 		for j := range rt.Partitions {
 			p := &rt.Partitions[j]
-			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
+			p.CurrentLeader.LeaderID = m.VirtualNode(p.CurrentLeader.LeaderID)
 			if p.ErrorCode == 0 {
 				continue
 			}
@@ -393,7 +401,7 @@ func (s *Session) mapProduceResponse(t *view.Table, resp *kmsg.ProduceResponse) 
 	}
 	for i := range resp.Brokers {
 		b := &resp.Brokers[i]
-		b.NodeID = t.VirtualNode(b.NodeID)
+		b.NodeID = m.VirtualNode(b.NodeID)
 		b.Host, b.Port = s.client.Advertise(b.NodeID)
 	}
 	return failed, nil
@@ -421,7 +429,7 @@ func (s *Session) noteError(code int16) {
 	switch code {
 	case kerr.UnknownTopicOrPartition.Code, kerr.LeaderNotAvailable.Code, kerr.NotLeaderForPartition.Code, kerr.UnknownTopicID.Code,
 		kerr.InconsistentTopicID.Code, kerr.FencedLeaderEpoch.Code, kerr.UnknownLeaderEpoch.Code, kerr.ReplicaNotAvailable.Code, kerr.KafkaStorageError.Code:
-		s.vc.Home.MarkStale()
+		s.markStale()
 	}
 }
 
@@ -437,6 +445,7 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 	if code := s.produceTxnCode(t, req); code != 0 {
 		return s.produceRefuseAll(req, resp, code, swallow)
 	}
+	m, _ := s.dialled(t)
 	forward := *req
 	forward.Topics = nil
 	if req.TransactionID != nil {
@@ -445,21 +454,27 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 	if swallow {
 		forward.Acks = 1
 	}
+	var accepted []kmsg.ProduceRequestTopic
 	for _, rt := range req.Topics {
 		topic, code := s.nameOrID(t, kmsg.ACLOperationWrite, req.Version >= 13, rt.Topic, rt.TopicID)
 		if code != 0 {
-			resp.Topics = append(resp.Topics, refusedProduce(rt, code))
+			resp.Topics = append(resp.Topics, refusedProduce(rt, code, nil))
 			continue
 		}
-		ft := rt
-		ft.Topic, ft.TopicID = topic.Physical.Name, topic.Physical.ID
-		forward.Topics = append(forward.Topics, ft)
+		if why := s.misplaced(t, m, topic, req, &rt); why != nil {
+			code, text := s.refusedText(why, "topic", topic.Name)
+			resp.Topics = append(resp.Topics, refusedProduce(rt, code, text))
+			continue
+		}
+		accepted = append(accepted, rt)
+		rt.Topic, rt.TopicID = topic.Physical.Name, topic.Physical.ID
+		forward.Topics = append(forward.Topics, rt)
 	}
 	if len(forward.Topics) > 0 {
 		var up kmsg.Response
 		err := errOvertakes
 		if !s.mayOvertake() {
-			up, err = s.request(ctx, upstream.Produce, time.Duration(max(req.TimeoutMillis, 0))*time.Millisecond+grace, &forward)
+			up, err = s.request(ctx, t, upstream.Produce, time.Duration(max(req.TimeoutMillis, 0))*time.Millisecond+grace, &forward)
 			if err := s.unlessUnavailable(err); err != nil {
 				return nil, err
 			}
@@ -468,22 +483,20 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 			}
 		}
 		if err != nil {
-			s.vc.Home.MarkStale()
-			for _, rt := range req.Topics {
-				if topic, code := s.nameOrID(t, kmsg.ACLOperationWrite, req.Version >= 13, rt.Topic, rt.TopicID); code == 0 && topic != nil {
-					resp.Topics = append(resp.Topics, refusedProduce(rt, s.refused(refusal.BrokerUnavailable.With(err))))
-				}
+			code := s.refused(refusal.BrokerUnavailable.With(err))
+			for _, rt := range accepted {
+				resp.Topics = append(resp.Topics, refusedProduce(rt, code, nil))
 			}
 		} else {
 			answer := up.(*kmsg.ProduceResponse)
-			failed, err := s.mapProduceResponse(t, answer)
+			failed, err := s.mapProduceResponse(m, answer)
 			if err != nil {
 				return nil, err
 			}
 			resp.Topics = append(resp.Topics, answer.Topics...)
 			resp.Brokers, resp.ThrottleMillis = answer.Brokers, answer.ThrottleMillis
 			for _, ft := range forward.Topics {
-				topic := t.Virtual(ft.Topic)
+				topic := m.Topic(ft.Topic)
 				access := s.topicAccess(t, topic)
 				s.countProduced(t, access)
 				for _, p := range ft.Partitions {
@@ -499,6 +512,39 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 		return nil, s.refusedWithoutAcks(resp)
 	}
 	return resp, nil
+}
+
+// misplaced is why a topic that the client may write is not written through m, the
+// cluster of the broker it dialled; nil: it is.
+func (s *Session) misplaced(t *view.Table, m *view.Member, topic *view.Topic, req *kmsg.ProduceRequest, rt *kmsg.ProduceRequestTopic) error {
+	if id := req.TransactionID; id != nil && topic.Member != t.TransactionMember(*id) && transactional(rt) {
+		return s.refuseElsewhere(*id, topic.Name, req.Version >= 11)
+	}
+	switch {
+	case topic.Member != m:
+		return refusal.TopicElsewhere
+	case m != t.Home && slices.ContainsFunc(rt.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool {
+		return len(p.Records) >= batchHeader && producerOfHome(p.Records)
+	}):
+		return refusal.ProducerOfHome.Tell("the producer got its id before the virtual cluster had several clusters: start it anew")
+	}
+	return nil
+}
+
+func transactional(rt *kmsg.ProduceRequestTopic) bool {
+	return slices.ContainsFunc(rt.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool {
+		return len(p.Records) >= batchHeader && p.Records[batchAttributes+1]&batchTransactional != 0
+	})
+}
+
+// firstIssued is the lowest producer id that the gateway gives out.
+const firstIssued = 1 << 52
+
+// producerOfHome reports whether a batch has the id of an idempotent producer that
+// home gave out: on another cluster it is somebody else's (PROTOCOL.md §C1).
+func producerOfHome(records []byte) bool {
+	id := int64(binary.BigEndian.Uint64(records[batchProducerID:]))
+	return id >= 0 && id < firstIssued && records[batchAttributes+1]&batchTransactional == 0
 }
 
 // overtaking is for how long after a Produce could not be sent others are not
@@ -534,12 +580,13 @@ func (s *Session) produceTxnCode(t *view.Table, req *kmsg.ProduceRequest) int16 
 	return 0
 }
 
-func refusedProduce(rt kmsg.ProduceRequestTopic, code int16) kmsg.ProduceResponseTopic {
+func refusedProduce(rt kmsg.ProduceRequestTopic, code int16, text *string) kmsg.ProduceResponseTopic {
 	out := kmsg.NewProduceResponseTopic()
 	out.Topic, out.TopicID = rt.Topic, rt.TopicID
 	for _, p := range rt.Partitions {
 		rp := kmsg.NewProduceResponseTopicPartition()
 		rp.Partition, rp.ErrorCode, rp.BaseOffset, rp.LogAppendTime, rp.LogStartOffset = p.Partition, code, -1, -1, -1
+		rp.ErrorMessage = text
 		out.Partitions = append(out.Partitions, rp)
 	}
 	return out
@@ -547,7 +594,7 @@ func refusedProduce(rt kmsg.ProduceRequestTopic, code int16) kmsg.ProduceRespons
 
 func (s *Session) produceRefuseAll(req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse, code int16, swallow bool) (kmsg.Response, error) {
 	for _, rt := range req.Topics {
-		resp.Topics = append(resp.Topics, refusedProduce(rt, code))
+		resp.Topics = append(resp.Topics, refusedProduce(rt, code, nil))
 	}
 	if swallow {
 		return nil, s.refusedWithoutAcks(resp)

@@ -85,6 +85,7 @@ func (f *fetchTopics) uniform() (growth int, ok bool) {
 // fetchRequest is what an answer needs of its request.
 type fetchRequest struct {
 	table  *view.Table
+	member *view.Member // the cluster it goes to
 	topics *fetchTopics
 	edits  []fetchEdit
 	fresh  bool // asks for a new fetch session
@@ -117,6 +118,10 @@ func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, 
 	if t == nil || string(h.clientID) == adminClient {
 		return false, nil
 	}
+	m, node := s.dialled(t)
+	if m == nil {
+		return false, nil
+	}
 	c := wire.Cursor{B: frame, Pos: h.body}
 	replicaAt := -1
 	if h.version <= 14 {
@@ -141,7 +146,7 @@ func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, 
 		return false, nil
 	}
 	req := fetchRequests.Get().(*fetchRequest)
-	req.table, req.topics, req.fresh, req.throttle = t, topics, epoch == 0, s.throttle
+	req.table, req.member, req.topics, req.fresh, req.throttle = t, m, topics, epoch == 0, s.throttle
 	if !s.parseFetch(&c, h, t, req) || c.Pos != len(frame) {
 		req.free()
 		if c.Err != nil {
@@ -149,7 +154,7 @@ func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, 
 		}
 		return false, nil
 	}
-	conn, err := s.hold(ctx, upstream.Fetch)
+	conn, err := s.hold(ctx, m, node, upstream.Fetch)
 	if err != nil {
 		req.free()
 		return false, s.unlessUnavailable(err)
@@ -229,7 +234,7 @@ func (s *Session) parseFetch(c *wire.Cursor, h *header, t *view.Table, req *fetc
 		} else {
 			topic = t.TopicBytes(c.String(h.flexible))
 		}
-		if topic == nil {
+		if topic == nil || topic.Member != req.member {
 			return nil
 		}
 		a := s.topicAccess(t, topic)
@@ -297,6 +302,10 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 		return resp, nil
 	}
 	t, err := s.vc.Fresh(ctx, time.Minute)
+	var m *view.Member
+	if err == nil {
+		m, _ = s.dialled(t)
+	}
 	forward := *req
 	forward.ReplicaID = -1
 	forward.ReplicaState = kmsg.NewFetchRequestReplicaState()
@@ -311,6 +320,9 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 			code = s.refused(refusal.BrokerUnavailable.With(err))
 		} else {
 			topic, code = s.nameOrID(t, kmsg.ACLOperationRead, req.Version >= 13, rt.Topic, rt.TopicID)
+			if code == 0 && topic.Member != m {
+				code = s.refused(refusal.TopicElsewhere, "topic", topic.Name)
+			}
 		}
 		if code != 0 {
 			resp.Topics = append(resp.Topics, refusedFetch(rt, code))
@@ -328,18 +340,17 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 	if len(forward.Topics) == 0 {
 		return resp, nil
 	}
-	up, err := s.request(ctx, upstream.Fetch, time.Duration(max(req.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
+	up, err := s.request(ctx, t, upstream.Fetch, time.Duration(max(req.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
 	if err != nil {
-		s.vc.Home.MarkStale()
 		for _, ft := range forward.Topics {
-			topic := t.Virtual(ft.Topic)
+			topic := m.Topic(ft.Topic)
 			ft.Topic, ft.TopicID = topic.Name, topic.ID
 			resp.Topics = append(resp.Topics, refusedFetch(ft, s.refused(refusal.BrokerUnavailable.With(err))))
 		}
 		return resp, nil
 	}
 	answer := up.(*kmsg.FetchResponse)
-	if err := s.mapFetchResponse(t, answer); err != nil {
+	if err := s.mapFetchResponse(t, m, answer); err != nil {
 		return nil, err
 	}
 	answer.Topics = append(resp.Topics, answer.Topics...)
@@ -363,12 +374,12 @@ func refusedFetch(rt kmsg.FetchRequestTopic, code int16) kmsg.FetchResponseTopic
 
 // mapFetchResponse turns physical names, ids and nodes into the client's and counts
 // what it is sent.
-func (s *Session) mapFetchResponse(t *view.Table, resp *kmsg.FetchResponse) error {
+func (s *Session) mapFetchResponse(t *view.Table, m *view.Member, resp *kmsg.FetchResponse) error {
 	for i := range resp.Topics {
 		rt := &resp.Topics[i]
-		topic := t.Virtual(rt.Topic)
+		topic := m.Topic(rt.Topic)
 		if resp.Version >= 13 {
-			topic = t.VirtualByID(rt.TopicID)
+			topic = m.TopicByID(rt.TopicID)
 		}
 		if topic == nil {
 			return errForeign
@@ -379,9 +390,9 @@ func (s *Session) mapFetchResponse(t *view.Table, resp *kmsg.FetchResponse) erro
 			p := &rt.Partitions[j]
 			bytes += int64(len(p.RecordBatches))
 			records += wire.Batches(p.RecordBatches)
-			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
+			p.CurrentLeader.LeaderID = m.VirtualNode(p.CurrentLeader.LeaderID)
 			if p.PreferredReadReplica >= 0 {
-				p.PreferredReadReplica = t.VirtualNode(p.PreferredReadReplica)
+				p.PreferredReadReplica = m.VirtualNode(p.PreferredReadReplica)
 			}
 			s.noteError(p.ErrorCode)
 		}
@@ -395,7 +406,7 @@ func (s *Session) mapFetchResponse(t *view.Table, resp *kmsg.FetchResponse) erro
 	}
 	for i := range resp.Brokers {
 		b := &resp.Brokers[i]
-		b.NodeID = t.VirtualNode(b.NodeID)
+		b.NodeID = m.VirtualNode(b.NodeID)
 		b.Host, b.Port = s.client.Advertise(b.NodeID)
 	}
 	return nil

@@ -309,7 +309,7 @@ func (w *fetchWalk) partition(count *sent) error {
 		}
 		at := w.c.Pos
 		if node := w.c.Int32(); w.c.Err == nil && node >= 0 { // preferred read replica
-			binary.BigEndian.PutUint32(w.c.B[at:], uint32(w.req.table.VirtualNode(node)))
+			binary.BigEndian.PutUint32(w.c.B[at:], uint32(w.req.member.VirtualNode(node)))
 		}
 	}
 	n, err := w.length()
@@ -434,7 +434,7 @@ func (w *fetchWalk) partitionTag(tag uint32, body []byte) []byte {
 	out := append(make([]byte, 0, 13), body[:size]...)
 	if tag == 1 {
 		if node := int32(binary.BigEndian.Uint32(out)); node >= 0 {
-			binary.BigEndian.PutUint32(out, uint32(w.req.table.VirtualNode(node)))
+			binary.BigEndian.PutUint32(out, uint32(w.req.member.VirtualNode(node)))
 		}
 	}
 	return append(out, 0) // no tags
@@ -449,7 +449,7 @@ func (w *fetchWalk) endTag(tag uint32, body []byte) []byte {
 	n := max(c.Len(true), 0)
 	out := binary.AppendUvarint(nil, uint64(n+1))
 	for range n {
-		vnode := w.req.table.VirtualNode(c.Int32())
+		vnode := w.req.member.VirtualNode(c.Int32())
 		c.String(true) // host
 		c.Int32()      // port
 		rack := c.String(true)

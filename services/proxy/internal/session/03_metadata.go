@@ -41,14 +41,14 @@ func metadata(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, e
 	all := req.Topics == nil || (req.Version == 0 && len(req.Topics) == 0)
 	if !all && s.missing(t, req) {
 		// A topic that is not there may have been made a moment ago.
-		s.vc.Home.MarkStale()
+		t.MarkStale()
 		if t, err = s.vc.Fresh(ctx, metadataAge); err != nil {
 			return nil, err
 		}
 	}
-	for _, b := range t.Meta.Brokers {
+	for _, b := range t.Brokers {
 		out := kmsg.NewMetadataResponseBroker()
-		out.NodeID = t.VirtualNode(b.ID)
+		out.NodeID = b.Node
 		out.Host, out.Port = s.client.Advertise(out.NodeID)
 		out.Rack = b.Rack
 		resp.Brokers = append(resp.Brokers, out)
@@ -142,12 +142,13 @@ func (s *Session) metadataTopic(t *view.Table, topic *view.Topic, req *kmsg.Meta
 	out.Topic, out.TopicID = kmsg.StringPtr(topic.Name), topic.ID
 	out.ErrorCode = topic.Physical.ErrorCode
 	out.AuthorizedOperations = s.operations(t, req.IncludeTopicAuthorizedOperations, kmsg.ACLResourceTypeTopic, topic.Name)
-	for i, p := range topic.Physical.Partitions {
+	m := topic.Member
+	for i, p := range topic.Partitions {
 		rp := kmsg.NewMetadataResponseTopicPartition()
 		rp.Partition, rp.ErrorCode, rp.LeaderEpoch = int32(i), p.ErrorCode, p.LeaderEpoch
-		rp.Leader = t.VirtualNode(p.Leader)
-		rp.Replicas, rp.ISR = t.VirtualNodes(p.Replicas), t.VirtualNodes(p.ISR)
-		rp.OfflineReplicas = t.VirtualNodes(p.Offline)
+		rp.Leader = m.VirtualNode(p.Leader)
+		rp.Replicas, rp.ISR = m.VirtualNodes(p.Replicas), m.VirtualNodes(p.ISR)
+		rp.OfflineReplicas = m.VirtualNodes(p.Offline)
 		out.Partitions = append(out.Partitions, rp)
 	}
 	return out

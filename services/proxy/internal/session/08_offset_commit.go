@@ -42,22 +42,22 @@ func offsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 			refuse(rt, code)
 			continue
 		}
-		rt.Topic, rt.TopicID = topic.Physical.Name, topic.Physical.ID
+		rt.Topic, rt.TopicID = topic.Grouped.Name, topic.Grouped.ID
 		forward.Topics = append(forward.Topics, rt)
 	}
 	if len(forward.Topics) == 0 && len(req.Topics) > 0 {
 		return resp, nil
 	}
-	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, &forward)
 	if code != 0 {
 		return refuseAll(code)
 	}
 	answer := up.(*kmsg.OffsetCommitResponse)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
-		topic := t.Virtual(rt.Topic)
-		if req.Version >= 10 {
-			topic = t.VirtualByID(rt.TopicID)
+		topic := t.Grouped(rt.Topic)
+		if answer.Version >= 10 {
+			topic = t.GroupedByID(rt.TopicID)
 		}
 		if topic == nil {
 			return nil, errForeign

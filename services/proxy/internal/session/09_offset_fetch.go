@@ -61,7 +61,7 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 					topic = found // or none: a broker does not look whether the topic exists
 				}
 				if code == 0 && topic != nil {
-					gt.Topic, gt.TopicID = topic.Physical.Name, topic.Physical.ID
+					gt.Topic, gt.TopicID = topic.Grouped.Name, topic.Grouped.ID
 					fg.Topics = append(fg.Topics, gt)
 					continue
 				}
@@ -92,7 +92,7 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 				forward.Topics = append(forward.Topics, ft)
 			}
 		}
-		up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+		up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, &forward)
 		var answers []kmsg.OffsetFetchResponseGroup
 		if code == 0 {
 			answer := up.(*kmsg.OffsetFetchResponse)
@@ -120,9 +120,9 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 			for _, rt := range a.Topics {
 				var topic *view.Topic
 				if req.Version >= 10 {
-					topic = t.VirtualByID(rt.TopicID)
+					topic = t.GroupedByID(rt.TopicID)
 				} else {
-					topic = t.Virtual(rt.Topic)
+					topic = t.Grouped(rt.Topic)
 				}
 				if topic == nil || groups[i].Topics == nil && !s.mayTopic(t, kmsg.ACLOperationDescribe, topic.Name) {
 					continue

@@ -21,9 +21,7 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	}
 	t, err := s.table(ctx)
 	out := make([]kmsg.FindCoordinatorResponseCoordinator, len(keys))
-	forward := *req
-	forward.CoordinatorKey, forward.CoordinatorKeys = "", nil
-	var sent []int
+	asked := make(map[*view.Member][]int) // indices of keys, by the cluster that knows
 	for i, key := range keys {
 		out[i] = kmsg.NewFindCoordinatorResponseCoordinator()
 		out[i].Key, out[i].NodeID, out[i].Port = key, -1, -1
@@ -37,40 +35,47 @@ func findCoordinator(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 			out[i].ErrorCode = s.refused(refusal.TransactionalIDNotAuthorized, "transactional_id", key)
 		case len(t.View.Prefix)+len(key) > maxString:
 			out[i].ErrorCode = s.refused(refusal.Invalid.Errorf("a key of %d bytes", len(key)))
-		case req.CoordinatorType > 1 || req.CoordinatorType < 0:
-			out[i].ErrorCode = s.refused(refusal.CoordinatorKeyType.Errorf("type %d", req.CoordinatorType))
+		case req.CoordinatorType == 0:
+			asked[t.Home] = append(asked[t.Home], i)
+		case req.CoordinatorType == 1:
+			m := t.TransactionMember(key)
+			asked[m] = append(asked[m], i)
 		default:
-			sent = append(sent, i)
-			forward.CoordinatorKey = t.View.Prefix + key
-			forward.CoordinatorKeys = append(forward.CoordinatorKeys, t.View.Prefix+key)
+			out[i].ErrorCode = s.refused(refusal.CoordinatorKeyType.Errorf("type %d", req.CoordinatorType))
 		}
 		if code := out[i].ErrorCode; code == kerr.InvalidRequest.Code || code != 0 && req.Version <= 3 {
 			out[i].ErrorMessage = stockText(code) // the lists of brokers explain nothing else
 		}
 	}
-	if len(sent) > 0 {
-		up, err := s.vc.Home.RequestAny(ctx, s.target(), s.clientID(), &forward)
+	for m, indices := range asked {
+		forward := *req
+		forward.CoordinatorKeys = nil
+		for _, i := range indices {
+			forward.CoordinatorKey = t.View.Prefix + keys[i]
+			forward.CoordinatorKeys = append(forward.CoordinatorKeys, t.View.Prefix+keys[i])
+		}
+		up, err := m.Cluster.RequestAny(ctx, s.near(t, m), s.clientID(), &forward)
 		if err != nil {
-			s.vc.Home.MarkStale()
-			for _, i := range sent {
+			m.Cluster.MarkStale()
+			for _, i := range indices {
 				out[i].ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 				out[i].ErrorMessage = stockText(out[i].ErrorCode)
 			}
-		} else {
-			answer := up.(*kmsg.FindCoordinatorResponse)
-			resp.ThrottleMillis = answer.ThrottleMillis
-			answers := answer.Coordinators
-			if req.Version <= 3 {
-				c := kmsg.NewFindCoordinatorResponseCoordinator()
-				c.NodeID, c.ErrorCode = answer.NodeID, answer.ErrorCode
-				answers = []kmsg.FindCoordinatorResponseCoordinator{c}
-			}
-			if len(answers) != len(sent) {
-				return nil, errForeign
-			}
-			for k, i := range sent {
-				s.coordinatorOf(t, &out[i], answers[k])
-			}
+			continue
+		}
+		answer := up.(*kmsg.FindCoordinatorResponse)
+		resp.ThrottleMillis = max(resp.ThrottleMillis, answer.ThrottleMillis)
+		answers := answer.Coordinators
+		if answer.Version <= 3 {
+			c := kmsg.NewFindCoordinatorResponseCoordinator()
+			c.NodeID, c.ErrorCode = answer.NodeID, answer.ErrorCode
+			answers = []kmsg.FindCoordinatorResponseCoordinator{c}
+		}
+		if len(answers) != len(indices) {
+			return nil, errForeign
+		}
+		for k, i := range indices {
+			s.coordinatorOf(m, &out[i], answers[k])
 		}
 	}
 	if req.Version <= 3 {
@@ -90,12 +95,12 @@ func noError(version int16) *string {
 	return kmsg.StringPtr("")
 }
 
-func (s *Session) coordinatorOf(t *view.Table, out *kmsg.FindCoordinatorResponseCoordinator, a kmsg.FindCoordinatorResponseCoordinator) {
+func (s *Session) coordinatorOf(m *view.Member, out *kmsg.FindCoordinatorResponseCoordinator, a kmsg.FindCoordinatorResponseCoordinator) {
 	out.ErrorCode = a.ErrorCode
 	if a.ErrorCode != 0 {
 		out.ErrorMessage = stockText(a.ErrorCode)
 		return
 	}
-	out.NodeID = t.VirtualNode(a.NodeID)
+	out.NodeID = m.VirtualNode(a.NodeID)
 	out.Host, out.Port = s.client.Advertise(out.NodeID)
 }

@@ -28,11 +28,11 @@ func joinGroup(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, 
 	consumer := req.ProtocolType == consumerProtocol
 	if consumer {
 		for i := range req.Protocols {
-			req.Protocols[i].Metadata = subscription(req.Protocols[i].Metadata, false, toPhysical(t))
+			req.Protocols[i].Metadata = subscription(req.Protocols[i].Metadata, false, toGrouped(t))
 		}
 	}
 	wait := max(req.RebalanceTimeoutMillis, req.SessionTimeoutMillis)
-	up, code := s.coordinator(ctx, upstream.GroupWait, time.Duration(max(wait, 0))*time.Millisecond+grace, req)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.GroupWait, time.Duration(max(wait, 0))*time.Millisecond+grace, req)
 	if code != 0 {
 		resp.ErrorCode = code
 		return resp, nil
@@ -40,7 +40,7 @@ func joinGroup(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, 
 	answer := up.(*kmsg.JoinGroupResponse)
 	if consumer {
 		for i := range answer.Members {
-			answer.Members[i].ProtocolMetadata = subscription(answer.Members[i].ProtocolMetadata, false, toVirtual(t))
+			answer.Members[i].ProtocolMetadata = subscription(answer.Members[i].ProtocolMetadata, false, t.TopicName)
 		}
 	}
 	return answer, nil

@@ -18,7 +18,7 @@ func heartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, 
 		return resp, nil
 	}
 	req.Group = group(t, req.Group)
-	up, code := s.coordinator(ctx, upstream.Control, 0, req)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, req)
 	if code != 0 {
 		resp.ErrorCode = code
 		return resp, nil

@@ -28,17 +28,17 @@ func syncGroup(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, 
 	consumer := req.ProtocolType == nil || *req.ProtocolType == consumerProtocol
 	if consumer {
 		for i := range req.GroupAssignment {
-			req.GroupAssignment[i].MemberAssignment = subscription(req.GroupAssignment[i].MemberAssignment, true, toPhysical(t))
+			req.GroupAssignment[i].MemberAssignment = subscription(req.GroupAssignment[i].MemberAssignment, true, toGrouped(t))
 		}
 	}
-	up, code := s.coordinator(ctx, upstream.GroupWait, groupWait, req)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.GroupWait, groupWait, req)
 	if code != 0 {
 		resp.ErrorCode = code
 		return resp, nil
 	}
 	answer := up.(*kmsg.SyncGroupResponse)
 	if consumer {
-		answer.MemberAssignment = subscription(answer.MemberAssignment, true, toVirtual(t))
+		answer.MemberAssignment = subscription(answer.MemberAssignment, true, t.TopicName)
 	}
 	return answer, nil
 }

@@ -34,8 +34,8 @@ func describeGroups(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 					m := &g.Members[i]
 					m.ClientHost = ""
 					if g.ProtocolType == consumerProtocol {
-						m.ProtocolMetadata = subscription(m.ProtocolMetadata, false, toVirtual(t))
-						m.MemberAssignment = subscription(m.MemberAssignment, true, toVirtual(t))
+						m.ProtocolMetadata = subscription(m.ProtocolMetadata, false, t.TopicName)
+						m.MemberAssignment = subscription(m.MemberAssignment, true, t.TopicName)
 					}
 				}
 				return 0

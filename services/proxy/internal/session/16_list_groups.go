@@ -20,9 +20,11 @@ func listGroups(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
-	up, err := s.request(ctx, upstream.Control, 0, req)
+	if m, _ := s.dialled(t); m != t.Home {
+		return resp, nil // all groups are on home, and each is to be listed once
+	}
+	up, err := s.request(ctx, t, upstream.Control, 0, req)
 	if err != nil {
-		s.vc.Home.MarkStale()
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}

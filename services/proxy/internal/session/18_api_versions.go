@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"maps"
 	"regexp"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -22,8 +24,9 @@ func apiVersions(s *Session, _ context.Context, r kmsg.Request) (kmsg.Response, 
 		resp.ErrorCode = s.refused(refusal.ClientSoftware, "software", quote(req.ClientSoftwareName), "software_version", quote(req.ClientSoftwareVersion))
 		return resp, nil
 	}
+	o := s.offered()
 	for _, e := range table {
-		low, high, ok := e.versions(s.vc)
+		low, high, ok := e.versions(o)
 		if !ok {
 			continue
 		}
@@ -31,24 +34,18 @@ func apiVersions(s *Session, _ context.Context, r kmsg.Request) (kmsg.Response, 
 		k.ApiKey, k.MinVersion, k.MaxVersion = e.key, low, high
 		resp.ApiKeys = append(resp.ApiKeys, k)
 	}
-	upstream := s.vc.Home.Versions()
-	if upstream == nil {
+	if o == nil {
 		return resp, nil
 	}
-	// transaction.version 2 needs Produce 12, TxnOffsetCommit 5 and EndTxn 5
-	// together (§C4); they are in the table whenever the brokers have them.
-	resp.FinalizedFeaturesEpoch = 1
-	for _, name := range []string{"group.version", "metadata.version", "share.version", "transaction.version"} {
-		level := upstream.Finalized[name]
-		if level <= 0 || name == "share.version" && !sharing(s.vc) {
-			continue
-		}
+	resp.FinalizedFeaturesEpoch = o.Epoch
+	for _, name := range slices.Sorted(maps.Keys(o.Finalized)) {
+		level := o.Finalized[name]
 		f := kmsg.NewApiVersionsResponseFinalizedFeature()
 		f.Name, f.MinVersionLevel, f.MaxVersionLevel = name, level, level
 		resp.FinalizedFeatures = append(resp.FinalizedFeatures, f)
-		if r := upstream.Supported[name]; r.Min > 0 || req.Version >= 4 {
+		if r := o.Supported[name]; r.Min > 0 || req.Version >= 4 {
 			sf := kmsg.NewApiVersionsResponseSupportedFeature()
-			sf.Name, sf.MinVersion, sf.MaxVersion = name, r.Min, level
+			sf.Name, sf.MinVersion, sf.MaxVersion = name, r.Min, r.Max
 			resp.SupportedFeatures = append(resp.SupportedFeatures, sf)
 		}
 	}

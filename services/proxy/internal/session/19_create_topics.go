@@ -138,7 +138,7 @@ func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		physical := rt.Topic
 		rt.Topic = rt.Topic[len(t.View.Prefix):]
 		rt.TopicID = [16]byte{}
-		if topic := t.Virtual(physical); topic != nil {
+		if topic := t.Home.Topic(physical); topic != nil {
 			rt.TopicID = topic.ID
 		}
 		if rt.ErrorCode != 0 {
@@ -170,7 +170,7 @@ func (s *Session) awaitTopics(ctx context.Context, created []kmsg.CreateTopicsRe
 		all := err == nil
 		if all {
 			for _, rt := range created {
-				if rt.ErrorCode == 0 && t.Virtual(rt.Topic) == nil {
+				if rt.ErrorCode == 0 && t.Home.Topic(rt.Topic) == nil {
 					all = false
 				}
 			}

@@ -78,7 +78,7 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), &forward)
 	if err != nil {
 		for _, name := range forward.TopicNames {
-			refuse(kmsg.DeleteTopicsRequestTopic{}, kmsg.StringPtr(t.Virtual(name).Name), refusal.TimedOut.With(err))
+			refuse(kmsg.DeleteTopicsRequestTopic{}, kmsg.StringPtr(t.Home.Topic(name).Name), refusal.TimedOut.With(err))
 		}
 		return resp, nil
 	}
@@ -86,10 +86,10 @@ func deleteTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	answer := up.(*kmsg.DeleteTopicsResponse)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
-		if rt.Topic == nil || t.Virtual(*rt.Topic) == nil {
+		if rt.Topic == nil || t.Home.Topic(*rt.Topic) == nil {
 			return nil, errForeign
 		}
-		topic := t.Virtual(*rt.Topic)
+		topic := t.Home.Topic(*rt.Topic)
 		rt.Topic, rt.TopicID = kmsg.StringPtr(topic.Name), topic.ID
 		if rt.ErrorCode != 0 {
 			rt.ErrorMessage = ownText(rt.ErrorCode, rt.ErrorMessage)

@@ -3,13 +3,13 @@ package session
 import (
 	"context"
 	"errors"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/producerid"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
 )
 
 // InitProducerId: versions 0 to 5.
@@ -22,33 +22,25 @@ func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
-	send := func() (kmsg.Response, error) { return s.request(ctx, upstream.Control, 0, req) }
-	if req.TransactionalID == nil {
-		if !s.mayCluster(t, kmsg.ACLOperationIdempotentWrite) &&
-			!t.View.ACL.AllowedByType(s.principal, s.host, kmsg.ACLOperationWrite, kmsg.ACLResourceTypeTopic) {
-			resp.ErrorCode = s.refused(refusal.ProducerIDNotAuthorized)
-			return resp, nil
-		}
-		if s.node.ProducerIDs != nil || t.View.Spec.Spans() {
-			resp.ProducerID, resp.ProducerEpoch, err = s.issueProducerID()
-			if err != nil {
-				resp.ErrorCode = s.refused(err)
-			}
-			return resp, nil
-		}
-		// The id of the only cluster there is: unique there.
-		send = func() (kmsg.Response, error) { return s.vc.Home.RequestAny(ctx, s.target(), s.clientID(), req) }
-	} else {
-		if why := s.refuseTxn(t, kmsg.ACLOperationWrite, *req.TransactionalID); why != nil {
-			resp.ErrorCode = s.refused(why, "transactional_id", *req.TransactionalID)
-			return resp, nil
-		}
-		s.txn.reset(*req.TransactionalID)
-		req.TransactionalID = kmsg.StringPtr(t.View.Prefix + *req.TransactionalID)
+	if req.TransactionalID != nil {
+		return s.initTransactions(ctx, t, req)
 	}
-	up, err := send()
+	if !s.mayCluster(t, kmsg.ACLOperationIdempotentWrite) &&
+		!t.View.ACL.AllowedByType(s.principal, s.host, kmsg.ACLOperationWrite, kmsg.ACLResourceTypeTopic) {
+		resp.ErrorCode = s.refused(refusal.ProducerIDNotAuthorized)
+		return resp, nil
+	}
+	if s.node.ProducerIDs != nil || t.View.Spec.Spans() {
+		resp.ProducerID, resp.ProducerEpoch, err = s.issueProducerID()
+		if err != nil {
+			resp.ErrorCode = s.refused(err)
+		}
+		return resp, nil
+	}
+	// The id of the only cluster there is: unique there.
+	up, err := t.Home.Cluster.RequestAny(ctx, s.near(t, t.Home), s.clientID(), req)
 	if err != nil {
-		s.vc.Home.MarkStale()
+		t.Home.Cluster.MarkStale()
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
@@ -71,44 +63,25 @@ func (s *Session) issueProducerID() (id int64, epoch int16, err error) {
 	return id, 0, nil
 }
 
-// transactions remembers which transactions of this connection had partitions
-// refused and nothing forwarded: a broker knows nothing of them and would answer
-// their abort with INVALID_TXN_STATE, which kills librdkafka and franz-go
-// producers (PROTOCOL.md §C3).
-type transactions struct {
-	mu    sync.Mutex
-	state map[string]txnState
-}
-
-// maxTransactions is how many are remembered for a connection. A producer has one.
-const maxTransactions = 1000
-
-type txnState struct{ refused, forwarded bool }
-
-func (x *transactions) note(id string, refused bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.state == nil {
-		x.state = make(map[string]txnState)
+// initTransactions asks the coordinator of the transactional id.
+func (s *Session) initTransactions(ctx context.Context, t *view.Table, req *kmsg.InitProducerIDRequest) (kmsg.Response, error) {
+	resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
+	resp.ProducerID, resp.ProducerEpoch = -1, -1
+	id := *req.TransactionalID
+	if why := s.refuseTxn(t, kmsg.ACLOperationWrite, id); why != nil {
+		resp.ErrorCode = s.refused(why, "transactional_id", id)
+		return resp, nil
 	}
-	st, known := x.state[id]
-	if !known && len(x.state) >= maxTransactions {
-		clear(x.state) // nobody has so many; who makes them up gets a broker's answers
+	s.vc.Transactions.End(id)
+	req.TransactionalID = kmsg.StringPtr(t.View.Prefix + id)
+	if m, _ := s.dialled(t); m != t.TransactionMember(id) {
+		resp.ErrorCode = s.refused(refusal.CoordinatorElsewhere, "transactional_id", id)
+		return resp, nil
 	}
-	st.refused = st.refused || refused
-	st.forwarded = st.forwarded || !refused
-	x.state[id] = st
-}
-
-func (x *transactions) reset(id string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	delete(x.state, id)
-}
-
-// empty reports whether everything of the transaction was refused.
-func (x *transactions) empty(id string) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.state[id].refused && !x.state[id].forwarded
+	up, err := s.request(ctx, t, upstream.Control, 0, req)
+	if err != nil {
+		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
+		return resp, nil
+	}
+	return up, nil
 }

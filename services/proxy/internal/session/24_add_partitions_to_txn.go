@@ -10,7 +10,8 @@ import (
 )
 
 // AddPartitionsToTxn: versions 0 to 3; 4 and up are between brokers. One topic
-// that is refused refuses the request: the others get OPERATION_NOT_ATTEMPTED.
+// that is refused refuses the request: the others get OPERATION_NOT_ATTEMPTED, or,
+// beside a topic of another cluster than the transaction's, the same code.
 func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.AddPartitionsToTxnRequest)
 	resp := req.ResponseKind().(*kmsg.AddPartitionsToTxnResponse)
@@ -34,6 +35,8 @@ func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 	}
 	forward := *req
 	forward.TransactionalID, forward.Topics = t.View.Prefix+req.TransactionalID, nil
+	m := t.TransactionMember(req.TransactionalID)
+	var elsewhere error
 	refused := make(map[string]int16)
 	for _, rt := range req.Topics {
 		topic, code := s.topic(t, kmsg.ACLOperationWrite, rt.Topic)
@@ -41,11 +44,18 @@ func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 			refused[rt.Topic] = code
 			continue
 		}
+		if topic.Member != m && elsewhere == nil {
+			elsewhere = s.refuseElsewhere(req.TransactionalID, topic.Name, true)
+		}
 		rt.Topic = topic.Physical.Name
 		forward.Topics = append(forward.Topics, rt)
 	}
+	if elsewhere != nil && len(refused) == 0 {
+		// One code for all: 29 and 55 beside it would kill franz-go.
+		return answerAll(same(s.refused(elsewhere, "transactional_id", req.TransactionalID))), nil
+	}
 	if len(refused) > 0 {
-		s.txn.note(req.TransactionalID, true)
+		s.vc.Transactions.Refuse(req.TransactionalID)
 		return answerAll(func(topic string) int16 {
 			if code, ok := refused[topic]; ok {
 				return code
@@ -53,14 +63,13 @@ func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 			return s.refused(refusal.NotAttempted, "topic", topic)
 		}), nil
 	}
-	s.txn.note(req.TransactionalID, false)
-	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	up, code := s.coordinator(ctx, t, m, upstream.Control, 0, &forward)
 	if code != 0 {
 		return answerAll(same(code)), nil
 	}
 	answer := up.(*kmsg.AddPartitionsToTxnResponse)
 	for i := range answer.Topics {
-		topic := t.Virtual(answer.Topics[i].Topic)
+		topic := m.Topic(answer.Topics[i].Topic)
 		if topic == nil {
 			return nil, errForeign
 		}

@@ -18,14 +18,17 @@ func addOffsetsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		return resp, nil
 	}
 	if why := s.refuseGroup(t, kmsg.ACLOperationRead, req.Group); why != nil {
-		s.txn.note(req.TransactionalID, true)
+		s.vc.Transactions.Refuse(req.TransactionalID)
 		resp.ErrorCode = s.refused(why, "group", req.Group)
 		return resp, nil
 	}
-	s.txn.note(req.TransactionalID, false)
+	if t.TransactionMember(req.TransactionalID) != t.Home {
+		resp.ErrorCode = s.refused(s.refuseOffsets(req.TransactionalID, req.Version >= 4), "transactional_id", req.TransactionalID, "group", req.Group)
+		return resp, nil
+	}
 	req.TransactionalID = t.View.Prefix + req.TransactionalID
 	req.Group = group(t, req.Group)
-	up, code := s.coordinator(ctx, upstream.Control, 0, req)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, req)
 	if code != 0 {
 		resp.ErrorCode = code
 		return resp, nil

@@ -36,6 +36,9 @@ func txnOffsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	if why := s.refuseMember(t, kmsg.ACLOperationRead, req.Group); why != nil {
 		return refuseAll(s.refused(why, "group", req.Group))
 	}
+	if t.TransactionMember(req.TransactionalID) != t.Home {
+		return refuseAll(s.refused(s.refuseOffsets(req.TransactionalID, req.Version >= 4), "transactional_id", req.TransactionalID, "group", req.Group))
+	}
 	forward := *req
 	forward.TransactionalID, forward.Group, forward.Topics = t.View.Prefix+req.TransactionalID, group(t, req.Group), nil
 	for _, rt := range req.Topics {
@@ -44,20 +47,22 @@ func txnOffsetCommit(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 			refuse(rt, code)
 			continue
 		}
-		rt.Topic = topic.Physical.Name
+		if topic.Split != nil {
+			return refuseAll(s.refused(s.refuseOffsets(req.TransactionalID, req.Version >= 4), "transactional_id", req.TransactionalID, "topic", topic.Name))
+		}
+		rt.Topic = topic.Grouped.Name
 		forward.Topics = append(forward.Topics, rt)
 	}
 	if len(forward.Topics) == 0 {
 		return resp, nil
 	}
-	s.txn.note(req.TransactionalID, false)
-	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, &forward)
 	if code != 0 {
 		return refuseAll(code)
 	}
 	answer := up.(*kmsg.TxnOffsetCommitResponse)
 	for i := range answer.Topics {
-		topic := t.Virtual(answer.Topics[i].Topic)
+		topic := t.Grouped(answer.Topics[i].Topic)
 		if topic == nil {
 			return nil, errForeign
 		}

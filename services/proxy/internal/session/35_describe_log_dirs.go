@@ -29,11 +29,12 @@ func describeLogDirs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		resp.ErrorCode = s.refused(refusal.ClusterNotAuthorized)
 		return resp, nil
 	}
+	m, _ := s.dialled(t)
 	forward := *req
 	forward.Topics = []kmsg.DescribeLogDirsRequestTopic{} // null would be everybody's
 	if req.Topics == nil {
 		for _, topic := range t.Topics {
-			if !topic.Alias {
+			if !topic.Alias && topic.Member == m {
 				rt := kmsg.DescribeLogDirsRequestTopic{Topic: topic.Physical.Name}
 				for p := range topic.Physical.Partitions {
 					rt.Partitions = append(rt.Partitions, int32(p))
@@ -44,12 +45,12 @@ func describeLogDirs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 	}
 	for _, rt := range req.Topics {
 		// A broker leaves out what it does not have.
-		if topic := t.Topic(rt.Topic); topic != nil && !topic.Alias {
+		if topic := t.Topic(rt.Topic); topic != nil && !topic.Alias && topic.Member == m {
 			rt.Topic = topic.Physical.Name
 			forward.Topics = append(forward.Topics, rt)
 		}
 	}
-	up, err := s.request(ctx, upstream.Control, 0, &forward)
+	up, err := s.request(ctx, t, upstream.Control, 0, &forward)
 	if err != nil {
 		return nil, err // the client asked this broker and no other
 	}
@@ -59,7 +60,7 @@ func describeLogDirs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		d := &answer.Dirs[i]
 		d.Dir, d.TotalBytes, d.UsableBytes = fmt.Sprintf("dir-%d", i), -1, -1
 		for j := range d.Topics {
-			topic := t.Virtual(d.Topics[j].Topic)
+			topic := m.Topic(d.Topics[j].Topic)
 			if topic == nil {
 				return nil, errForeign
 			}

@@ -47,7 +47,7 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), &forward)
 	if err != nil {
 		for _, rt := range forward.Topics {
-			refuse(t.Virtual(rt.Topic).Name, refusal.TimedOut.With(err))
+			refuse(t.Home.Topic(rt.Topic).Name, refusal.TimedOut.With(err))
 		}
 		return resp, nil
 	}
@@ -55,7 +55,7 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	answer := up.(*kmsg.CreatePartitionsResponse)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
-		topic := t.Virtual(rt.Topic)
+		topic := t.Home.Topic(rt.Topic)
 		if topic == nil {
 			return nil, errForeign
 		}

@@ -32,20 +32,20 @@ func offsetDelete(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 			resp.Topics = append(resp.Topics, out)
 			continue
 		}
-		rt.Topic = topic.Physical.Name
+		rt.Topic = topic.Grouped.Name
 		forward.Topics = append(forward.Topics, rt)
 	}
 	if len(forward.Topics) == 0 && len(req.Topics) > 0 {
 		return resp, nil
 	}
-	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, &forward)
 	if code != 0 {
 		resp.ErrorCode, resp.Topics = code, nil
 		return resp, nil
 	}
 	answer := up.(*kmsg.OffsetDeleteResponse)
 	for i := range answer.Topics {
-		topic := t.Virtual(answer.Topics[i].Topic)
+		topic := t.Grouped(answer.Topics[i].Topic)
 		if topic == nil {
 			return nil, errForeign
 		}

@@ -32,9 +32,9 @@ func describeCluster(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Resp
 		return resp, nil
 	}
 	resp.ClusterID, resp.ControllerID = t.View.ClusterID, t.Controller()
-	for _, b := range t.Meta.Brokers {
+	for _, b := range t.Brokers {
 		out := kmsg.NewDescribeClusterResponseBroker()
-		out.NodeID = t.VirtualNode(b.ID)
+		out.NodeID = b.Node
 		out.Host, out.Port = s.client.Advertise(out.NodeID)
 		out.Rack = b.Rack
 		resp.Brokers = append(resp.Brokers, out)

@@ -8,6 +8,7 @@ import (
 
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
 )
 
 // DescribeTransactions: version 0. Topics that the client may not see are left out.
@@ -22,11 +23,17 @@ func describeTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg
 	t, err := s.table(ctx)
 	forward := *req
 	forward.TransactionalIDs = nil
+	var m *view.Member
+	if err == nil {
+		m, _ = s.dialled(t)
+	}
 	for _, id := range req.TransactionalIDs {
 		if err != nil {
 			refuse(id, s.refused(refusal.CoordinatorUnavailable.With(err)))
 		} else if why := s.refuseTxn(t, kmsg.ACLOperationDescribe, id); why != nil {
 			refuse(id, s.refused(why, "transactional_id", id))
+		} else if t.TransactionMember(id) != m {
+			refuse(id, s.refused(refusal.CoordinatorElsewhere, "transactional_id", id))
 		} else {
 			forward.TransactionalIDs = append(forward.TransactionalIDs, t.View.Prefix+id)
 		}
@@ -34,7 +41,7 @@ func describeTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg
 	if len(forward.TransactionalIDs) == 0 {
 		return resp, nil
 	}
-	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	up, code := s.coordinator(ctx, t, m, upstream.Control, 0, &forward)
 	if code != 0 {
 		for _, id := range forward.TransactionalIDs {
 			refuse(id[len(t.View.Prefix):], code)
@@ -51,7 +58,7 @@ func describeTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg
 		st.TransactionalID = id
 		kept := st.Topics[:0]
 		for _, rt := range st.Topics {
-			if topic := t.Virtual(rt.Topic); topic != nil && s.mayTopic(t, kmsg.ACLOperationDescribe, topic.Name) {
+			if topic := m.Topic(rt.Topic); topic != nil && s.mayTopic(t, kmsg.ACLOperationDescribe, topic.Name) {
 				rt.Topic = topic.Name
 				kept = append(kept, rt)
 			}

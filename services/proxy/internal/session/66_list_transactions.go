@@ -3,16 +3,19 @@ package session
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
 // ListTransactions: versions 0 to 2. The pattern of version 2 (KIP-1152) is matched
-// here, against the ids the client knows.
+// here, against the ids the client knows. Each broker lists the transactions it
+// coordinates; one of a cluster that has none lists none.
 func listTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.ListTransactionsRequest)
 	resp := req.ResponseKind().(*kmsg.ListTransactionsResponse)
@@ -29,9 +32,12 @@ func listTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		}
 	}
 	req.TransactionalIDPattern = nil
-	up, err := s.request(ctx, upstream.Control, 0, req)
+	m, _ := s.dialled(t)
+	if m != nil && m != t.Home && !slices.ContainsFunc(t.View.Spec.Transactions, func(r resource.TransactionRule) bool { return r.Cluster == m.Name }) {
+		return resp, nil
+	}
+	up, err := s.request(ctx, t, upstream.Control, 0, req)
 	if err != nil {
-		s.vc.Home.MarkStale()
 		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
 		return resp, nil
 	}
@@ -39,7 +45,7 @@ func listTransactions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	kept := answer.TransactionStates[:0]
 	for _, st := range answer.TransactionStates {
 		id, ok := strings.CutPrefix(st.TransactionalID, t.View.Prefix)
-		if !ok || !s.mayTxn(t, kmsg.ACLOperationDescribe, id) || pattern != nil && !pattern.MatchString(id) {
+		if !ok || t.TransactionMember(id) != m || !s.mayTxn(t, kmsg.ACLOperationDescribe, id) || pattern != nil && !pattern.MatchString(id) {
 			continue
 		}
 		st.TransactionalID = id

@@ -28,7 +28,10 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 		if !s.mayTopic(t, kmsg.ACLOperationDescribe, name) {
 			return refuse(refusal.TopicNotAuthorized, "topic", name)
 		}
-		req.SubscribedTopicNames[i], _ = toPhysical(t)(name)
+		if topic := t.Topic(name); topic != nil && topic.Split != nil {
+			return refuse(refusal.NoStub.Tell("topic '%s' cannot be used with group.protocol=consumer here: use classic", name), "topic", name)
+		}
+		req.SubscribedTopicNames[i] = t.GroupName(name)
 	}
 	if err := s.subscribe(ctx, t, req); err != nil {
 		return refuse(err)
@@ -36,7 +39,7 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 	owned := req.Topics[:0]
 	for _, rt := range req.Topics {
 		if topic := t.TopicByID(rt.TopicID); topic != nil {
-			rt.TopicID = topic.Physical.ID
+			rt.TopicID = topic.Grouped.ID
 			owned = append(owned, rt)
 		}
 	}
@@ -44,7 +47,7 @@ func consumerGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (km
 		req.Topics = owned
 	}
 	req.Group = group(t, req.Group)
-	up, code := s.coordinator(ctx, upstream.Control, 0, req)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, req)
 	if code != 0 {
 		resp.ErrorCode = code
 		return resp, nil

@@ -69,7 +69,7 @@ func (s *Session) describedSubscription(t *view.Table, m *kmsg.ConsumerGroupDesc
 func virtualNames(t *view.Table, physical []string) []string {
 	names := physical[:0]
 	for _, p := range physical {
-		if name, ok := toVirtual(t)(p); ok {
+		if name, ok := t.TopicName(p); ok {
 			names = append(names, name)
 		}
 	}
@@ -79,7 +79,7 @@ func virtualNames(t *view.Table, physical []string) []string {
 func (s *Session) describedPartitions(t *view.Table, in []kmsg.AssignmentTopicPartition, seen *bool) []kmsg.AssignmentTopicPartition {
 	out := in[:0]
 	for _, tp := range in {
-		topic := t.VirtualByID(tp.TopicID)
+		topic := t.GroupedByID(tp.TopicID)
 		if topic == nil {
 			continue
 		}

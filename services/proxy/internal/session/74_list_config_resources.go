@@ -9,7 +9,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/refusal"
-	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -43,8 +42,8 @@ func listConfigResources(s *Session, ctx context.Context, r kmsg.Request) (kmsg.
 				names = append(names, topic.Name)
 			}
 		case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger:
-			for _, b := range t.Meta.Brokers {
-				names = append(names, strconv.Itoa(int(t.VirtualNode(b.ID))))
+			for _, b := range t.Brokers {
+				names = append(names, strconv.Itoa(int(b.Node)))
 			}
 		case kmsg.ConfigResourceTypeGroupConfig:
 			if names, err = s.groupsWithConfigs(ctx, t); err != nil {
@@ -78,7 +77,7 @@ func (s *Session) groupsWithConfigs(ctx context.Context, t *view.Table) (names [
 	if v := s.vc.Home.Versions(); v == nil || v.Ranges[req.Key()].Max < req.Version {
 		return nil, nil
 	}
-	up, err := s.request(ctx, upstream.Control, 0, req)
+	up, err := t.Home.Cluster.RequestAny(ctx, s.near(t, t.Home), s.clientID(), req)
 	if err != nil {
 		return nil, err
 	}

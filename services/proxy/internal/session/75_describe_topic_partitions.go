@@ -28,7 +28,7 @@ func describeTopicPartitions(s *Session, ctx context.Context, r kmsg.Request) (k
 		return nil, err
 	}
 	if slices.ContainsFunc(req.Topics, func(rt kmsg.DescribeTopicPartitionsRequestTopic) bool { return t.Topic(rt.Topic) == nil }) {
-		s.vc.Home.MarkStale() // it may have been made a moment ago
+		t.MarkStale() // it may have been made a moment ago
 		if t, err = s.vc.Fresh(ctx, metadataAge); err != nil {
 			return nil, err
 		}
@@ -93,11 +93,11 @@ func describeTopicPartitions(s *Session, ctx context.Context, r kmsg.Request) (k
 		if i == 0 {
 			from = first
 		}
-		total := int32(len(topic.Physical.Partitions))
+		total := int32(len(topic.Partitions))
 		to := from + min(left, max(total-from, 0))
 		out.TopicID = topic.ID
 		for p := from; p < to; p++ {
-			out.Partitions = append(out.Partitions, describedPartition(t, topic, p))
+			out.Partitions = append(out.Partitions, describedPartition(topic, p))
 		}
 		resp.Topics = append(resp.Topics, out)
 		shown = append(shown, topic)
@@ -131,19 +131,32 @@ func describedTopic(name string) kmsg.DescribeTopicPartitionsResponseTopic {
 	return out
 }
 
-func describedPartition(t *view.Table, topic *view.Topic, index int32) kmsg.DescribeTopicPartitionsResponseTopicPartition {
-	p := &topic.Physical.Partitions[index]
+func describedPartition(topic *view.Topic, index int32) kmsg.DescribeTopicPartitionsResponseTopicPartition {
+	p, m := &topic.Partitions[index], topic.Member
 	out := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
-	out.Partition, out.LeaderID, out.LeaderEpoch = index, t.VirtualNode(p.Leader), p.LeaderEpoch
-	out.Replicas, out.ISR, out.OfflineReplicas = t.VirtualNodes(p.Replicas), t.VirtualNodes(p.ISR), t.VirtualNodes(p.Offline)
+	out.Partition, out.LeaderID, out.LeaderEpoch = index, m.VirtualNode(p.Leader), p.LeaderEpoch
+	out.Replicas, out.ISR, out.OfflineReplicas = m.VirtualNodes(p.Replicas), m.VirtualNodes(p.ISR), m.VirtualNodes(p.Offline)
 	out.EligibleLeaderReplicas, out.LastKnownELR = []int32{}, []int32{}
 	return out
 }
 
-// eligibleLeaders fills in the eligible and the last known eligible leader replicas.
-// Without a broker's answer the partitions have none, as before KIP-966.
+// eligibleLeaders fills in the eligible and the last known eligible leader replicas
+// of each cluster's topics. Without a broker's answer the partitions have none, as
+// before KIP-966.
 func (s *Session) eligibleLeaders(ctx context.Context, t *view.Table, topics []*view.Topic, out []kmsg.DescribeTopicPartitionsResponseTopic) {
-	v := s.vc.Home.Versions()
+	for _, m := range t.Members {
+		var of []*view.Topic
+		for _, topic := range topics {
+			if topic.Member == m {
+				of = append(of, topic)
+			}
+		}
+		s.eligibleLeadersOf(ctx, t, m, of, out)
+	}
+}
+
+func (s *Session) eligibleLeadersOf(ctx context.Context, t *view.Table, m *view.Member, topics []*view.Topic, out []kmsg.DescribeTopicPartitionsResponseTopic) {
+	v := m.Cluster.Versions()
 	if len(topics) == 0 || v == nil || v.Finalized["eligible.leader.replicas.version"] < 1 {
 		return
 	}
@@ -154,7 +167,7 @@ func (s *Session) eligibleLeaders(ctx context.Context, t *view.Table, topics []*
 	wanted := make(map[key]*kmsg.DescribeTopicPartitionsResponseTopicPartition)
 	for i := range out {
 		topic := t.Topic(*out[i].Topic)
-		if topic == nil {
+		if topic == nil || topic.Member != m {
 			continue
 		}
 		for j := range out[i].Partitions {
@@ -169,7 +182,7 @@ func (s *Session) eligibleLeaders(ctx context.Context, t *view.Table, topics []*
 		req.Topics = append(req.Topics, kmsg.DescribeTopicPartitionsRequestTopic{Topic: topic.Physical.Name})
 	}
 	for len(wanted) > 0 {
-		up, err := s.request(ctx, upstream.Control, 0, req)
+		up, err := m.Cluster.Request(ctx, s.near(t, m), upstream.Control, 0, s.clientID(), req)
 		if err != nil {
 			s.log.Debug("eligible leader replicas are not known", "err", err)
 			return
@@ -179,7 +192,7 @@ func (s *Session) eligibleLeaders(ctx context.Context, t *view.Table, topics []*
 			for _, rp := range rt.Partitions {
 				k := key{*rt.Topic, rp.Partition}
 				if p := wanted[k]; p != nil {
-					p.EligibleLeaderReplicas, p.LastKnownELR = t.VirtualNodes(rp.EligibleLeaderReplicas), t.VirtualNodes(rp.LastKnownELR)
+					p.EligibleLeaderReplicas, p.LastKnownELR = m.VirtualNodes(rp.EligibleLeaderReplicas), m.VirtualNodes(rp.LastKnownELR)
 					delete(wanted, k)
 				}
 			}

@@ -30,10 +30,10 @@ func shareGroupHeartbeat(s *Session, ctx context.Context, r kmsg.Request) (kmsg.
 		if !s.mayTopic(t, kmsg.ACLOperationDescribe, name) {
 			return refuse(refusal.TopicNotAuthorized, "topic", name)
 		}
-		req.SubscribedTopicNames[i], _ = toPhysical(t)(name)
+		req.SubscribedTopicNames[i] = t.GroupName(name)
 	}
 	req.GroupID = group(t, req.GroupID)
-	up, code := s.coordinator(ctx, upstream.Control, 0, req)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, req)
 	if code != 0 {
 		resp.ErrorCode, resp.ErrorMessage = code, stockText(code)
 		return resp, nil

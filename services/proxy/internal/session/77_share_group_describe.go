@@ -38,7 +38,7 @@ func shareGroupDescribe(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 					m.SubscribedTopicNames = virtualNames(t, m.SubscribedTopicNames)
 					kept := m.Assignment.TopicPartitions[:0]
 					for _, tp := range m.Assignment.TopicPartitions {
-						topic := t.VirtualByID(tp.TopicID)
+						topic := t.GroupedByID(tp.TopicID)
 						if topic == nil {
 							continue
 						}

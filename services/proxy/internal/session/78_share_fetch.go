@@ -106,7 +106,7 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 		}
 	}
 
-	up, err := s.shareRequest(ctx, time.Duration(max(forward.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
+	up, err := s.shareRequest(ctx, t, time.Duration(max(forward.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (s *Session) mapShareFetch(t *view.Table, answer *kmsg.ShareFetchResponse) 
 			p := &rt.Partitions[j]
 			p.ErrorMessage = ownText(p.ErrorCode, p.ErrorMessage)
 			p.AcknowledgeErrorMessage = ownText(p.AcknowledgeErrorCode, p.AcknowledgeErrorMessage)
-			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
+			p.CurrentLeader.LeaderID = t.Home.VirtualNode(p.CurrentLeader.LeaderID)
 			s.noteError(p.ErrorCode)
 			bytes += int64(len(p.Records))
 			records += wire.Batches(p.Records)
@@ -160,7 +160,7 @@ func (s *Session) mapShareFetch(t *view.Table, answer *kmsg.ShareFetchResponse) 
 	}
 	for i := range answer.NodeEndpoints {
 		n := &answer.NodeEndpoints[i]
-		n.NodeID = t.VirtualNode(n.NodeID)
+		n.NodeID = t.Home.VirtualNode(n.NodeID)
 		n.Host, n.Port = s.client.Advertise(n.NodeID)
 	}
 	return nil

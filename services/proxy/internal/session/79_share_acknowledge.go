@@ -49,7 +49,7 @@ func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		rt.TopicID = topic.Physical.ID
 		forward.Topics = append(forward.Topics, rt)
 	}
-	up, err := s.shareRequest(ctx, grace, &forward)
+	up, err := s.shareRequest(ctx, t, grace, &forward)
 	if err != nil {
 		return nil, err
 	}
@@ -65,13 +65,13 @@ func shareAcknowledge(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		for j := range rt.Partitions {
 			p := &rt.Partitions[j]
 			p.ErrorMessage = ownText(p.ErrorCode, p.ErrorMessage)
-			p.CurrentLeader.LeaderID = t.VirtualNode(p.CurrentLeader.LeaderID)
+			p.CurrentLeader.LeaderID = t.Home.VirtualNode(p.CurrentLeader.LeaderID)
 			s.noteError(p.ErrorCode)
 		}
 	}
 	for i := range answer.NodeEndpoints {
 		n := &answer.NodeEndpoints[i]
-		n.NodeID = t.VirtualNode(n.NodeID)
+		n.NodeID = t.Home.VirtualNode(n.NodeID)
 		n.Host, n.Port = s.client.Advertise(n.NodeID)
 	}
 	answer.Topics = append(answer.Topics, resp.Topics...)

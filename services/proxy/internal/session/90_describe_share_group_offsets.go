@@ -41,7 +41,7 @@ func describeShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) 
 						hidden[q.GroupID] = append(hidden[q.GroupID], hiddenShareOffsets(rt, code))
 						continue
 					}
-					rt.Topic, _ = toPhysical(t)(rt.Topic)
+					rt.Topic = t.GroupName(rt.Topic)
 					q.Topics = append(q.Topics, rt)
 				}
 			},
@@ -49,7 +49,7 @@ func describeShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) 
 				g.ErrorMessage = stockText(g.ErrorCode)
 				kept := g.Topics[:0]
 				for _, rt := range g.Topics {
-					name, ok := toVirtual(t)(rt.Topic)
+					name, ok := t.TopicName(rt.Topic)
 					if !ok || !s.mayTopic(t, kmsg.ACLOperationDescribe, name) {
 						continue
 					}

@@ -41,7 +41,7 @@ func alterShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (km
 	if len(forward.Topics) == 0 && len(req.Topics) > 0 {
 		return resp, nil
 	}
-	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, &forward)
 	if code != 0 {
 		resp.ErrorCode, resp.ErrorMessage, resp.Topics = code, stockText(code), nil
 		return resp, nil
@@ -50,7 +50,7 @@ func alterShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (km
 	answer.ErrorMessage = stockText(answer.ErrorCode)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
-		topic := t.Virtual(rt.Topic)
+		topic := t.Grouped(rt.Topic)
 		if topic == nil {
 			return nil, errForeign
 		}

@@ -37,7 +37,7 @@ func deleteShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (k
 	if len(forward.Topics) == 0 && len(req.Topics) > 0 {
 		return resp, nil
 	}
-	up, code := s.coordinator(ctx, upstream.Control, 0, &forward)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, &forward)
 	if code != 0 {
 		resp.ErrorCode, resp.ErrorMessage, resp.Topics = code, stockText(code), nil
 		return resp, nil
@@ -46,7 +46,7 @@ func deleteShareGroupOffsets(s *Session, ctx context.Context, r kmsg.Request) (k
 	answer.ErrorMessage = ownText(answer.ErrorCode, answer.ErrorMessage)
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
-		topic := t.Virtual(rt.Topic)
+		topic := t.Grouped(rt.Topic)
 		if topic == nil {
 			return nil, errForeign
 		}

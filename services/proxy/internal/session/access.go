@@ -56,7 +56,7 @@ func (s *Session) countFetched(t *view.Table, a *topicAccess) {
 
 func (s *Session) counter(t *view.Table, topic *view.Topic, d meter.Direction) *meter.Counter {
 	return s.node.Meter.Counter(meter.Key{
-		VirtualCluster: s.vc.Name, Principal: s.principal, Topic: topic.Name, Cluster: t.View.Spec.Home, Direction: d,
+		VirtualCluster: s.vc.Name, Principal: s.principal, Topic: topic.Name, Cluster: topic.Member.Name, Direction: d,
 	})
 }
 

@@ -57,7 +57,7 @@ func askCoordinator[R kmsg.Response, Q, A any](s *Session, ctx context.Context, 
 		return resp, nil
 	}
 	*groups = forward
-	up, code := s.coordinator(ctx, upstream.Control, 0, req)
+	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, req)
 	if code != 0 {
 		for _, q := range forward {
 			refused = append(refused, k.refused(accepted[*k.asked(&q)], code))

@@ -3,13 +3,11 @@ package session
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/refusal"
-	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -53,7 +51,7 @@ func askOwner[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req km
 	t, err := s.table(ctx)
 	type owned struct {
 		kind kmsg.ConfigResourceType
-		name string // on home
+		name string // on its cluster
 	}
 	var refused []A
 	refuse := func(kind kmsg.ConfigResourceType, name string, why error) {
@@ -65,16 +63,17 @@ func askOwner[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req km
 		rr := k.asked(&(*resources)[i])
 		asked[owned{rr.kind, *rr.name}]++
 	}
-	var forward []Q
-	virtual := make(map[owned]string)
+	forward := make(map[*view.Member][]Q)
+	virtual := make(map[*view.Member]map[owned]string)
 	for _, q := range *resources {
 		rr := k.asked(&q)
 		name, physical := *rr.name, ""
+		var m *view.Member
 		var why error
 		if err != nil {
 			why = refusal.TimedOut.With(err)
 		} else {
-			physical, why = s.configOwner(t, rr.kind, name, k.changes != nil)
+			m, physical, why = s.configOwner(t, rr.kind, name, k.changes != nil)
 		}
 		if why == nil && k.changes != nil {
 			why = mayChange(t, rr.kind, k.changes(q))
@@ -87,54 +86,56 @@ func askOwner[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req km
 			refuse(rr.kind, name, why)
 			continue
 		}
-		virtual[owned{rr.kind, physical}] = name
+		if virtual[m] == nil {
+			virtual[m] = make(map[owned]string)
+		}
+		virtual[m][owned{rr.kind, physical}] = name
 		*rr.name = physical
-		forward = append(forward, q)
+		forward[m] = append(forward[m], q)
 	}
 	resp := req.ResponseKind().(R)
-	if len(forward) == 0 {
-		*answers(resp) = refused
-		return resp, nil
-	}
-	*resources = forward
-	send := s.admin
-	if k.changes == nil {
-		send = func(ctx context.Context, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
-			return s.request(ctx, upstream.Control, limit, req)
+	var all []A
+	for m, qs := range forward {
+		*resources = qs
+		var up kmsg.Response
+		var err error
+		if k.changes != nil {
+			up, err = s.admin(ctx, 0, req) // nothing can be changed but on home
+		} else {
+			up, err = m.Cluster.RequestAny(ctx, s.near(t, m), s.clientID(), req)
 		}
-	}
-	up, err := send(ctx, 0, req)
-	if err != nil {
-		for _, q := range forward {
-			rr := k.asked(&q)
-			refuse(rr.kind, virtual[owned{rr.kind, *rr.name}], refusal.TimedOut.With(err))
+		if err != nil {
+			for _, q := range qs {
+				rr := k.asked(&q)
+				refuse(rr.kind, virtual[m][owned{rr.kind, *rr.name}], refusal.TimedOut.With(err))
+			}
+			continue
 		}
-		*answers(resp) = refused
-		return resp, nil
-	}
-	resp = up.(R)
-	all := *answers(resp)
-	for i := range all {
-		rr := k.answered(&all[i])
-		name, ok := virtual[owned{rr.kind, *rr.name}]
-		if !ok {
-			return nil, errForeign
+		answered := *answers(up.(R))
+		for i := range answered {
+			rr := k.answered(&answered[i])
+			name, ok := virtual[m][owned{rr.kind, *rr.name}]
+			if !ok {
+				return nil, errForeign
+			}
+			*rr.name = name
+			if *rr.code != 0 {
+				*rr.message = ownText(*rr.code, *rr.message)
+			}
+			if k.mapped != nil {
+				k.mapped(&answered[i])
+			}
 		}
-		*rr.name = name
-		if *rr.code != 0 {
-			*rr.message = ownText(*rr.code, *rr.message)
-		}
-		if k.mapped != nil {
-			k.mapped(&all[i])
-		}
+		all, resp = append(all, answered...), up.(R)
 	}
 	*answers(resp) = append(refused, all...)
 	return resp, nil
 }
 
-// configOwner resolves a TOPIC or GROUP config resource to its name on home.
+// configOwner resolves a TOPIC or GROUP config resource to its cluster and its name
+// there.
 // Brokers, their loggers and client metrics are the provider's: refused.
-func (s *Session) configOwner(t *view.Table, kind kmsg.ConfigResourceType, name string, write bool) (physical string, why error) {
+func (s *Session) configOwner(t *view.Table, kind kmsg.ConfigResourceType, name string, write bool) (m *view.Member, physical string, why error) {
 	op, verb := kmsg.ACLOperationDescribeConfigs, "describe"
 	if write {
 		op, verb = kmsg.ACLOperationAlterConfigs, "alter"
@@ -146,18 +147,18 @@ func (s *Session) configOwner(t *view.Table, kind kmsg.ConfigResourceType, name 
 			why = refusal.TopicNameInvalid
 		}
 		if why != nil {
-			return "", why.Errorf("%s on topic %q", op, name)
+			return nil, "", why.Errorf("%s on topic %q", op, name)
 		}
 		if topic.Alias && write {
-			return "", refusal.AliasReadOnly.Tell("the topic is an alias: its configs belong to the topic it stands for")
+			return nil, "", refusal.AliasReadOnly.Tell("the topic is an alias: its configs belong to the topic it stands for")
 		}
-		return topic.Physical.Name, nil
+		return topic.Member, topic.Physical.Name, nil
 	case kmsg.ConfigResourceTypeGroupConfig:
-		return group(t, name), s.refuseGroup(t, op, name)
+		return t.Home, group(t, name), s.refuseGroup(t, op, name)
 	case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeClientMetrics:
-		return "", refusal.OperatorOnly.Tell("brokers belong to the provider: tenants cannot %s their configs", verb)
+		return nil, "", refusal.OperatorOnly.Tell("brokers belong to the provider: tenants cannot %s their configs", verb)
 	}
-	return "", refusal.Invalid.Errorf("config resources of type %d", kind)
+	return nil, "", refusal.Invalid.Errorf("config resources of type %d", kind)
 }
 
 // mayChange refuses config keys that the policy does not name.

@@ -30,6 +30,10 @@ type byTopic[Q, A any] struct {
 // NOT_LEADER_OR_FOLLOWER, as they would to any client (rule 2 of PROTOCOL.md).
 func askLeader[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req kmsg.Request, topics *[]Q, answers func(R) *[]A, k byTopic[Q, A]) (kmsg.Response, error) {
 	t, err := s.table(ctx)
+	var m *view.Member
+	if err == nil {
+		m, _ = s.dialled(t)
+	}
 	var refused []A
 	var accepted, forward []Q
 	for _, q := range *topics {
@@ -38,7 +42,9 @@ func askLeader[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req k
 		if err != nil {
 			code = s.refused(refusal.BrokerUnavailable.With(err))
 		} else {
-			topic, code = k.judge(t, *k.asked(&q))
+			if topic, code = k.judge(t, *k.asked(&q)); code == 0 && topic.Member != m {
+				code = s.refused(refusal.TopicElsewhere, "topic", topic.Name)
+			}
 		}
 		if code != 0 {
 			refused = append(refused, k.refused(q, code))
@@ -54,9 +60,8 @@ func askLeader[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req k
 		return resp, nil
 	}
 	*topics = forward
-	up, err := s.request(ctx, upstream.Control, k.limit, req)
+	up, err := s.request(ctx, t, upstream.Control, k.limit, req)
 	if err != nil {
-		s.vc.Home.MarkStale()
 		code := s.refused(refusal.BrokerUnavailable.With(err))
 		for _, q := range accepted {
 			refused = append(refused, k.refused(q, code))
@@ -67,7 +72,7 @@ func askLeader[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req k
 	resp = up.(R)
 	all := *answers(resp)
 	for i := range all {
-		topic := t.Virtual(*k.answered(&all[i]))
+		topic := m.Topic(*k.answered(&all[i]))
 		if topic == nil {
 			return nil, errForeign
 		}

@@ -9,6 +9,7 @@ import (
 	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
+	"tollgate.internal/services/proxy/internal/view"
 )
 
 // Forwarding of Produce and Fetch: the goroutine that reads the client gathers
@@ -16,9 +17,9 @@ import (
 // that connection gathers answers in down and writes them to the client. What
 // arrived together leaves together.
 
-// hold makes the session hold a lease of the class, with one more request in
-// flight. The error is an *upstream.UnavailableError; nothing is in flight then.
-func (s *Session) hold(ctx context.Context, class upstream.Class) (*upstream.Conn, error) {
+// hold makes the session hold a lease of the class to a broker of m, with one more
+// request in flight. The error is an *upstream.UnavailableError; nothing is in flight then.
+func (s *Session) hold(ctx context.Context, m *view.Member, node int32, class upstream.Class) (*upstream.Conn, error) {
 	s.mu.Lock()
 	for s.lease != nil && (s.class != class || s.inFlight >= s.node.MaxInFlight) {
 		s.mu.Unlock()
@@ -41,7 +42,7 @@ func (s *Session) hold(ctx context.Context, class upstream.Class) (*upstream.Con
 		// the client sends again (PROTOCOL.md §H2).
 		return nil, broken
 	}
-	c, err := s.vc.Home.Lease(ctx, s.target(), class)
+	c, err := m.Cluster.Lease(ctx, node, class)
 	if err != nil {
 		return nil, err
 	}

@@ -239,7 +239,7 @@ func FuzzProduceAnswer(f *testing.F) {
 		decodes := readAnswer(want, frame) == nil
 		z.reset()
 		req := new(produceRequest)
-		req.table = z.table
+		req.table, req.member = z.table, z.table.Home
 		p := upstream.Pending{Key: keyProduce, Version: version, Request: req}
 		err := z.mapProduceAnswer(&p, req, bytes.Clone(frame))
 		if err != nil {
@@ -254,7 +254,7 @@ func FuzzProduceAnswer(f *testing.F) {
 		if err := z.received(got); err != nil {
 			t.Fatalf("v%d %x: the client cannot read its answer: %v", version, frame, err)
 		}
-		if _, err := z.mapProduceResponse(z.table, want); err != nil {
+		if _, err := z.mapProduceResponse(z.table.Home, want); err != nil {
 			t.Fatalf("v%d %x passed: %v", version, frame, err)
 		}
 		stripUnknownTags(want)
@@ -283,7 +283,7 @@ func FuzzFetchAnswer(f *testing.F) {
 		}
 		z.reset()
 		topics := &fetchTopics{view: z.table.View, byName: make(map[string]*topicAccess), byID: make(map[[16]byte]*topicAccess)}
-		req := &fetchRequest{table: z.table, topics: topics, fresh: true}
+		req := &fetchRequest{table: z.table, member: z.table.Home, topics: topics, fresh: true}
 		for _, topic := range z.topics() {
 			access := z.topicAccess(z.table, topic)
 			z.countFetched(z.table, access)
@@ -319,9 +319,9 @@ func FuzzFetchAnswer(f *testing.F) {
 		}
 		for i := range got.Topics {
 			g, w := got.Topics[i], want.Topics[i]
-			topic := z.table.Virtual(w.Topic)
+			topic := z.table.Home.Topic(w.Topic)
 			if version >= 13 {
-				topic = z.table.VirtualByID(w.TopicID)
+				topic = z.table.Home.TopicByID(w.TopicID)
 			}
 			if version >= 13 && g.TopicID != topic.ID || version < 13 && g.Topic != topic.Name || len(g.Partitions) != len(w.Partitions) {
 				t.Fatalf("v%d: topic %+v, want %s", version, g, topic.Name)

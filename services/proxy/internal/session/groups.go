@@ -3,12 +3,10 @@ package session
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/refusal"
-	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 	"tollgate.internal/services/proxy/internal/wire"
 )
@@ -29,17 +27,6 @@ func (s *Session) tableFor(ctx context.Context, refuse func(*view.Table, kmsg.AC
 		return nil, refusal.CoordinatorUnavailable.With(err)
 	}
 	return t, refuse(t, op, name)
-}
-
-// coordinator sends a request to the group or transaction coordinator the client
-// dialled. The code is what to answer when there is none to be had.
-func (s *Session) coordinator(ctx context.Context, class upstream.Class, limit time.Duration, req kmsg.Request) (kmsg.Response, int16) {
-	resp, err := s.request(ctx, class, limit, req)
-	if err != nil {
-		s.vc.Home.MarkStale()
-		return nil, s.refused(refusal.CoordinatorLost.With(err))
-	}
-	return resp, 0
 }
 
 // subscription rewrites the topic names inside a consumer's JoinGroup metadata or
@@ -101,23 +88,7 @@ func subscription(b []byte, assignment bool, rename func(string) (string, bool))
 	return append(out, b[c.Pos:]...)
 }
 
-// toPhysical names a topic as home knows it. One that the client cannot see keeps
-// its name below the prefix: it is nobody's, and comes back unchanged.
-func toPhysical(t *view.Table) func(string) (string, bool) {
-	return func(name string) (string, bool) {
-		if topic := t.Topic(name); topic != nil {
-			return topic.Physical.Name, true
-		}
-		return t.View.Prefix + name, true
-	}
-}
-
-// toVirtual names a topic of home as the client knows it; others are dropped.
-func toVirtual(t *view.Table) func(string) (string, bool) {
-	return func(name string) (string, bool) {
-		if topic := t.Virtual(name); topic != nil {
-			return topic.Name, true
-		}
-		return strings.CutPrefix(name, t.View.Prefix)
-	}
+// toGrouped names a topic as home's coordinators know it.
+func toGrouped(t *view.Table) func(string) (string, bool) {
+	return func(name string) (string, bool) { return t.GroupName(name), true }
 }

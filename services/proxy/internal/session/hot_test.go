@@ -211,7 +211,7 @@ func newHotSession(t testing.TB, b *hotBroker) *hotSession {
 	}
 	home := upstream.New(upstream.Config{Name: "main", Bootstrap: []string{b.Addr().String()}})
 	t.Cleanup(home.Close)
-	vc := view.NewVirtualCluster(v, home)
+	vc := view.NewVirtualCluster(v, map[string]*upstream.Cluster{v.Spec.Home: home}, slog.New(slog.DiscardHandler))
 	h := startSession(t, vc, func(*Session) {})
 	if h.table, err = vc.Fresh(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func newLoginBed(t *testing.T, expires time.Time) *loginBed {
 	t.Helper()
 	b := &loginBed{now: time.Now()}
 	b.deps = auth.NewDeps(auth.Options{Now: func() time.Time { return b.now }})
-	b.vc = view.NewVirtualCluster(b.view(t, "secret", expires), nil)
+	b.vc = view.NewVirtualCluster(b.view(t, "secret", expires), nil, slog.New(slog.DiscardHandler))
 	log := slog.New(slog.DiscardHandler)
 	b.node = &Node{Log: log, Refusals: refusal.NewNotes(log), Backoff: auth.NewBackoff(nil)}
 	return b
@@ -122,7 +122,7 @@ func TestAnExpiredAccountLosesItsSessionsWithoutAChange(t *testing.T) {
 	if _, err := s.saslStep(t.Context(), []byte("\x00alice\x00secret")); err != nil {
 		t.Fatal(err)
 	}
-	b.vc.Swap(b.view(t, "secret", expires)) // the end comes into the files later
+	b.vc.Swap(b.view(t, "secret", expires), nil) // the end comes into the files later
 	s.Revalidate()
 	b.now = expires.Add(-time.Nanosecond)
 	s.Sweep(b.now)
@@ -141,7 +141,7 @@ func TestAnExpiredAccountLosesItsSessionsWithoutAChange(t *testing.T) {
 func TestALoginIsJudgedAgainByTheFilesOfItsEnd(t *testing.T) {
 	b := newLoginBed(t, time.Time{})
 	s := b.connect(t, "192.0.2.1")
-	b.vc.Swap(b.view(t, "another", time.Time{}))
+	b.vc.Swap(b.view(t, "another", time.Time{}), nil)
 	s.Revalidate() // finds nobody to judge yet
 	s.saslStep(t.Context(), []byte("\x00alice\x00secret"))
 	if end := s.ended.Load(); end == nil || refusal.Of(end.err) != refusal.CredentialRevoked {

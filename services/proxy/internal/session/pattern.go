@@ -113,8 +113,8 @@ func (s *Session) subscribe(ctx context.Context, t *view.Table, req *kmsg.Consum
 	}
 	names := append([]string{}, p.named...)
 	for _, topic := range t.Topics {
-		name := topic.Physical.Name
-		if p.re.MatchString(topic.Name) && s.mayTopic(t, kmsg.ACLOperationDescribe, topic.Name) && !slices.Contains(p.named, name) {
+		name := topic.Grouped.Name
+		if name != "" && p.re.MatchString(topic.Name) && s.mayTopic(t, kmsg.ACLOperationDescribe, topic.Name) && !slices.Contains(p.named, name) {
 			names = append(names, name)
 		}
 	}
@@ -129,7 +129,7 @@ func (s *Session) subscribe(ctx context.Context, t *view.Table, req *kmsg.Consum
 func (s *Session) recall(ctx context.Context, t *view.Table, m groupMember) (*pattern, error) {
 	req := kmsg.NewPtrConsumerGroupDescribeRequest()
 	req.Groups = []string{group(t, m.group)}
-	resp, err := s.request(ctx, upstream.Control, 0, req)
+	resp, err := s.request(ctx, t, upstream.Control, 0, req)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (s *Session) recall(ctx context.Context, t *view.Table, m groupMember) (*pa
 func (p *pattern) beside(t *view.Table, physical []string) []string {
 	var named []string
 	for _, name := range physical {
-		if virtual, ok := toVirtual(t)(name); !ok || !p.re.MatchString(virtual) {
+		if virtual, ok := t.TopicName(name); !ok || !p.re.MatchString(virtual) {
 			named = append(named, name)
 		}
 	}

@@ -101,11 +101,11 @@ type Session struct {
 	up       wire.Splice // requests gathered for the leased connection; the reading goroutine's
 	header   header      // of the request being taken
 	scratch  []byte
-	outcome  Outcome // of that request
+	outcome  Outcome     // of that request
+	offer    *view.Offer // what is served; it stays for the session's life
 	access   accessCache
 	fetch    fetchSession
 	share    shareSession
-	txn      transactions
 	patterns patterns
 
 	turnedAway time.Time // when a Produce could last not be sent
@@ -463,7 +463,7 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 	if err := s.err(); err != nil {
 		return err
 	}
-	if !e.offers(s.vc, h.version) {
+	if !e.offers(s.offered(), h.version) {
 		return refusal.VersionNotOffered.Errorf("%s version %d", e.name, h.version)
 	}
 	began := time.Now()
@@ -553,19 +553,6 @@ func (s *Session) fail(err error) {
 	s.client.Sock.Conn.Close()
 }
 
-// target is the physical node behind the one the client dialled; -1: any.
-func (s *Session) target() int32 {
-	if s.client.Node < 0 {
-		return -1
-	}
-	if t := s.vc.Table(); t != nil {
-		if node, ok := t.PhysicalNode(s.client.Node); ok {
-			return node
-		}
-	}
-	return s.client.Node
-}
-
 // clientID is what brokers are told of the client: it shows in the descriptions of
 // its groups. Its one privileged value is not for tenants.
 func (s *Session) clientID() string {
@@ -573,14 +560,4 @@ func (s *Session) clientID() string {
 		return id
 	}
 	return upstream.OwnClientID
-}
-
-// request sends req to the session's node and waits for the answer.
-func (s *Session) request(ctx context.Context, class upstream.Class, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
-	return s.vc.Home.Request(ctx, s.target(), class, limit, s.clientID(), req)
-}
-
-// admin sends a change to the cluster's controller.
-func (s *Session) admin(ctx context.Context, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
-	return s.vc.Home.Request(ctx, s.vc.Home.Controller(), upstream.Control, limit, s.clientID(), req)
 }

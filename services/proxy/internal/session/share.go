@@ -128,7 +128,7 @@ func (ss *shareSession) judge(s *Session, t *view.Table) (join, leave []*shareTo
 
 // virtualID maps an id of the broker's answer back.
 func (ss *shareSession) virtualID(t *view.Table, physical [16]byte) ([16]byte, *view.Topic, bool) {
-	if topic := t.VirtualByID(physical); topic != nil {
+	if topic := t.GroupedByID(physical); topic != nil {
 		return topic.ID, topic, true
 	}
 	for id, st := range ss.topics { // deleted a moment ago
@@ -142,9 +142,9 @@ func (ss *shareSession) virtualID(t *view.Table, physical [16]byte) ([16]byte, *
 // shareRequest sends req on the connection that the share session is bound to. An
 // error ends the session of the client: its share session is lost, and with the
 // connection it learns so.
-func (s *Session) shareRequest(ctx context.Context, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
+func (s *Session) shareRequest(ctx context.Context, t *view.Table, limit time.Duration, req kmsg.Request) (kmsg.Response, error) {
 	if s.share.conn == nil {
-		conn, err := s.vc.Home.Lease(ctx, s.target(), upstream.Share)
+		conn, err := s.vc.Home.Lease(ctx, s.near(t, t.Home), upstream.Share)
 		if err != nil {
 			s.vc.Home.MarkStale()
 			return nil, err
@@ -161,11 +161,11 @@ func (s *Session) shareRequest(ctx context.Context, limit time.Duration, req kms
 // assigned finds a topic that a coordinator has assigned. It may have learned of it
 // before the metadata here did.
 func (s *Session) assigned(ctx context.Context, t *view.Table, physical [16]byte) *view.Topic {
-	if topic := t.VirtualByID(physical); topic != nil {
+	if topic := t.GroupedByID(physical); topic != nil {
 		return topic
 	}
 	if t, err := s.vc.Fresh(ctx, 0); err == nil {
-		return t.VirtualByID(physical)
+		return t.GroupedByID(physical)
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ type entry struct {
 	hot    func(*Session, context.Context, *header, []byte) (bool, error)
 	answer func(*Session, *upstream.Conn, *netio.Reader, int, *upstream.Pending) error
 
+	tv2      int16 // first version that means transaction.version 2 (KIP-890); 0: none does
 	flexible int16 // first flexible version, -1: none; set from kmsg
 }
 
@@ -79,8 +80,8 @@ func entries() []*entry {
 		{name: "OffsetForLeaderEpoch", key: 23, min: 2, max: 4, where: forwarded, handle: offsetForLeaderEpoch},
 		{name: "AddPartitionsToTxn", key: 24, min: 0, max: 3, where: forwarded, handle: addPartitionsToTxn},
 		{name: "AddOffsetsToTxn", key: 25, min: 0, max: 4, where: forwarded, handle: addOffsetsToTxn},
-		{name: "EndTxn", key: 26, min: 0, max: 5, where: forwarded, handle: endTxn},
-		{name: "TxnOffsetCommit", key: 28, min: 0, max: 5, where: forwarded, handle: txnOffsetCommit},
+		{name: "EndTxn", key: 26, min: 0, max: 5, where: forwarded, handle: endTxn, tv2: 5},
+		{name: "TxnOffsetCommit", key: 28, min: 0, max: 5, where: forwarded, handle: txnOffsetCommit, tv2: 5},
 		{name: "DescribeAcls", key: 29, min: 1, max: 3, where: local, handle: describeACLs},
 		{name: "CreateAcls", key: 30, min: 1, max: 3, where: local, handle: createACLs},
 		{name: "DeleteAcls", key: 31, min: 1, max: 3, where: local, handle: deleteACLs},
@@ -139,39 +140,42 @@ func entryOf(key int16) *entry {
 	return byKey[key]
 }
 
-// versions is the range of e that one virtual cluster offers; false: none.
-func (e *entry) versions(vc *view.VirtualCluster) (low, high int16, ok bool) {
-	v := vc.Home.Versions()
-	if e.where == local || v == nil {
+// offered is what this session's clients were told, or will be.
+func (s *Session) offered() *view.Offer {
+	if s.offer == nil {
+		s.offer = s.vc.Offer()
+	}
+	return s.offer
+}
+
+// versions is the range of e that a virtual cluster offers; false: none. While the
+// brokers' are not known everything local is.
+func (e *entry) versions(o *view.Offer) (low, high int16, ok bool) {
+	if e.where == local || o == nil {
 		return e.min, e.max, e.where == local
 	}
-	r, known := v.Ranges[e.key]
-	if !known || e.where == groupOnly && v.Finalized["group.version"] < 1 || e.where == shareOnly && !sharing(vc) {
+	r, known := o.Ranges[e.key]
+	if !known || e.where == groupOnly && !o.Groups || e.where == shareOnly && !o.Shares {
 		return 0, 0, false
 	}
 	low, high = max(e.min, r.Min), min(e.max, r.Max)
-	if e.key == keyProduce {
+	switch {
+	case e.key == keyProduce:
 		low = 0 // librdkafka switches codecs off otherwise (KAFKA-18659)
+	case e.tv2 > 0 && o.Finalized["transaction.version"] < 2:
+		high = min(high, e.tv2-1)
 	}
 	return low, high, low <= high
 }
 
 // offers reports whether a version is served. While the brokers' are not known
 // everything in the table is: the answer will be that no broker can be had.
-func (e *entry) offers(vc *view.VirtualCluster, version int16) bool {
-	if vc.Home.Versions() == nil {
+func (e *entry) offers(o *view.Offer, version int16) bool {
+	if o == nil {
 		return version >= e.min && version <= e.max
 	}
-	low, high, ok := e.versions(vc)
+	low, high, ok := e.versions(o)
 	return ok && version >= low && version <= high
-}
-
-// sharing reports whether share groups are offered: the state of a share partition
-// belongs to its leader's cluster, so a share group cannot span (PROTOCOL.md §B7).
-// A broker lists the request keys whether the feature is on or not.
-func sharing(vc *view.VirtualCluster) bool {
-	v := vc.Home.Versions()
-	return v != nil && v.Finalized["share.version"] >= 1 && len(vc.View().Spec.Clusters) <= 1
 }
 
 // phase is how far a connection has come in authentication:

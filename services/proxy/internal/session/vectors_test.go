@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -280,7 +281,8 @@ func vectorCluster(t testing.TB, vs *vectorSession, b *scriptedBroker) *view.Vir
 	}
 	home := upstream.New(upstream.Config{Name: "main", Bootstrap: []string{b.Addr().String()}, MetadataAge: time.Hour})
 	t.Cleanup(home.Close)
-	vc := view.NewVirtualCluster(v, home)
+	vc := view.NewVirtualCluster(v, map[string]*upstream.Cluster{v.Spec.Home: home}, slog.New(slog.DiscardHandler))
+	vc.FeaturesEpoch = 1
 	if _, err := vc.Fresh(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}

@@ -118,7 +118,7 @@ func TestAliasesNeedACoveringGrant(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, vc := range []string{"prod", "shop"} {
 				v := compile(t, vc, tt.at, append(tt.grants, aliasOf("orders", vc, "lent.orders"))...)
-				topic := NewTable(v, m).Topic("orders")
+				topic := tableOf(v, m).Topic("orders")
 				if (topic != nil) != tt.visible || v.IsAlias("orders") != tt.visible || v.Ungranted("orders") == tt.visible {
 					t.Fatalf("%s: visible %v, alias %v, ungranted %v, want visible %v", vc, topic != nil, v.IsAlias("orders"), v.Ungranted("orders"), tt.visible)
 				}
@@ -152,18 +152,19 @@ func TestTablesShowWhatIsTheClients(t *testing.T) {
 			docs = append(docs, aliasOf("owned", tt.vc, "prod.own"))
 		}
 		v := compile(t, tt.vc, now, docs...)
-		table := NewTable(v, m)
+		table := tableOf(v, m)
 		if got := names(table); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.vc, got, tt.want)
 		}
 		for _, topic := range table.Topics {
 			if table.Topic(topic.Name) != topic || table.TopicBytes([]byte(topic.Name)) != topic || table.TopicByID(topic.ID) != topic ||
-				table.Virtual(topic.Physical.Name) != topic || table.VirtualBytes([]byte(topic.Physical.Name)) != topic || table.VirtualByID(topic.Physical.ID) != topic {
+				table.Home.Topic(topic.Physical.Name) != topic || table.Home.TopicBytes([]byte(topic.Physical.Name)) != topic || table.Home.TopicByID(topic.Physical.ID) != topic ||
+				table.Grouped(topic.Physical.Name) != topic || table.GroupedByID(topic.Physical.ID) != topic {
 				t.Errorf("%s: %s is not found in every way", tt.vc, topic.Name)
 			}
 		}
 		for _, physical := range []string{"other.orders", "prod.__tg.stub.far", "orders", "prod2.orders"} {
-			if table.Virtual(physical) != nil || table.VirtualByID(m.Topic(physical).ID) != nil {
+			if table.Home.Topic(physical) != nil || table.Home.TopicByID(m.Topic(physical).ID) != nil {
 				t.Errorf("%s: %s is shown", tt.vc, physical)
 			}
 		}
@@ -184,10 +185,10 @@ func TestTopicIDs(t *testing.T) {
 	for i := range 300 {
 		all = append(all, fmt.Sprint("prod.t", i))
 	}
-	first := NewTable(v, metadata(t, 1, all...))
-	again := NewTable(compile(t, "prod", now.Add(time.Hour)), metadata(t, 1, append(slices.Clone(all), "prod.more")...))
-	remade := NewTable(v, metadata(t, 2, all...))
-	nameless := NewTable(v, metadata(t, 0, all...)) // a cluster without topic ids
+	first := tableOf(v, metadata(t, 1, all...))
+	again := tableOf(compile(t, "prod", now.Add(time.Hour)), metadata(t, 1, append(slices.Clone(all), "prod.more")...))
+	remade := tableOf(v, metadata(t, 2, all...))
+	nameless := tableOf(v, metadata(t, 0, all...)) // a cluster without topic ids
 	for _, topic := range first.Topics {
 		if other := ids[topic.ID]; other != "" {
 			t.Errorf("%s and %s have one id", topic.Name, other)
@@ -202,38 +203,58 @@ func TestTopicIDs(t *testing.T) {
 		if topic.ID == topic.Physical.ID || topic.ID[6]>>4 != 4 || topic.ID[8]>>6 != 2 {
 			t.Errorf("%s has id %x, which is physical or no random UUID", topic.Name, topic.ID)
 		}
-		if id := nameless.Topic(topic.Name).ID; id == [16]byte{} || nameless.TopicByID(id) == nil || nameless.VirtualByID([16]byte{}) != nil {
+		if id := nameless.Topic(topic.Name).ID; id == [16]byte{} || nameless.TopicByID(id) == nil || nameless.Home.TopicByID([16]byte{}) != nil {
 			t.Errorf("%s has no id of its own without a physical one", topic.Name)
 		}
 	}
 	lent := grant("g", "acme", "{name: lent}", "access: read")
 	m := metadata(t, 1, "lent")
-	a := NewTable(compile(t, "prod", now, lent, aliasOf("x", "prod", "lent")), m).Topic("x").ID
-	b := NewTable(compile(t, "shop", now, lent, aliasOf("x", "shop", "lent")), m).Topic("x").ID
-	c := NewTable(compile(t, "prod", now, lent, aliasOf("y", "prod", "lent")), m).Topic("y").ID
+	a := tableOf(compile(t, "prod", now, lent, aliasOf("x", "prod", "lent")), m).Topic("x").ID
+	b := tableOf(compile(t, "shop", now, lent, aliasOf("x", "shop", "lent")), m).Topic("x").ID
+	c := tableOf(compile(t, "prod", now, lent, aliasOf("y", "prod", "lent")), m).Topic("y").ID
 	if a == b || a == c {
 		t.Errorf("ids %x, %x, %x of one topic in two virtual clusters and by two names", a, b, c)
 	}
 }
 
 func TestNodes(t *testing.T) {
-	table := NewTable(compile(t, "prod", now), metadata(t, 1))
-	for _, node := range []int32{0, 3, 1<<16 - 1} {
-		if back, ok := table.PhysicalNode(table.VirtualNode(node)); !ok || back != node {
-			t.Errorf("node %d comes back as %d, %v", node, back, ok)
+	v := compile(t, "prod", now)
+	v.Spec.Clusters, v.Spec.Slots = []string{"main", "west"}, map[string]int32{"west": resource.MaxSlot}
+	west := &Member{Name: "west", Slot: v.Spec.Slot("west"), Meta: metadata(t, 1)}
+	table := newTable(v, []*Member{{Name: "main", Meta: metadata(t, 1)}, west}, noStubs, nil)
+	for _, m := range table.Members {
+		for _, node := range []int32{0, 3, 1<<16 - 1} {
+			vnode := m.VirtualNode(node)
+			if vnode >= 1<<30 { // Java adds to it
+				t.Errorf("node %d of %s is %d", node, m.Name, vnode)
+			}
+			if at, back := table.Node(vnode); at != m || back != node {
+				t.Errorf("node %d of %s comes back as %d", node, m.Name, back)
+			}
+		}
+		if m.VirtualNode(-1) != -1 {
+			t.Errorf("no node of %s is %d", m.Name, m.VirtualNode(-1))
 		}
 	}
-	for _, vnode := range []int32{-1, -2, 1 << 16, 1 << 30} {
-		if node, ok := table.PhysicalNode(vnode); ok {
-			t.Errorf("virtual node %d is physical node %d", vnode, node)
+	for _, vnode := range []int32{-1, -2, 1 << 16, 1<<31 - 1} {
+		if m, node := table.Node(vnode); m != nil {
+			t.Errorf("virtual node %d is node %d of %s", vnode, node, m.Name)
 		}
 	}
-	if table.VirtualNode(-1) != -1 || table.Controller() != 1 {
-		t.Errorf("no node is %d, the controller is %d, want -1, 1", table.VirtualNode(-1), table.Controller())
+	if table.Controller() != 1 {
+		t.Errorf("the controller is %d, want 1", table.Controller())
 	}
-	if empty := NewTable(compile(t, "prod", now), upstream.NewMetadata(kmsg.NewPtrMetadataResponse(), nil)); empty.Controller() != -1 {
+	if len(table.Brokers) != len(table.Home.Meta.Brokers) {
+		t.Errorf("%d brokers are shown, want those of home: the other cluster has no topic", len(table.Brokers))
+	}
+	if empty := tableOf(compile(t, "prod", now), upstream.NewMetadata(kmsg.NewPtrMetadataResponse(), nil)); empty.Controller() != -1 {
 		t.Errorf("without brokers the controller is %d", empty.Controller())
 	}
+}
+
+// tableOf is the table of a virtual cluster that has home alone.
+func tableOf(v *View, m *upstream.Metadata) *Table {
+	return newTable(v, []*Member{{Name: v.Spec.Home, Meta: m}}, noStubs, nil)
 }
 
 // A virtual cluster has one id for its life, of the length that Kafka's have.
