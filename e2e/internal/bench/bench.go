@@ -33,6 +33,8 @@ type Options struct {
 	RoundTime time.Duration
 	// Idle is how many connections are held idle.
 	Idle int
+	// Topics is how many topics there are where there are many.
+	Topics int
 	// Records is how many records of 1 KiB the Java tools send in a round.
 	Records int
 	// Gateway is a gateway's node that was built before; empty: one is built from
@@ -55,6 +57,9 @@ func (o *Options) defaults() {
 	}
 	if o.Idle == 0 {
 		o.Idle = 5000
+	}
+	if o.Topics == 0 {
+		o.Topics = 1000
 	}
 	if o.Records == 0 {
 		o.Records = 400_000
@@ -85,6 +90,9 @@ func parts() []part {
 		all = append(all, part{p.name, says, func(b *run, ctx context.Context) error { return b.latency(ctx, p) }})
 	}
 	return append(all,
+		part{"spanning", "CPU per Produce and Fetch on a virtual cluster of two clusters against one", (*run).span},
+		part{"metadata", "Metadata of many topics", (*run).many},
+		part{"commits", "offset commits of groups on a real broker", (*run).commits},
 		part{"idle", "memory and broker connections of idle clients", (*run).idle},
 		part{"handshakes", "CPU per TLS handshake and per login", (*run).handshakes},
 		part{"java", "MB/s of Java's perf tools on a real broker", (*run).java},
@@ -150,14 +158,15 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if b.report.Machine, b.report.Busy, err = machine(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
+	defer func() { err = errors.Join(err, b.close(0)) }()
 	if err := b.start(ctx); err != nil {
 		return nil, err
 	}
 	started := time.Now()
 	for _, p := range chosen {
 		b.Progress("%s: %s", p.name, p.says)
-		if err := p.run(b, ctx); err != nil {
+		own := len(b.closing)
+		if err := errors.Join(p.run(b, ctx), b.close(own)); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
@@ -167,12 +176,14 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 
 func (b *run) onClose(f func() error) { b.closing = append(b.closing, f) }
 
-// close ends what was started, last first.
-func (b *run) close() error {
+// close ends what was started after the first few, last first: what one part has
+// started is not to cost the next one time.
+func (b *run) close(first int) error {
 	var errs []error
-	for _, f := range slices.Backward(b.closing) {
+	for _, f := range slices.Backward(b.closing[first:]) {
 		errs = append(errs, f())
 	}
+	b.closing = b.closing[:first]
 	return errors.Join(errs...)
 }
 
@@ -190,18 +201,14 @@ func (b *run) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if b.stub, b.address, err = b.startStub(ctx); err != nil {
+	if b.stub, b.address, err = b.startStub(ctx, mainCluster, theTopic); err != nil {
 		return err
 	}
 	if b.load, err = b.startChild(roleLoad, struct{}{}); err != nil {
 		return err
 	}
-	gateways := [][2]string{{"tollgate", b.Gateway}}
-	if b.Other != "" {
-		gateways = append(gateways, [2]string{"other", b.Other})
-	}
-	for _, g := range gateways {
-		s, err := b.startGateway(ctx, g[0], g[1], b.address.Plaintext)
+	for _, g := range b.binaries() {
+		s, err := b.startGateway(ctx, g[0], g[1], partnerResources(b.address.Plaintext))
 		if err != nil {
 			return err
 		}
@@ -212,9 +219,27 @@ func (b *run) start(ctx context.Context) (err error) {
 	return err
 }
 
-func (b *run) startStub(ctx context.Context) (c *child, address StubAddress, err error) {
+// binaries are the gateway and the other one: name and file.
+func (b *run) binaries() [][2]string {
+	list := [][2]string{{"tollgate", b.Gateway}}
+	if b.Other != "" {
+		list = append(list, [2]string{"other", b.Other})
+	}
+	return list
+}
+
+// theTopic is the one topic that most parts need.
+var theTopic = stubTopic{topic{physicalName, stubTopicID(1)}, 1}
+
+// stubTopicID makes ids that look like random UUIDs, as Kafka's do.
+func stubTopicID(n int) [16]byte {
+	return [16]byte{4: 0x40, 8: 0x80, 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)}
+}
+
+// startStub runs a stub broker that is a whole cluster.
+func (b *run) startStub(ctx context.Context, cluster string, topics ...stubTopic) (c *child, address StubAddress, err error) {
 	c, err = b.startChild(roleStub, stubConfig{
-		Host: "127.0.0.1", Topic: topic{physicalName, [16]byte{4: 0x40, 8: 0x80, 15: 1}},
+		Host: "127.0.0.1", ClusterID: "bench-" + cluster, Topics: topics,
 		Cert: b.pki.pair.CertPEM, Key: b.pki.pair.KeyPEM, MaxFrame: maxAnswer,
 	})
 	if err != nil {

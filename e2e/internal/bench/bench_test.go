@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 // request that fails, or is answered wrongly, ends the run with an error.
 func TestEveryPart(t *testing.T) {
 	report, err := Run(t.Context(), Options{
-		Rounds: 1, RoundTime: 100 * time.Millisecond, Idle: 60, Records: 2000, Progress: t.Logf,
+		Rounds: 1, RoundTime: 100 * time.Millisecond, Idle: 60, Topics: 20, Records: 2000, Progress: t.Logf,
 		Profile: filepath.Join(t.TempDir(), "cpu.prof"), ProfileTime: time.Second,
 	})
 	if err != nil {
@@ -46,6 +46,7 @@ func TestEveryPart(t *testing.T) {
 	}
 	want := map[string]int{
 		"CPU per request": 2 * len(costs), "Latency": 4 * len(paces), "60 idle clients": 2,
+		"One cluster and two": 3 * len(spanned), "Metadata of many topics": 2 * 5, "Group commits": 5,
 		"Clients that come": 4, "Java tools on a real broker": 3,
 	}
 	if !maps.Equal(got, want) {

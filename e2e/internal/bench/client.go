@@ -25,7 +25,8 @@ type Target struct {
 	CA   []byte // PEM
 	// Mechanism is PLAIN or SCRAM-SHA-512; empty: no login.
 	Mechanism, User, Password string
-	Topic                     string
+	Topic                     string   // of Produce and Fetch
+	Topics                    []string // of Metadata and OffsetCommit
 }
 
 // cipherSuite is what every TLS connection of the benchmark uses, so that no side
@@ -113,10 +114,16 @@ func (t *Target) toLeader() (host string, found topic, err error) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(timeLimit))
-	if host, found, err = t.metadata(c); net.ParseIP(host) != nil {
-		host = t.Host // the stub's own address, which no certificate is for
+	host, found, err = t.metadata(c)
+	return t.server(host), found, err
+}
+
+// server is what the broker of that host is called in its certificate.
+func (t *Target) server(host string) string {
+	if net.ParseIP(host) != nil {
+		return t.Host // the broker's own address, which no certificate is for
 	}
-	return host, found, err
+	return host
 }
 
 func (t *Target) metadata(c *conn) (host string, found topic, err error) {

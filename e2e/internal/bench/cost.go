@@ -29,17 +29,18 @@ type cost struct {
 // costs has Produce of the last version by name, which sarama, librdkafka (10) and
 // Java to 3.9 use, and by id, which Java from 4.0 on uses; Fetch likewise.
 var costs = []cost{
-	{"produce-1k", workload{int16(kmsg.Produce), 12, 1 << 10}, 1.5, 1.2},
-	{"produce-1k-by-id", workload{int16(kmsg.Produce), 13, 1 << 10}, 1.5, 1.2},
-	{"produce-64k", workload{int16(kmsg.Produce), 12, 64 << 10}, 1.4, 1.2},
-	{"produce-64k-by-id", workload{int16(kmsg.Produce), 13, 64 << 10}, 1.4, 1.2},
-	{"fetch-64k", workload{int16(kmsg.Fetch), 12, 64 << 10}, 0, 0},
-	{"fetch-64k-by-id", workload{int16(kmsg.Fetch), 17, 64 << 10}, 0, 0},
+	{"produce-1k", workload{Key: int16(kmsg.Produce), Version: 12, Bytes: 1 << 10}, 1.5, 1.2},
+	{"produce-1k-by-id", workload{Key: int16(kmsg.Produce), Version: 13, Bytes: 1 << 10}, 1.5, 1.2},
+	{"produce-64k", workload{Key: int16(kmsg.Produce), Version: 12, Bytes: 64 << 10}, 1.4, 1.2},
+	{"produce-64k-by-id", workload{Key: int16(kmsg.Produce), Version: 13, Bytes: 64 << 10}, 1.4, 1.2},
+	{"fetch-64k", workload{Key: int16(kmsg.Fetch), Version: 12, Bytes: 64 << 10}, 0, 0},
+	{"fetch-64k-by-id", workload{Key: int16(kmsg.Fetch), Version: 17, Bytes: 64 << 10}, 0, 0},
 }
 
-// usage is what a server used under a load, round by round.
+// usage is what a side used under a load, round by round.
 type usage struct {
-	server *server
+	target Target
+	server *server   // what stands before the broker; nil: nothing
 	id     int       // of its connections
 	cpu    []float64 // microseconds per request
 	rate   []float64 // requests per second
@@ -48,79 +49,142 @@ type usage struct {
 func (b *run) cost(ctx context.Context, c cost) error {
 	var sides []*usage
 	for _, s := range slices.Concat(b.gateways, []*server{b.haproxy}) {
-		u := &usage{server: s}
-		if err := b.load.call(ctx, "Load.Connect", ConnectArgs{s.target, c.workload, connections}, &u.id); err != nil {
-			return err
-		}
-		sides = append(sides, u)
+		sides = append(sides, &usage{target: s.target, server: s})
 	}
-	before, err := b.stubStats(ctx)
-	if err != nil {
+	if err := b.checked(ctx, c.workload, sides, b.stub); err != nil {
 		return err
-	}
-	var sent int64
-	for round := range b.Rounds + 1 {
-		for _, u := range sides {
-			span := b.RoundTime
-			if round == 0 {
-				span /= 3 // to warm up
-			}
-			r, used, err := b.saturate(ctx, u, span)
-			if err != nil {
-				return err
-			}
-			sent += r.Requests
-			if round > 0 {
-				u.cpu = append(u.cpu, float64(used.Nanoseconds())/1e3/float64(r.Requests))
-				u.rate = append(u.rate, float64(r.Requests)/r.Elapsed.Seconds())
-			}
-		}
-	}
-	after, err := b.stubStats(ctx)
-	if err != nil {
-		return err
-	}
-	// What the clients were answered, the broker has done.
-	if did := after.Produced + after.Fetched - before.Produced - before.Fetched; did != sent || after.Refused != before.Refused {
-		return fmt.Errorf("clients had %d requests answered, the broker did %d and refused %d", sent, did, after.Refused-before.Refused)
-	}
-	if b.Profile != "" {
-		if err := b.profile(ctx, sides[0]); err != nil {
-			return err
-		}
-	}
-	for _, u := range sides {
-		if err := b.load.call(ctx, "Load.Disconnect", u.id, &struct{}{}); err != nil {
-			return err
-		}
 	}
 	b.report.addCost(c, sides)
 	return nil
 }
 
-func (b *run) stubStats(ctx context.Context) (s StubStats, err error) {
-	return s, b.stub.call(ctx, "Stub.Stats", struct{}{}, &s)
+// checked is compare with what the stub brokers did counted too: it must be what
+// the clients were answered.
+func (b *run) checked(ctx context.Context, w workload, sides []*usage, stubs ...*child) error {
+	var before, after StubStats
+	for _, stub := range stubs {
+		if err := before.add(ctx, stub); err != nil {
+			return err
+		}
+	}
+	sent, err := b.compare(ctx, w, sides, connections, inFlight)
+	if err != nil {
+		return err
+	}
+	for _, stub := range stubs {
+		if err := after.add(ctx, stub); err != nil {
+			return err
+		}
+	}
+	if did := after.Produced + after.Fetched - before.Produced - before.Fetched; did != sent || after.Refused != before.Refused {
+		return fmt.Errorf("clients had %d requests answered, the broker did %d and refused %d", sent, did, after.Refused-before.Refused)
+	}
+	return nil
+}
+
+// add adds what a stub has seen so far.
+func (s *StubStats) add(ctx context.Context, stub *child) error {
+	one, err := stubStats(ctx, stub)
+	if err != nil {
+		return err
+	}
+	s.Produced, s.Fetched, s.Refused = s.Produced+one.Produced, s.Fetched+one.Fetched, s.Refused+one.Refused
+	return nil
+}
+
+func stubStats(ctx context.Context, stub *child) (s StubStats, err error) {
+	return s, stub.call(ctx, "Stub.Stats", struct{}{}, &s)
+}
+
+// compare loads the sides in turns, and returns how many requests were answered.
+func (b *run) compare(ctx context.Context, w workload, sides []*usage, connections, inFlight int) (answered int64, err error) {
+	for _, u := range sides {
+		err := awaited(ctx, func() error {
+			return b.load.call(ctx, "Load.Connect", ConnectArgs{u.target, w, connections}, &u.id)
+		})
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", u.target.Name, err)
+		}
+	}
+	for round := range b.Rounds + 1 {
+		for _, u := range sides {
+			args := SaturateArgs{u.id, inFlight, b.RoundTime}
+			if round == 0 {
+				args.For /= 3 // to warm up
+			}
+			r, used, err := b.saturate(ctx, u, args)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", u.target.Name, err)
+			}
+			answered += r.Requests
+			if round > 0 {
+				u.rate = append(u.rate, float64(r.Requests)/r.Elapsed.Seconds())
+				if u.server != nil {
+					u.cpu = append(u.cpu, microseconds(used)/float64(r.Requests))
+				}
+			}
+		}
+	}
+	if i := slices.IndexFunc(sides, func(u *usage) bool { return u.server != nil && u.server.admin != "" }); b.Profile != "" && i >= 0 {
+		args := SaturateArgs{sides[i].id, inFlight, b.ProfileTime + time.Second}
+		err := b.profile(ctx, sides[i].server.admin, func() error {
+			r, _, err := b.saturate(ctx, sides[i], args)
+			answered += r.Requests
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	for _, u := range sides {
+		if err := b.load.call(ctx, "Load.Disconnect", u.id, &struct{}{}); err != nil {
+			return 0, err
+		}
+	}
+	return answered, nil
+}
+
+// awaited tries for a while what works as soon as topics and groups have leaders
+// that everybody knows.
+func awaited(ctx context.Context, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*timeLimit)
+	defer cancel()
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // saturate loads one side and returns what it used for that.
-func (b *run) saturate(ctx context.Context, u *usage, span time.Duration) (r LoadResult, used time.Duration, err error) {
-	before, err := cpuTime(u.server.process.PID())
-	if err != nil {
+func (b *run) saturate(ctx context.Context, u *usage, args SaturateArgs) (r LoadResult, used time.Duration, err error) {
+	var before, after time.Duration
+	if u.server != nil {
+		if before, err = cpuTime(u.server.process.PID()); err != nil {
+			return r, 0, err
+		}
+	}
+	if err := b.load.call(ctx, "Load.Saturate", args, &r); err != nil {
 		return r, 0, err
 	}
-	if err := b.load.call(ctx, "Load.Saturate", SaturateArgs{u.id, inFlight, span}, &r); err != nil {
-		return r, 0, fmt.Errorf("through %s: %w", u.server.name, err)
+	if r.Requests == 0 {
+		return r, 0, errors.New("no request was answered")
 	}
-	after, err := cpuTime(u.server.process.PID())
-	if err == nil && r.Requests == 0 {
-		err = errors.New("no request was answered")
+	if u.server != nil {
+		after, err = cpuTime(u.server.process.PID())
 	}
 	return r, after - before, err
 }
 
-// profile takes a CPU profile of the gateway under the load, after the figures,
-// which it would disturb.
-func (b *run) profile(ctx context.Context, u *usage) error {
+// profile takes a CPU profile of a gateway under a load, after the figures, which
+// it would disturb.
+func (b *run) profile(ctx context.Context, admin string, load func() error) error {
 	f, err := os.Create(b.Profile)
 	if err != nil {
 		return err
@@ -128,8 +192,7 @@ func (b *run) profile(ctx context.Context, u *usage) error {
 	defer f.Close()
 	done := make(chan error, 1)
 	go func() {
-		done <- get(ctx, fmt.Sprintf("%s/debug/pprof/profile?seconds=%.0f", u.server.admin, b.ProfileTime.Seconds()), f)
+		done <- get(ctx, fmt.Sprintf("%s/debug/pprof/profile?seconds=%.0f", admin, b.ProfileTime.Seconds()), f)
 	}()
-	_, _, err = b.saturate(ctx, u, b.ProfileTime+time.Second)
-	return errors.Join(err, <-done, f.Close())
+	return errors.Join(load(), <-done, f.Close())
 }

@@ -13,13 +13,26 @@ import (
 
 // A workload is what every request of a run is.
 type workload struct {
-	Key     int16 // Produce or Fetch
+	Key     int16
 	Version int16
-	Bytes   int // of record batches in a request, or in an answer to Fetch
+	Bytes   int // Produce, Fetch: of record batches in a request, or in an answer to Fetch
+
+	Topics, Partitions int  // Metadata: of the cluster; OffsetCommit: of a request. Partitions are of each topic
+	Named              bool // Metadata: each topic is asked for by name, not all that there are
 }
 
 func (w workload) String() string {
-	return fmt.Sprintf("%s v%d of %s", kmsg.NameForKey(w.Key), w.Version, sizeText(w.Bytes))
+	what := fmt.Sprintf("%s v%d of ", kmsg.NameForKey(w.Key), w.Version)
+	switch kmsg.Key(w.Key) {
+	case kmsg.Metadata:
+		if w.Named {
+			return fmt.Sprintf("%s%d topics by name", what, w.Topics)
+		}
+		return fmt.Sprintf("%sall %d topics", what, w.Topics)
+	case kmsg.OffsetCommit:
+		return fmt.Sprintf("%s%d × %d partitions", what, w.Topics, w.Partitions)
+	}
+	return what + sizeText(w.Bytes)
 }
 
 func sizeText(n int) string {

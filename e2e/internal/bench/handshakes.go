@@ -92,7 +92,7 @@ func (b *run) handshakes(ctx context.Context) error {
 			sides = append(sides, &arrival{says: "handshake and login by " + mechanism, server: g, target: t, login: true})
 		}
 	}
-	before, err := b.stubStats(ctx)
+	before, err := stubStats(ctx, b.stub)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (b *run) handshakes(ctx context.Context) error {
 			}
 		}
 	}
-	after, err := b.stubStats(ctx)
+	after, err := stubStats(ctx, b.stub)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func (b *run) idleBehind(ctx context.Context, name string) (*idleness, error) {
 	// Processes that have done nothing yet: memory that was needed before and is
 	// free now would hide what connections take. And a broker of their own, which
 	// counts connections.
-	broker, address, err := b.startStub(ctx)
+	broker, address, err := b.startStub(ctx, mainCluster, theTopic)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func (b *run) idleBehind(ctx context.Context, name string) (*idleness, error) {
 	if name == "haproxy" {
 		s, _, err = b.startHAProxy(ctx, name+"-idle", address.Plaintext)
 	} else {
-		s, err = b.startGateway(ctx, name+"-idle", b.Gateway, address.Plaintext)
+		s, err = b.startGateway(ctx, name+"-idle", b.Gateway, partnerResources(address.Plaintext))
 	}
 	if err != nil {
 		return nil, err

@@ -35,20 +35,10 @@ type stream struct {
 }
 
 func (b *run) java(ctx context.Context) (err error) {
-	dir := filepath.Join(b.dir, "kafka")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	kafka, err := kafkatest.StartCluster(ctx, dir, kafkatest.Options{
-		Version: kafkatest.V4, SASL: true, Users: map[string]string{userName: userPassword},
-		Properties: map[string]string{"log.segment.bytes": "16777216"},
-		// As in production: the harness's JVM is made to start soon, and slow at TLS.
-		JVM: []string{"-Xmx1g", "-XX:TieredStopAtLevel=4"},
-	})
+	kafka, err := b.startKafka(ctx, "kafka", map[string]string{"log.segment.bytes": "16777216"})
 	if err != nil {
 		return err
 	}
-	b.onClose(kafka.Close)
 	client, err := kafka.NewClient()
 	if err != nil {
 		return err
@@ -92,12 +82,8 @@ func (b *run) streams(ctx context.Context, kafka *kafkatest.Cluster) ([]*stream,
 		{name: "no proxy, plaintext", bootstrap: plaintext, topic: physicalName},
 		{name: "no proxy, SASL_SSL", bootstrap: encrypted, topic: physicalName, config: kafka.CAFile},
 	}
-	bins := [][2]string{{"tollgate", b.Gateway}}
-	if b.Other != "" {
-		bins = append(bins, [2]string{"other", b.Other})
-	}
-	for _, bin := range bins {
-		g, err := b.startGateway(ctx, bin[0]+"-kafka", bin[1], plaintext)
+	for _, bin := range b.binaries() {
+		g, err := b.startGateway(ctx, bin[0]+"-kafka", bin[1], partnerResources(plaintext))
 		if err != nil {
 			return nil, err
 		}

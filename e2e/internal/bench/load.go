@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/xdg-go/scram"
 	"golang.org/x/sync/errgroup"
 )
@@ -27,17 +28,21 @@ type ConnectArgs struct {
 	Connections int
 }
 
-// Connect opens connections to the leader and returns a number for them.
+// Connect opens connections to whoever serves the workload, and returns a number
+// for them.
 func (l *load) Connect(a ConnectArgs, id *int) error {
-	host, t, err := a.Target.toLeader()
+	var lanes []*lane
+	var err error
+	switch kmsg.Key(a.Workload.Key) {
+	case kmsg.Metadata:
+		lanes, err = askingLanes(&a.Target, a.Workload, a.Connections)
+	case kmsg.OffsetCommit:
+		lanes, err = committingLanes(&a.Target, a.Workload, a.Connections)
+	default:
+		lanes, err = leaderLanes(&a.Target, a.Workload, a.Connections)
+	}
 	if err != nil {
 		return err
-	}
-	lanes := make([]*lane, a.Connections)
-	for i := range lanes {
-		if lanes[i], err = newLane(&a.Target, host, t, a.Workload); err != nil {
-			return err
-		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,21 +111,35 @@ type lane struct {
 	next    int32 // correlation id of the next answer
 }
 
-func newLane(t *Target, host string, found topic, w workload) (*lane, error) {
+// leaderLanes carry Produce or Fetch to the leader of the topic's partition.
+func leaderLanes(t *Target, w workload, n int) ([]*lane, error) {
+	host, found, err := t.toLeader()
+	if err != nil {
+		return nil, err
+	}
+	lanes := make([]*lane, n)
+	for i := range lanes {
+		if lanes[i], err = t.lane(host); err != nil {
+			return nil, err
+		}
+		if lanes[i].request, err = w.request(found); err != nil {
+			return nil, err
+		}
+		if lanes[i].want, err = w.answer(found); err != nil {
+			return nil, err
+		}
+	}
+	return lanes, nil
+}
+
+// lane connects to a host.
+func (t *Target) lane(host string) (*lane, error) {
 	c, err := t.connect(host, nil)
 	if err != nil {
 		return nil, err
 	}
 	c.r = bufio.NewReaderSize(c.Conn, 128<<10)
-	l := &lane{conn: c}
-	if l.request, err = w.request(found); err != nil {
-		return nil, err
-	}
-	if l.want, err = w.answer(found); err != nil {
-		return nil, err
-	}
-	l.next = c.correlationID + 1
-	return l, nil
+	return &lane{conn: c, next: c.correlationID + 1}, nil
 }
 
 func (l *lane) send() error {

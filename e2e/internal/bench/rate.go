@@ -78,8 +78,8 @@ type pace struct {
 }
 
 var paces = []pace{
-	{"latency-1k", workload{int16(kmsg.Produce), 12, 1 << 10}, 1000},
-	{"latency-64k", workload{int16(kmsg.Produce), 12, 64 << 10}, 200},
+	{"latency-1k", workload{Key: int16(kmsg.Produce), Version: 12, Bytes: 1 << 10}, 1000},
+	{"latency-64k", workload{Key: int16(kmsg.Produce), Version: 12, Bytes: 64 << 10}, 200},
 }
 
 // timing is what a side took.

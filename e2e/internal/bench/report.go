@@ -71,6 +71,69 @@ func (r *Report) addCost(c cost, sides []*usage) {
 	}
 }
 
+const spanningText = `As above, through one gateway, of a virtual cluster with one cluster behind it and of one that spans two: to a topic on its
+home cluster and to one on the other.`
+
+func (r *Report) addSpanning(w workload, sides []*usage) {
+	t := r.table("One cluster and two", spanningText, "request", "virtual cluster, topic", "CPU per request", "spread", "against one cluster", "requests/s")
+	base := median(sides[0].cpu)
+	for _, u := range sides {
+		t.add(w.String(), u.target.Name, micros(median(u.cpu)), spread(u.cpu, micros), times(median(u.cpu)/base), fmt.Sprintf("%.0f", median(u.rate)))
+	}
+}
+
+const tellingText = `%d topics of %d partitions each; %d connections ask, %d times a second together, by the clock as under Latency. CPU is
+that of the process that is asked: the real broker itself where there is no proxy. HAProxy stands before that broker; the gateways
+answer from what they know of stub brokers with the same topics, of one cluster, and of two with half of the topics each. They decide
+about every topic by ACLs. At most is what is answered when each connection asks again at once; who answers too few is asked half of
+that.`
+
+func (r *Report) addTellings(w workload, sides []*telling) {
+	t := r.table("Metadata of many topics", fmt.Sprintf(tellingText, w.Topics, w.Partitions, manyConnections, manyPerSecond),
+		"request", "through", "CPU per request", "spread", "against HAProxy", "asked/s", "p50", "p99", "answers/s at most", "allocated per request", "memory of the process")
+	base := 0.0
+	for _, s := range sides {
+		if s.target.Name == "haproxy" {
+			base = median(s.cpu)
+		}
+	}
+	for _, s := range sides {
+		allocated := "–"
+		if s.admin != "" {
+			allocated = fmt.Sprintf("%.1f KiB in %.0f", median(s.bytes)/1024, median(s.objects))
+		}
+		t.add(w.String(), s.target.Name, micros(median(s.cpu)), spread(s.cpu, micros), times(median(s.cpu)/base), fmt.Sprintf("%.0f", s.pace()),
+			micros(microseconds(quantile(s.took, 0.5))), micros(microseconds(quantile(s.took, 0.99))),
+			fmt.Sprintf("%.0f", s.most), allocated, fmt.Sprintf("%d MiB", s.resident>>20))
+	}
+}
+
+const commitText = `%d groups commit through a connection each, one commit after the other, of %d topics with %d partitions each, on a real broker,
+which gathers commits for some milliseconds. Of the virtual cluster of two clusters, one of the topics is on the other cluster, and its
+offsets are kept against a stub topic on home.`
+
+func (r *Report) addCommits(sides []*usage) {
+	w := commitWorkload
+	t := r.table("Group commits", fmt.Sprintf(commitText, committers, w.Topics, w.Partitions),
+		"through", "commits/s", "spread", "CPU per commit", "spread", "against HAProxy")
+	base := 0.0
+	for _, u := range sides {
+		if u.target.Name == "haproxy" {
+			base = median(u.cpu)
+		}
+	}
+	rate := func(v float64) string { return fmt.Sprintf("%.0f", v) }
+	for _, u := range sides {
+		row := []string{u.target.Name, rate(median(u.rate)), spread(u.rate, rate)}
+		if len(u.cpu) == 0 {
+			row = append(row, "–", "–", "–")
+		} else {
+			row = append(row, micros(median(u.cpu)), spread(u.cpu, micros), times(median(u.cpu)/base))
+		}
+		t.add(row...)
+	}
+}
+
 const latencyText = `Requests are sent by the clock, over 4 connections, however fast they are answered; the time of each counts
 from the moment it was to be sent. Added is what the proxy adds to TLS straight to the broker. CPU is per request at this rate,
 at which hardly ever two travel together.`

@@ -18,18 +18,6 @@ import (
 	"tollgate.internal/e2e/internal/testpki"
 )
 
-// The names on both sides of the gateway; the aliases and what is stored differ
-// in length, so that frames are spliced and not patched only.
-const (
-	domain        = "gw.bench.test"
-	bootstrapHost = "acme." + domain
-	stubHost      = "stub." + domain
-	aliasName     = "orders"
-	physicalName  = "shop.orders.v2"
-	userName      = "shipping"
-	userPassword  = "shipping-secret"
-)
-
 // A server is the gateway, or what it is compared with.
 type server struct {
 	name    string
@@ -100,7 +88,7 @@ func newPKI(dir string) (*pki, error) {
 	if err != nil {
 		return nil, err
 	}
-	pair, err := ca.Server("*."+domain, "*.acme."+domain)
+	pair, err := ca.Server("*."+domain, "*."+bootstrapHost, "*."+spanningHost)
 	if err != nil {
 		return nil, err
 	}
@@ -124,26 +112,6 @@ func buildGateway(ctx context.Context, dir string) (string, error) {
 	return bin, nil
 }
 
-// resourceFile is a partner's virtual cluster with one alias, as partners have it:
-// ACLs on, and an account that may use its topic and its groups.
-const resourceFile = `
-{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
----
-{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: [%q]}}
----
-{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: acme, tenant: acme}, spec: {type: partner, host: acme, home: main, authentication: {plain: {}, scram: {}}}}
----
-{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: %[2]s, virtualCluster: acme}, spec: {type: local, password: "file:password"}}
----
-{apiVersion: tollgate/v1, kind: Acl, metadata: {name: topics, virtualCluster: acme}, spec: {principal: "User:%[2]s", resource: {type: topic, name: %[3]s, pattern: literal}, operation: ALL, permission: ALLOW}}
----
-{apiVersion: tollgate/v1, kind: Acl, metadata: {name: groups, virtualCluster: acme}, spec: {principal: "User:%[2]s", resource: {type: group, name: perf-, pattern: prefixed}, operation: ALL, permission: ALLOW}}
----
-{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: %[3]s, tenant: acme}, spec: {cluster: main, topic: {name: %[4]s}, access: read-write}}
----
-{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: %[3]s, virtualCluster: acme}, spec: {cluster: main, topic: %[4]s}}
-`
-
 const gatewayFile = `
 resources: resources
 domains: [%s]
@@ -154,9 +122,9 @@ listeners:
   - {name: sni, address: "%s", routing: sni, certificates: [{certFile: %q, keyFile: %q}]}
 `
 
-// startGateway runs a node of the gateway in front of the brokers at bootstrap.
-func (b *run) startGateway(ctx context.Context, name, bin, bootstrap string) (*server, error) {
-	dir := filepath.Join(b.dir, name)
+// startGateway runs a node of the gateway with these resources.
+func (b *run) startGateway(ctx context.Context, name, bin, resourceFile string) (*server, error) {
+	dir := filepath.Join(b.dir, strings.ReplaceAll(name, " ", "-"))
 	resources := filepath.Join(dir, "resources")
 	if err := os.MkdirAll(resources, 0o700); err != nil {
 		return nil, err
@@ -168,7 +136,7 @@ func (b *run) startGateway(ctx context.Context, name, bin, bootstrap string) (*s
 	b.onClose(func() error { lease.Release(); return nil })
 	listen, admin := loopback(lease.Ports[0]), loopback(lease.Ports[1])
 	for file, content := range map[string]string{
-		"resources/all.yaml": fmt.Sprintf(resourceFile, bootstrap, userName, aliasName, physicalName),
+		"resources/all.yaml": resourceFile,
 		"resources/password": userPassword,
 		"proxy.yaml":         fmt.Sprintf(gatewayFile, domain, admin, listen, b.pki.certFile, b.pki.keyFile),
 	} {

@@ -16,11 +16,17 @@ import (
 
 // stubConfig says what the stub broker is.
 type stubConfig struct {
-	Host     string // advertised
-	Topic    topic  // the one it has, with one partition
-	Cert     []byte // PEM, for the TLS listener
-	Key      []byte
-	MaxFrame int
+	Host      string // advertised
+	ClusterID string
+	Topics    []stubTopic
+	Cert      []byte // PEM, for the TLS listener
+	Key       []byte
+	MaxFrame  int
+}
+
+type stubTopic struct {
+	topic
+	Partitions int
 }
 
 // stub is a broker so cheap that it does not hide what stands before it. It
@@ -30,6 +36,8 @@ type stubConfig struct {
 // takes the requests of a connection one by one and writes each answer by itself.
 type stub struct {
 	config  stubConfig
+	byName  map[string]*stubTopic
+	byID    map[[16]byte]*stubTopic
 	port    int32
 	offsets atomic.Int64
 	stats   struct{ open, accepted, produced, fetched, refused atomic.Int64 }
@@ -64,9 +72,13 @@ func (c *stubControl) Stats(_ struct{}, reply *StubStats) error {
 }
 
 func serveStub(raw []byte, stdio io.ReadWriteCloser) error {
-	s := &stub{}
+	s := &stub{byName: make(map[string]*stubTopic), byID: make(map[[16]byte]*stubTopic)}
 	if err := json.Unmarshal(raw, &s.config); err != nil {
 		return err
+	}
+	for i := range s.config.Topics {
+		t := &s.config.Topics[i]
+		s.byName[t.Name], s.byID[t.ID] = t, t
 	}
 	pair, err := tls.X509KeyPair(s.config.Cert, s.config.Key)
 	if err != nil {
@@ -107,7 +119,7 @@ func (s *stub) serve(c net.Conn) error {
 	// An idle connection is to cost little: there may be thousands.
 	r := bufio.NewReaderSize(c, 4<<10)
 	var in, out []byte
-	prepared := make(map[workload][]byte) // answers to Fetch
+	prepared := make(map[preparedFetch][]byte)
 	for {
 		head, err := r.Peek(4)
 		if err != nil {
@@ -137,7 +149,7 @@ func (s *stub) serve(c net.Conn) error {
 }
 
 // answer appends the answer to the request in frame.
-func (s *stub) answer(out, frame []byte, prepared map[workload][]byte) ([]byte, error) {
+func (s *stub) answer(out, frame []byte, prepared map[preparedFetch][]byte) ([]byte, error) {
 	key, version := int16(binary.BigEndian.Uint16(frame[4:])), int16(binary.BigEndian.Uint16(frame[6:]))
 	correlationID := int32(binary.BigEndian.Uint32(frame[8:]))
 	r, served := stubVersions[kmsg.Key(key)]
@@ -216,23 +228,30 @@ func (s *stub) metadata(req *kmsg.MetadataRequest) kmsg.Response {
 	b := kmsg.NewMetadataResponseBroker()
 	b.NodeID, b.Host, b.Port = 1, s.config.Host, s.port
 	resp.Brokers, resp.ControllerID = append(resp.Brokers, b), 1
-	resp.ClusterID = kmsg.StringPtr("c3R1Yi1vZi10aGUtYmVuY2g")
-	all := req.Topics == nil
-	if all {
-		req.Topics = []kmsg.MetadataRequestTopic{{Topic: &s.config.Topic.Name}}
+	resp.ClusterID = &s.config.ClusterID
+	if req.Topics == nil {
+		for i := range s.config.Topics {
+			req.Topics = append(req.Topics, kmsg.MetadataRequestTopic{Topic: &s.config.Topics[i].Name})
+		}
 	}
 	for _, asked := range req.Topics {
 		t := kmsg.NewMetadataResponseTopic()
 		t.Topic, t.TopicID = asked.Topic, asked.TopicID
-		if asked.Topic != nil && *asked.Topic != s.config.Topic.Name || asked.Topic == nil && asked.TopicID != s.config.Topic.ID {
+		found := s.byID[asked.TopicID]
+		if asked.Topic != nil {
+			found = s.byName[*asked.Topic]
+		}
+		if found == nil {
 			t.ErrorCode = unknownTopic
 			resp.Topics = append(resp.Topics, t)
 			continue
 		}
-		t.Topic, t.TopicID = &s.config.Topic.Name, s.config.Topic.ID
-		p := kmsg.NewMetadataResponseTopicPartition()
-		p.Leader, p.LeaderEpoch, p.Replicas, p.ISR = 1, 0, []int32{1}, []int32{1}
-		t.Partitions = append(t.Partitions, p)
+		t.Topic, t.TopicID = &found.Name, found.ID
+		for i := range found.Partitions {
+			p := kmsg.NewMetadataResponseTopicPartition()
+			p.Partition, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR = int32(i), 1, 0, []int32{1}, []int32{1}
+			t.Partitions = append(t.Partitions, p)
+		}
 		resp.Topics = append(resp.Topics, t)
 	}
 	return resp
@@ -245,15 +264,18 @@ const (
 	unknownTopicID   = 100
 )
 
-// known is the error code of a topic named as the version names it.
-func (s *stub) known(version int16, name string, id [16]byte) int16 {
-	if version < 13 && name != s.config.Topic.Name {
-		return unknownTopic
+// known is a topic named as the version names it, or the error code.
+func (s *stub) known(version int16, name string, id [16]byte) (*stubTopic, int16) {
+	if version < 13 {
+		if t := s.byName[name]; t != nil {
+			return t, 0
+		}
+		return nil, unknownTopic
 	}
-	if version >= 13 && id != s.config.Topic.ID {
-		return unknownTopicID
+	if t := s.byID[id]; t != nil {
+		return t, 0
 	}
-	return 0
+	return nil, unknownTopicID
 }
 
 func (s *stub) produce(req *kmsg.ProduceRequest) kmsg.Response {
@@ -266,8 +288,9 @@ func (s *stub) produce(req *kmsg.ProduceRequest) kmsg.Response {
 		for j := range t.Partitions {
 			rp := kmsg.NewProduceResponseTopicPartition()
 			rp.Partition = t.Partitions[j].Partition
-			rp.ErrorCode = s.known(req.Version, t.Topic, t.TopicID)
-			if rp.ErrorCode == 0 && rp.Partition != 0 {
+			var found *stubTopic
+			found, rp.ErrorCode = s.known(req.Version, t.Topic, t.TopicID)
+			if rp.ErrorCode == 0 && int(rp.Partition) >= found.Partitions {
 				rp.ErrorCode = unknownTopic
 			}
 			if rp.ErrorCode == 0 && checkBatch(t.Partitions[j].Records) != nil {
@@ -289,14 +312,20 @@ func (s *stub) produce(req *kmsg.ProduceRequest) kmsg.Response {
 	return resp
 }
 
+// preparedFetch tells the answers to Fetch apart.
+type preparedFetch struct {
+	workload
+	topic *stubTopic
+}
+
 // fetch reads one batch, as large as the client allows, from offset 0.
-func (s *stub) fetch(out []byte, req *kmsg.FetchRequest, correlationID int32, prepared map[workload][]byte) ([]byte, error) {
+func (s *stub) fetch(out []byte, req *kmsg.FetchRequest, correlationID int32, prepared map[preparedFetch][]byte) ([]byte, error) {
 	if len(req.Topics) != 1 || len(req.Topics[0].Partitions) != 1 || req.SessionEpoch > 0 {
 		return nil, errors.New("Fetch of anything but one partition")
 	}
 	t := &req.Topics[0]
 	p := &t.Partitions[0]
-	code := s.known(req.Version, t.Topic, t.TopicID)
+	found, code := s.known(req.Version, t.Topic, t.TopicID)
 	if code == 0 && p.FetchOffset != 0 {
 		code = offsetOutOfRange
 	}
@@ -308,14 +337,14 @@ func (s *stub) fetch(out []byte, req *kmsg.FetchRequest, correlationID int32, pr
 	}
 	s.stats.fetched.Add(1)
 	w := workload{Key: int16(kmsg.Fetch), Version: req.Version, Bytes: int(p.PartitionMaxBytes)}
-	frame := prepared[w]
+	frame := prepared[preparedFetch{w, found}]
 	if frame == nil {
 		records, err := batch(w.Bytes)
 		if err != nil {
 			return nil, err
 		}
-		frame = appendAnswer(nil, fetched(req.Version, s.config.Topic, records), 0)
-		prepared[w] = frame
+		frame = appendAnswer(nil, fetched(req.Version, found.topic, records), 0)
+		prepared[preparedFetch{w, found}] = frame
 	}
 	out = append(out, frame...)
 	binary.BigEndian.PutUint32(out[4:], uint32(correlationID))
