@@ -214,8 +214,10 @@ func (p *Process) Target(t testing.TB, vc, mechanism, user, password string) dri
 	return drivers.Target{}
 }
 
-func (p *Process) tail() string {
-	raw, _ := os.ReadFile(p.Log)
+func (p *Process) tail() string { return tailOf(p.Log) }
+
+func tailOf(log string) string {
+	raw, _ := os.ReadFile(log)
 	if len(raw) > 8000 {
 		raw = raw[len(raw)-8000:]
 	}

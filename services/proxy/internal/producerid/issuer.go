@@ -16,7 +16,9 @@ const (
 	// confirmEvery is how often the source is reminded of the leases it gave.
 	confirmEvery = 30 * time.Second
 
-	minPause, maxPause = 250 * time.Millisecond, 15 * time.Second
+	// The longest is short enough for those that wait: sarama asks 50 times in 5 s
+	// and gives up.
+	minPause, maxPause = 250 * time.Millisecond, 2 * time.Second
 
 	// A virtual cluster gets so many ids of a node: brokers remember each one, per
 	// partition, for a day, and leases are not without end.

@@ -706,6 +706,14 @@ var (
 		Cause: "More than 1,000 producers began at once, or more than 100 in a second for a while, on one node: often a producer that is made for each record. Brokers remember every id, for each partition, for a day.",
 		Cure:  "Keep producers and share them between threads. Those that were refused try again by themselves.",
 	}
+	ProducerIDUnavailable = &Refusal{
+		ID:      "TG-TXN-012",
+		Kafka:   kerr.CoordinatorLoadInProgress,
+		When:    "a producer id while the upstream cluster that gives it does not answer",
+		Cause:   "Without producerIDs.source the ids of idempotent producers are the upstream cluster's; none of its brokers can be reached, or the one that was asked hung up.",
+		Cure:    "See to the upstream cluster, or set producerIDs.source (--producer-ids).",
+		Routine: true,
+	}
 	BrokerUnavailable = &Refusal{
 		ID:      "TG-UPSTREAM-001",
 		Kafka:   kerr.NotLeaderForPartition,
@@ -886,6 +894,7 @@ func All() []*Refusal {
 		ProducerIDsWithoutLease,
 		ProducerIDsNotConfigured,
 		ProducerIDsTooFast,
+		ProducerIDUnavailable,
 		BrokerUnavailable,
 		LeaderUnavailable,
 		CoordinatorUnavailable,

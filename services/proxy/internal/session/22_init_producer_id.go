@@ -12,14 +12,21 @@ import (
 	"tollgate.internal/services/proxy/internal/view"
 )
 
-// InitProducerId: versions 0 to 5.
+// InitProducerId: versions 0 to 5. Without a transactional id nothing is answered
+// with COORDINATOR_NOT_AVAILABLE: Java would look for the coordinator of null, in a
+// request that is garbled, and kafka-python waits for ever. COORDINATOR_LOAD_IN_PROGRESS,
+// which a broker without ids answers, lets every client ask again.
 func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.InitProducerIDRequest)
 	resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
 	t, err := s.table(ctx)
 	if err != nil {
-		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
+		why := refusal.CoordinatorUnavailable
+		if req.TransactionalID == nil {
+			why = refusal.ProducerIDUnavailable
+		}
+		resp.ErrorCode = s.refused(why.With(err))
 		return resp, nil
 	}
 	if req.TransactionalID != nil {
@@ -41,7 +48,7 @@ func initProducerID(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respo
 	up, err := t.Home.Cluster.RequestAny(ctx, s.near(t, t.Home), s.clientID(), req)
 	if err != nil {
 		t.Home.Cluster.MarkStale()
-		resp.ErrorCode = s.refused(refusal.CoordinatorUnavailable.With(err))
+		resp.ErrorCode = s.refused(refusal.ProducerIDUnavailable.With(err))
 		return resp, nil
 	}
 	return up, nil
