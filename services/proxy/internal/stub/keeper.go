@@ -97,6 +97,7 @@ type entry struct {
 	lookAt    time.Time // look again: it is not as wanted; zero: it is
 	looks     int
 
+	made     bool      // home says that it is there
 	after    time.Time // not to be made or extended before
 	tries    int
 	doubt    time.Time // since when home's answers have been doubtful
@@ -106,7 +107,7 @@ type entry struct {
 	problem  error // why it is not made or extended
 	asking   bool  // the foreign cluster has to be asked before it is made
 	blocked  error // and cannot be
-	repaired bool  // the repair has been told of
+	repaired bool  // it was deleted: stub is shown as it was until there is one like it
 }
 
 type silence struct{ since, asked time.Time }

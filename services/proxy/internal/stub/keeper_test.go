@@ -493,7 +493,7 @@ func TestAStubThatHomeDoesNotExtend(t *testing.T) {
 				settle(t, k, time.Second)
 				refused := b.home.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreatePartitions}, Err: refusedWith, Count: -1})
 				k.Want([]Want{b.want("orders", 5)})
-				settle(t, k, 10*time.Second)
+				settle(t, k, 40*time.Second)
 				confirmed(t, b, k, map[string]int{"orders": 3})
 				s := k.Status()
 				if s.Counts[Confirmed] != 1 || !errors.Is(s.Stubs[0].Problem, refusal.StubRefused) || s.Stubs[0].Partitions != 3 || s.Stubs[0].Wanted != 5 {
@@ -506,6 +506,38 @@ func TestAStubThatHomeDoesNotExtend(t *testing.T) {
 				if s := k.Status(); s.Stubs[0].Problem != nil {
 					t.Errorf("status %+v", s)
 				}
+			})
+		})
+	}
+}
+
+// Another node has extended the stub, and the brokers are slow to learn of it: what
+// home says to the second node is no refusal.
+func TestBrokersThatAreBehind(t *testing.T) {
+	for _, text := range []string{"Topic already has 5 partition(s).", "The topic x currently has 6 partition(s); 5 would not be an increase."} {
+		t.Run(text, func(t *testing.T) {
+			withBed(t, func(t *testing.T, b *bed) {
+				k := b.keeper(Settings{})
+				k.Want([]Want{b.want("orders", 3)})
+				settle(t, k, time.Second)
+				var ahead atomic.Bool
+				b.home.ControlKey(int16(kmsg.CreatePartitions), func(req kmsg.Request) (kmsg.Response, error, bool) {
+					if ahead.Load() {
+						return nil, nil, false
+					}
+					b.home.KeepControl()
+					resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
+					resp.Topics = []kmsg.CreatePartitionsResponseTopic{{Topic: nameOf("orders"), ErrorCode: kerr.InvalidPartitions.Code, ErrorMessage: &text}}
+					return resp, nil, true
+				})
+				k.Want([]Want{b.want("orders", 5)})
+				time.Sleep(2 * time.Minute)
+				if s := k.Status(); k.Current().Settled() || s.Counts[Pending] != 1 || s.Stubs[0].Problem != nil {
+					t.Errorf("status %+v", s)
+				}
+				ahead.Store(true)
+				settle(t, k, 10*time.Second)
+				confirmed(t, b, k, map[string]int{"orders": 5})
 			})
 		})
 	}

@@ -23,7 +23,7 @@ const missingFor = 5 * time.Second
 
 // wantsLook reports whether the entry may have become what is wanted.
 func (e *entry) wantsLook(now time.Time) bool {
-	return !e.lookAt.IsZero() && (e.missingAt.IsZero() || now.Sub(e.missingAt) > missingFor)
+	return !e.lookAt.IsZero() && (e.missingAt.IsZero() || e.made || now.Sub(e.missingAt) > missingFor)
 }
 
 // look asks the live brokers of home for what may not be as wanted: what was not so
@@ -94,6 +94,7 @@ func (k *Keeper) look(ctx context.Context, m *upstream.Metadata) {
 		}
 		waiting = waiting || time.Since(s.since) < excuseAfter
 	}
+	var lost []*entry
 	for i, name := range names {
 		var views []view
 		for j := range nodes {
@@ -101,7 +102,15 @@ func (k *Keeper) look(ctx context.Context, m *upstream.Metadata) {
 				views = append(views, shown[j][i])
 			}
 		}
-		k.judge(ctx, k.entries[name], name, views, waiting)
+		e := k.entries[name]
+		was := e.repaired
+		k.judge(ctx, e, name, views, waiting)
+		if e.repaired && !was {
+			lost = append(lost, e)
+		}
+	}
+	if len(lost) > 0 {
+		refusal.Log(ctx, k.log, slog.LevelWarn, "stubs have to be made again", refusal.StubLost.Errorf("topic %s", lost[0].stub.Name), "stubs", len(lost))
 	}
 }
 
@@ -220,10 +229,10 @@ func (k *Keeper) judge(ctx context.Context, e *entry, name string, views []view,
 	case other != 0:
 	case absent == len(views):
 		e.missingAt = now
-		k.lost(ctx, e)
+		e.repaired = e.confirmed
 	case absent > 0 || !same || waiting && !e.confirmed || largest == 0:
 	case e.confirmed && views[0].id != e.stub.ID && least < min(e.stub.Partitions, e.want.Partitions):
-		k.lost(ctx, e) // somebody else has made it again
+		e.repaired = true // somebody else has made it again, but smaller
 	default:
 		k.confirm(e, Stub{name, views[0].id, least})
 	}
@@ -238,15 +247,6 @@ func (k *Keeper) judge(ctx context.Context, e *entry, name string, views []view,
 	}
 }
 
-// lost notes that a stub in use has been deleted. It is shown as it was until there
-// is one like it.
-func (k *Keeper) lost(ctx context.Context, e *entry) {
-	if e.confirmed && !e.repaired {
-		e.repaired = true
-		refusal.Log(ctx, k.log, slog.LevelWarn, "stub has to be made again", refusal.StubLost.Errorf("topic %s", e.stub.Name))
-	}
-}
-
 // confirm takes a stub that all show. One that stayed the same has not become smaller:
 // a broker that says so is behind.
 func (k *Keeper) confirm(e *entry, s Stub) {
@@ -257,7 +257,7 @@ func (k *Keeper) confirm(e *entry, s Stub) {
 		k.count(func(t *Totals) { t.Repaired++ })
 	}
 	moved := !e.confirmed || e.repaired || s != e.stub
-	e.stub, e.confirmed, e.repaired, e.asking, e.blocked = s, true, false, false, nil
+	e.stub, e.confirmed, e.repaired, e.made, e.asking, e.blocked = s, true, false, false, false, nil
 	if moved {
 		k.home.MarkStale() // its metadata does not have it yet
 	}

@@ -21,6 +21,8 @@ const (
 	perRound        = 5    // requests, then the brokers are looked at
 	between         = 100 * time.Millisecond
 	makeTimeout     = 10 * time.Second
+	settleFor       = 5 * time.Second // until the brokers should have learned of it
+	notMoreFor      = 30 * time.Second
 )
 
 // shape is how a stub is made. Leadership of a stub means nothing, so one replica
@@ -212,7 +214,7 @@ func (k *Keeper) answered(ctx context.Context, what string, batch []*entry, answ
 	var refused []*entry
 	stale := err != nil
 	for _, e := range batch {
-		e.missingAt = time.Time{} // look before anything else is done
+		e.missingAt, e.made = time.Time{}, false // look before anything else is done
 		e.lookAt, e.looks = now, 0
 		a, ok := answers[e.want.Name]
 		if err == nil && !ok {
@@ -225,8 +227,8 @@ func (k *Keeper) answered(ctx context.Context, what string, batch []*entry, answ
 		}
 		if what == "extend" {
 			switch {
-			case a.code == kerr.InvalidPartitions.Code && e.tries < 3:
-				v = later // another node was first, or home refuses the number: a look tells
+			case a.code == kerr.InvalidPartitions.Code:
+				v = e.notMore(a, now)
 			case v == unshapely && a.code != kerr.PolicyViolation.Code:
 				v = doubtful // too few brokers are there
 			case v == unshapely:
@@ -255,12 +257,11 @@ func (k *Keeper) answered(ctx context.Context, what string, batch []*entry, answ
 		}
 		switch v {
 		case done:
-			e.tries, e.doubt = 0, time.Time{}
-			e.after = now.Add(time.Second) // brokers learn of it at different moments
+			e.made, e.tries, e.doubt, e.after = true, 0, time.Time{}, now.Add(settleFor)
 			if what == "create" && a.code == 0 {
 				k.good = e.shape
 				k.count(func(t *Totals) { t.Created++ })
-			} else if what == "extend" {
+			} else if what == "extend" && a.code == 0 {
 				k.count(func(t *Totals) { t.Extended++ })
 			}
 		case later:
@@ -285,6 +286,22 @@ func (k *Keeper) answered(ctx context.Context, what string, batch []*entry, answ
 		k.home.MarkStale()
 		_, _ = k.home.Fresh(ctx, 0) // to learn the controller; the next round tells what came of it
 	}
+}
+
+// notMore is what INVALID_PARTITIONS means to "extend": another node was first and the
+// brokers that were looked at are behind, or home refuses the number. Kafka's words
+// tell the first, and otherwise time does.
+func (e *entry) notMore(a answer, now time.Time) verdict {
+	if a.text != nil && (strings.Contains(*a.text, "already has") || strings.Contains(*a.text, "currently has")) {
+		return done
+	}
+	if e.doubt.IsZero() {
+		e.doubt = now
+	}
+	if now.Sub(e.doubt) < notMoreFor {
+		return later
+	}
+	return final
 }
 
 // next is the shape to try after a was said to s.
