@@ -35,6 +35,9 @@ var (
 		"Times that an upstream cluster did not let the gateway in, or was not trusted.", []string{"cluster"}, nil)
 	descCredential = prometheus.NewDesc("tollgate_proxy_upstream_credential_problem",
 		"1 while a file of the cluster's credential cannot be used, or the last login failed.", []string{"cluster"}, nil)
+	descDials    = prometheus.NewDesc("tollgate_proxy_upstream_dials_total", "Broker connections begun.", []string{"cluster"}, nil)
+	descRenewals = prometheus.NewDesc("tollgate_proxy_upstream_reauthentications_total",
+		"Logins renewed on broker connections before their lifetime ended.", []string{"cluster"}, nil)
 	descMemory  = prometheus.NewDesc("tollgate_proxy_frame_memory_bytes", "Memory reserved for large frames that are held whole.", []string{"frame"}, nil)
 	descWaiting = prometheus.NewDesc("tollgate_proxy_frame_memory_waiting", "Sessions that wait for such memory.", []string{"frame"}, nil)
 	descRefused = prometheus.NewDesc("tollgate_proxy_resources_refused",
@@ -107,7 +110,7 @@ func (d *durations) observe(key int16, outcome session.Outcome, took time.Durati
 // for, so counting costs the data path nothing more.
 func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descLogins, descCredential, descMemory, descWaiting, descRefused,
+		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descLogins, descCredential, descDials, descRenewals, descMemory, descWaiting, descRefused,
 		descReloads, descConnections, descRefusals, descClosed, descExpiry, descCertificates,
 		descIDLeases, descIDs, descIDsWithout,
 	} {
@@ -166,6 +169,9 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 			problem = 1
 		}
 		gauge(descCredential, problem, name)
+		begun, renewed := c.cluster.Dials()
+		out <- prometheus.MustNewConstMetric(descDials, prometheus.CounterValue, float64(begun), name)
+		out <- prometheus.MustNewConstMetric(descRenewals, prometheus.CounterValue, float64(renewed), name)
 	}
 	for frame, b := range map[string]*netio.Budget{"request": g.node.Requests, "answer": g.node.Answers} {
 		used, waiting := b.Used()

@@ -21,7 +21,7 @@ import (
 // request in flight. The error is an *upstream.UnavailableError; nothing is in flight then.
 func (s *Session) hold(ctx context.Context, m *view.Member, node int32, class upstream.Class) (*upstream.Conn, error) {
 	s.mu.Lock()
-	for s.lease != nil && (s.class != class || s.inFlight >= s.node.MaxInFlight) {
+	for s.lease != nil && (s.class != class || s.inFlight >= s.node.MaxInFlight || s.lease.Due()) {
 		s.mu.Unlock()
 		if err := s.sendUp(); err != nil {
 			return nil, err

@@ -25,8 +25,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl"
-
-	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // Config says how to reach a cluster. Zero values get the defaults beside them.
@@ -40,6 +38,8 @@ type Config struct {
 
 	DialTimeout     time.Duration // to a usable connection, login included; 5 s
 	ConcurrentDials int           // per broker; 8
+	DialsPerSecond  int           // per broker; 50
+	DialBurst       int           // per broker, after a quiet time; 20
 	LeaseTimeout    time.Duration // waiting for a connection of a class; 10 s
 	RequestTimeout  time.Duration // a short call; 30 s
 	IdleTimeout     time.Duration // of pooled connections; 60 s
@@ -63,6 +63,12 @@ func (c *Config) defaults() {
 	set(&c.LeaderlessAfter, 3*time.Second)
 	if c.ConcurrentDials == 0 {
 		c.ConcurrentDials = 8
+	}
+	if c.DialsPerSecond == 0 {
+		c.DialsPerSecond = 50
+	}
+	if c.DialBurst == 0 {
+		c.DialBurst = 20
 	}
 	if c.Warm == 0 {
 		c.Warm = 2
@@ -99,8 +105,9 @@ type Cluster struct {
 	versions    atomic.Pointer[Versions]
 
 	access   atomic.Pointer[access]
-	refused  atomic.Uint64         // logins
-	loginErr atomic.Pointer[error] // of the last login; nil: it went well
+	logins   logins
+	dials    atomic.Uint64
+	renewals atomic.Uint64
 
 	mu      sync.Mutex
 	brokers map[int32]*Broker
@@ -150,7 +157,6 @@ func New(cfg Config) *Cluster {
 // believed before the brokers that are known: they may lead to another cluster.
 func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mechanism) {
 	c.access.Store(&access{t, mech})
-	c.loginErr.Store(nil) // it was another credential
 	c.mu.Lock()
 	var seeds []*Broker
 	kept := false
@@ -174,36 +180,21 @@ func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mecha
 	for _, b := range gone {
 		b.retire()
 	}
-	for _, b := range c.allBrokers() {
-		b.forgive()
-	}
+	c.forgive()
 	c.markStale()
 	c.refreshSoon()
 }
 
+// forgive lets everything be tried at once that had failed.
+func (c *Cluster) forgive() {
+	c.forgiveLogins()
+	for _, b := range c.allBrokers() {
+		b.forgive()
+	}
+}
+
 // errReconfigured ends a refresh that began with an earlier configuration.
 var errReconfigured = errors.New("reached in another way by now")
-
-// noteLogin keeps what became of the last login, and returns it. An error that is not
-// about logging in says nothing of it.
-func (c *Cluster) noteLogin(err error) error {
-	switch {
-	case err == nil:
-		c.loginErr.Store(nil)
-	case refusal.Of(err) == refusal.LoginFailed:
-		c.refused.Add(1)
-		c.loginErr.Store(&err)
-	}
-	return err
-}
-
-// Logins are those that failed, and why the last one did; nil once one went well.
-func (c *Cluster) Logins() (failed uint64, last error) {
-	if err := c.loginErr.Load(); err != nil {
-		last = *err
-	}
-	return c.refused.Load(), last
-}
 
 // Name is the resource's name.
 func (c *Cluster) Name() string { return c.cfg.Name }
@@ -548,6 +539,9 @@ func (c *Cluster) apply(resp *kmsg.MetadataResponse) {
 		addr := net.JoinHostPort(info.Host, strconv.Itoa(int(info.Port)))
 		if b := c.brokers[info.ID]; b != nil {
 			b.setAddr(addr)
+			if back := old != nil && !old.Live(info.ID); back || c.State().Suspect {
+				b.forgive()
+			}
 		} else {
 			c.brokers[info.ID] = newBroker(c, info.ID, addr)
 		}
@@ -597,13 +591,8 @@ func (c *Cluster) Lease(ctx context.Context, node int32, class Class) (*Conn, er
 		}
 		return b.Lease(ctx, class)
 	}
-	var last error = &UnavailableError{Cluster: c.cfg.Name, Node: -1, Err: errors.New("no broker known")}
-	order := c.askOrder(-1)
-	if n := len(order) - len(c.seeds); n > 1 {
-		k := rand.IntN(n)
-		order[0], order[k] = order[k], order[0]
-	}
-	for _, b := range order {
+	var last error = c.unavailable(errors.New("no broker known"))
+	for _, b := range c.anyOrder(node) {
 		conn, err := b.Lease(ctx, class)
 		if err == nil {
 			return conn, nil
@@ -611,6 +600,22 @@ func (c *Cluster) Lease(ctx context.Context, node int32, class Class) (*Conn, er
 		last = err
 	}
 	return nil, last
+}
+
+// anyOrder is the order in which brokers are asked for what any of them, or the one
+// preferred, can do. Seeds are for metadata, unless nothing else is known.
+func (c *Cluster) anyOrder(preferred int32) []*Broker {
+	order := c.askOrder(preferred)
+	n := slices.IndexFunc(order, func(b *Broker) bool { return b.ID < 0 })
+	if n <= 0 {
+		return order
+	}
+	order = order[:n]
+	if preferred < 0 {
+		k := rand.IntN(n)
+		order[0], order[k] = order[k], order[0]
+	}
+	return order
 }
 
 // OwnClientID is the client id of what the gateway asks for itself.
@@ -632,18 +637,23 @@ func (c *Cluster) Request(ctx context.Context, node int32, class Class, limit ti
 }
 
 // RequestAny is Request of what every broker can answer and may be asked twice:
-// another one is asked when this node, -1 for any, cannot or does not in good time.
+// another one is asked when this node, -1 for any, cannot or does not in good time. A
+// suspect cluster has a second.
 func (c *Cluster) RequestAny(ctx context.Context, node int32, clientID string, req kmsg.Request) (kmsg.Response, error) {
-	order := c.askOrder(node)
-	if n := len(order) - len(c.seeds); node < 0 && n > 1 {
-		k := rand.IntN(n)
-		order[0], order[k] = order[k], order[0]
+	if c.State().Suspect { // nobody is to wait for it
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, patience, errSilent)
+		defer cancel()
 	}
-	_, resp, err := c.ask(ctx, order, func(b *Broker) (kmsg.Response, error) {
+	_, resp, err := c.ask(ctx, c.anyOrder(node), func(b *Broker) (kmsg.Response, error) {
 		return b.request(ctx, Control, c.cfg.RequestTimeout, clientID, req)
 	})
 	return resp, err
 }
+
+// Dials counts the connections that were begun, and the logins that were renewed on
+// connections that there were.
+func (c *Cluster) Dials() (begun, renewed uint64) { return c.dials.Load(), c.renewals.Load() }
 
 // Connections counts the open connections of the cluster and the leases by class.
 func (c *Cluster) Connections() (open int, leased map[string]int) {

@@ -168,6 +168,30 @@ func TestAnotherBrokerIsAskedForWhatAnyCanAnswer(t *testing.T) {
 	})
 }
 
+// All brokers frozen: who asks any of them waits for a moment, once that is known.
+func TestASuspectClusterIsAskedForAMoment(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *Cluster, _ *kfake.Cluster, freeze *freezer, addrs []string) {
+		for _, addr := range addrs {
+			defer freeze.freeze(addr)()
+		}
+		time.Sleep(time.Minute)
+		if !c.State().Suspect {
+			t.Fatal("not suspect")
+		}
+		for node := range int32(4) {
+			req := kmsg.NewPtrFindCoordinatorRequest()
+			req.Version, req.CoordinatorKey = 3, "readers"
+			if d := took(func() {
+				if _, err := c.RequestAny(t.Context(), node-1, OwnClientID, req); err == nil {
+					t.Error("answered")
+				}
+			}); d > patience {
+				t.Errorf("node %d: waited %v, want %v at most", node-1, d, patience)
+			}
+		}
+	})
+}
+
 // All brokers gone: everyone was asked, and the error says what each of them did.
 func TestNoBrokerAnswers(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *Cluster, fake *kfake.Cluster, _ *freezer, _ []string) {

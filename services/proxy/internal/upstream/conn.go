@@ -8,17 +8,14 @@ import (
 	"fmt"
 	"net"
 	"reflect"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"github.com/twmb/franz-go/pkg/sasl"
 
 	"tollgate.internal/services/proxy/internal/netio"
-	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // maxResponse bounds an answer of a broker; fetch.max.bytes is 55 MiB by default
@@ -57,8 +54,9 @@ type Conn struct {
 	sock   *netio.Conn // the socket
 	r      *netio.Reader
 	class  Class
+	addr   string          // the broker's, when it was dialled
 	offers map[int16]Range // request keys and their versions
-	expire time.Time       // do not lease after this (KIP-368 session lifetime)
+	login  session
 
 	mu      sync.Mutex
 	queue   []Pending // queue[head:] are unanswered
@@ -168,6 +166,7 @@ func (c *Conn) read() {
 	err := c.deliver()
 	c.fail(err)
 	err = c.dead()
+	c.login.end()
 	c.broker.lost(c)
 	c.mu.Lock()
 	rest := append([]Pending(nil), c.queue[c.head:]...)
@@ -324,19 +323,28 @@ func (c *Conn) atMost(req kmsg.Request) (kmsg.Request, error) {
 }
 
 // RoundTrip sends req, at its version or the highest that the broker serves, and waits
-// for the answer. It fails with ErrLost when the outcome is unknown; the connection
-// is then closed.
+// for the answer. Nothing else may be in flight. It fails with ErrLost when the
+// outcome is unknown; the connection is then closed.
 func (c *Conn) RoundTrip(ctx context.Context, clientID string, req kmsg.Request, limit time.Duration) (kmsg.Response, error) {
 	req, err := c.atMost(req)
 	if err != nil {
 		return nil, err
 	}
+	if c.Due() && c.dead() == nil {
+		if err := c.renew(ctx); err != nil {
+			return nil, c.broker.unavailable(err)
+		}
+	}
+	return c.exchange(ctx, clientID, req, limit)
+}
+
+func (c *Conn) exchange(ctx context.Context, clientID string, req kmsg.Request, limit time.Duration) (kmsg.Response, error) {
 	corr := c.broker.cluster.nextCorrelationID()
 	frame := kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID)).AppendRequest(nil, req, corr)
 	w := &call{done: make(chan struct{})}
 	p := Pending{Sink: w, CorrelationID: corr, Key: req.Key(), Version: req.GetVersion(), Limit: limit}
 	if err := c.Expect(p); err != nil {
-		return nil, &UnavailableError{Cluster: c.broker.cluster.cfg.Name, Node: c.broker.ID, Err: err}
+		return nil, c.broker.unavailable(err)
 	}
 	if err := c.Write(frame); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLost, err)
@@ -391,7 +399,7 @@ func (b *Broker) dial(ctx context.Context, addr string) (*Conn, error) {
 		return nil, err
 	}
 	sock := netio.New(nc)
-	c := &Conn{broker: b, sock: sock, net: sock}
+	c := &Conn{broker: b, addr: addr, sock: sock, net: sock}
 	if tc := b.cluster.access.Load().tls; tc != nil {
 		if tc.ServerName == "" {
 			host, _, _ := net.SplitHostPort(addr)
@@ -401,7 +409,10 @@ func (b *Broker) dial(ctx context.Context, addr string) (*Conn, error) {
 		t := tls.Client(sock, tc)
 		if err := t.HandshakeContext(ctx); err != nil {
 			nc.Close()
-			return nil, b.cluster.noteLogin(untrusted(err))
+			if cause := context.Cause(ctx); cause != nil {
+				return nil, cause
+			}
+			return nil, b.noteLogin(untrusted(err))
 		}
 		c.net, c.r = t, netio.NewReader(sock, t)
 	} else {
@@ -409,11 +420,14 @@ func (b *Broker) dial(ctx context.Context, addr string) (*Conn, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	defer stop()
-	if err := c.hello(ctx, addr); err != nil {
+	if err := c.hello(ctx); err != nil {
 		nc.Close()
-		return nil, b.cluster.noteLogin(untrusted(err))
+		if cause := context.Cause(ctx); cause != nil { // not what the broker did
+			return nil, cause
+		}
+		return nil, b.noteLogin(untrusted(err))
 	}
-	_ = b.cluster.noteLogin(nil)
+	_ = b.noteLogin(nil)
 	if !stop() {
 		return nil, context.Cause(ctx)
 	}
@@ -437,7 +451,7 @@ func (c *Conn) serial(req kmsg.Request) (kmsg.Response, error) {
 	return decode(req, append([]byte(nil), frame...))
 }
 
-func (c *Conn) hello(ctx context.Context, addr string) error {
+func (c *Conn) hello(ctx context.Context) error {
 	req := kmsg.NewPtrApiVersionsRequest()
 	req.Version = 3
 	req.ClientSoftwareName, req.ClientSoftwareVersion = "tollgate", "1"
@@ -454,86 +468,5 @@ func (c *Conn) hello(ctx context.Context, addr string) error {
 		c.offers[k.ApiKey] = Range{k.MinVersion, k.MaxVersion}
 	}
 	c.broker.setVersions(versions)
-	mech := c.broker.cluster.access.Load().sasl
-	if mech == nil {
-		return nil
-	}
-	if err := c.login(ctx, mech, addr); err != nil {
-		return refusal.LoginFailed.With(fmt.Errorf("%s: %w", mechanismText(mech), err))
-	}
-	return nil
-}
-
-// login proves who the gateway is to the broker at addr, as the cluster's metadata or
-// its resource calls it: that name is part of a Kerberos principal.
-func (c *Conn) login(ctx context.Context, mech sasl.Mechanism, addr string) error {
-	handshake := kmsg.NewPtrSASLHandshakeRequest()
-	handshake.Version = 1
-	handshake.Mechanism = mech.Name()
-	resp, err := c.serial(handshake)
-	if err != nil {
-		return fmt.Errorf("SaslHandshake: %w", err)
-	}
-	if answer := resp.(*kmsg.SASLHandshakeResponse); answer.ErrorCode != 0 {
-		return fmt.Errorf("SaslHandshake: %w: the broker offers %s", kerr.ErrorForCode(answer.ErrorCode), strings.Join(answer.SupportedMechanisms, ", "))
-	}
-	session, msg, err := mech.Authenticate(ctx, addr)
-	if err != nil {
-		return err
-	}
-	// GSSAPI has one more message to send when it is done.
-	for done := false; !done || len(msg) > 0; {
-		auth := kmsg.NewPtrSASLAuthenticateRequest()
-		auth.Version = 1
-		auth.SASLAuthBytes = msg
-		resp, err := c.serial(auth)
-		if err != nil {
-			return fmt.Errorf("SaslAuthenticate: %w", err)
-		}
-		answer := resp.(*kmsg.SASLAuthenticateResponse)
-		if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
-			// What it was made from may be good no longer.
-			if r, ok := mech.(interface{ Refused() }); ok {
-				r.Refused()
-			}
-			if answer.ErrorMessage != nil {
-				return fmt.Errorf("SaslAuthenticate: %w (%s)", err, *answer.ErrorMessage)
-			}
-			return fmt.Errorf("SaslAuthenticate: %w", err)
-		}
-		msg = nil
-		if !done {
-			if done, msg, err = session.Challenge(answer.SASLAuthBytes); err != nil {
-				return err
-			}
-		}
-		if answer.SessionLifetimeMillis > 0 {
-			// Replaced in good time rather than re-authenticated.
-			c.expire = time.Now().Add(time.Duration(answer.SessionLifetimeMillis) * time.Millisecond * 8 / 10)
-		}
-	}
-	return nil
-}
-
-// mechanismText is what a mechanism says of itself, without the secret.
-func mechanismText(mech sasl.Mechanism) string {
-	if s, ok := mech.(fmt.Stringer); ok {
-		return s.String()
-	}
-	return mech.Name()
-}
-
-// untrusted makes a failed login of an error of TLS that is about a certificate: the
-// cluster's, or the gateway's, which a broker may judge after the handshake only.
-func untrusted(err error) error {
-	if refusal.Of(err) != nil {
-		return err
-	}
-	if remote, ok := errors.AsType[*net.OpError](err); ok && remote.Op == "remote error" { // an alert, as crypto/tls tells it
-		return refusal.LoginFailed.With(fmt.Errorf("the broker ended TLS: %w", remote.Err))
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return refusal.LoginFailed.With(err)
-	}
-	return err
+	return c.authenticate(ctx, c.serial)
 }

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/sasl/plain"
 )
 
 // leaseLater asks for a lease in a goroutine of its own.
@@ -143,12 +141,13 @@ func TestDialsBackOff(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		// At 0, 50, 150, 350, 750, 1550 and 3150 ms; the next would be at 5150.
-		if n := s.dialled(addrOf(3)) - before; n != 7 {
-			t.Errorf("%d dials in 5 s, want 7", n)
+		// At 0, 50, 150, 350, 750, 1550 and 3150 ms; the next would be at 6350: a
+		// quarter sooner or later.
+		if n := s.dialled(addrOf(3)) - before; n < 7 || n > 8 {
+			t.Errorf("%d dials in 5 s, want 7 or 8", n)
 		}
 		s.set(func() { s.refuse = nil })
-		time.Sleep(2 * time.Second)
+		time.Sleep(maxBackoff)
 		held = append(held, lease(t, c, Control))
 		s.set(func() { s.refuse = down })
 		before = s.dialled(addrOf(3))
@@ -156,8 +155,8 @@ func TestDialsBackOff(t *testing.T) {
 			c.Lease(t.Context(), 3, Control)
 			time.Sleep(10 * time.Millisecond)
 		}
-		if n := s.dialled(addrOf(3)) - before; n != 2 {
-			t.Errorf("%d dials in 100 ms after a success, want 2: the delay begins anew", n)
+		if n := s.dialled(addrOf(3)) - before; n != 2 && n != 3 {
+			t.Errorf("%d dials in 100 ms after a success, want 2 or 3: the delay begins anew", n)
 		}
 		for _, conn := range held {
 			conn.Release()
@@ -190,36 +189,6 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		if time.Since(began) > 0 {
 			t.Error("no connection was warm")
 		}
-	})
-}
-
-// A login has an end (KIP-368): before it, another connection takes its place.
-func TestLoginsExpire(t *testing.T) {
-	withStub(t, func(cfg *Config, s *stub) {
-		cfg.SASL = plain.Auth{User: "gateway", Pass: "secret"}.AsMechanism()
-		s.lifetime = 10_000
-	}, func(t *testing.T, c *Cluster, s *stub) {
-		conn := lease(t, c, Produce)
-		until := conn.expire
-		if left := time.Until(until); left <= 0 || left > 8*time.Second {
-			t.Fatalf("used for %v more, want 8s at most", left)
-		}
-		conn.Release()
-		time.Sleep(time.Until(until))
-		if again := lease(t, c, Produce); again != conn {
-			t.Error("replaced before its time")
-		}
-		conn.Release()
-		time.Sleep(time.Millisecond)
-		next := lease(t, c, Produce)
-		if next == conn || !next.expire.After(until) {
-			t.Error("leased although its login is about to end")
-		}
-		synctest.Wait()
-		if conn.dead() == nil {
-			t.Error("left open")
-		}
-		next.Release()
 	})
 }
 

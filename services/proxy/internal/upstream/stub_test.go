@@ -18,21 +18,26 @@ import (
 // stub is a cluster of two brokers, 3 and 7, that answers what a connection begins
 // with and Metadata; handle takes every other request.
 type stub struct {
-	mu       sync.Mutex
-	refuse   error // dials fail
-	dials    map[string]int
-	ids      []int32
-	topics   []kmsg.MetadataResponseTopic
-	versions map[string]*kmsg.ApiVersionsResponse // by address
-	lifetime int64                                // session_lifetime_ms of logins
-	asked    int                                  // Metadata requests
-	silent   bool                                 // nothing is answered
-	cluster  map[string]string                    // cluster ids by address, when there are several
-	refused  map[string]error                     // dials of these addresses fail
-	conns    map[net.Conn]string                  // open, with their addresses
-	listed   func(addr string) []kmsg.MetadataResponseBroker
-	slow     time.Duration                  // how long Metadata takes
-	handle   func(c net.Conn, frame []byte) // nil: silent
+	serving sync.WaitGroup
+
+	mu                  sync.Mutex
+	refuse              error // dials fail
+	dials               map[string]int
+	ids                 []int32
+	topics              []kmsg.MetadataResponseTopic
+	versions            map[string]*kmsg.ApiVersionsResponse // by address
+	sasl                *stubSASL
+	asked               int                 // Metadata requests
+	silent              bool                // nothing is answered
+	cluster             map[string]string   // cluster ids by address, when there are several
+	hanging, hungAtOnce int                 // such dials, and the most of them
+	dialAt              []time.Time         // all of them
+	hang                map[string]bool     // dials of these addresses do not end
+	refused             map[string]error    // dials of these addresses fail
+	conns               map[net.Conn]string // open, with their addresses
+	listed              func(addr string) []kmsg.MetadataResponseBroker
+	slow                time.Duration                  // how long Metadata takes
+	handle              func(c net.Conn, frame []byte) // nil: silent
 }
 
 func newStub() *stub {
@@ -60,6 +65,7 @@ func withStub(t *testing.T, configure func(*Config, *stub), f func(t *testing.T,
 		if configure != nil {
 			configure(&cfg, s)
 		}
+		defer s.serving.Wait()
 		c := New(cfg)
 		defer c.Close()
 		if err := c.Refresh(t.Context()); err != nil {
@@ -70,10 +76,20 @@ func withStub(t *testing.T, configure func(*Config, *stub), f func(t *testing.T,
 	})
 }
 
-func (s *stub) dial(_ context.Context, _, addr string) (net.Conn, error) {
+func (s *stub) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.hang[addr] {
+		s.hanging++
+		s.hungAtOnce = max(s.hungAtOnce, s.hanging)
+		s.mu.Unlock()
+		<-ctx.Done()
+		s.mu.Lock()
+		s.hanging--
+		return nil, ctx.Err()
+	}
 	s.dials[addr]++
+	s.dialAt = append(s.dialAt, time.Now())
 	if s.refuse != nil {
 		return nil, s.refuse
 	}
@@ -82,7 +98,7 @@ func (s *stub) dial(_ context.Context, _, addr string) (net.Conn, error) {
 	}
 	ours, theirs := net.Pipe()
 	s.conns[theirs] = addr
-	go s.serve(theirs, addr)
+	s.serving.Go(func() { s.serve(theirs, addr) })
 	return ours, nil
 }
 
@@ -100,6 +116,7 @@ func (s *stub) dialled(addr string) int {
 
 func (s *stub) serve(c net.Conn, addr string) {
 	defer s.set(func() { delete(s.conns, c) })
+	login := &stubLogin{of: s.sasl}
 	defer c.Close()
 	for {
 		frame := make([]byte, 4)
@@ -116,6 +133,11 @@ func (s *stub) serve(c net.Conn, addr string) {
 			continue
 		}
 		handle, slow := s.handle, s.slow
+		if key := kmsg.Key(binary.BigEndian.Uint16(frame[4:])); s.sasl != nil && key != kmsg.ApiVersions &&
+			key != kmsg.SASLHandshake && key != kmsg.SASLAuthenticate && !login.admits() {
+			s.mu.Unlock()
+			return
+		}
 		var resp kmsg.Response
 		switch kmsg.Key(binary.BigEndian.Uint16(frame[4:])) {
 		case kmsg.ApiVersions:
@@ -123,13 +145,14 @@ func (s *stub) serve(c net.Conn, addr string) {
 			if r == nil {
 				r = versionsOf(map[int16]int16{0: 13, 1: 18, 3: 13}, nil)
 			}
-			resp = r
-		case kmsg.SASLHandshake:
-			resp = kmsg.NewPtrSASLHandshakeResponse()
-		case kmsg.SASLAuthenticate:
-			r := kmsg.NewPtrSASLAuthenticateResponse()
-			r.SessionLifetimeMillis = s.lifetime
-			resp = r
+			own := *r
+			resp = &own
+		case kmsg.SASLHandshake, kmsg.SASLAuthenticate:
+			s.mu.Unlock()
+			if !login.step(c, s, addr, frame) {
+				return
+			}
+			continue
 		case kmsg.Metadata:
 			s.asked++
 			r := kmsg.NewPtrMetadataResponse()
