@@ -1,7 +1,7 @@
 # Everything runs from a clean clone; tools/setup.sh installs what is missing.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: test bench lint generate dev format setup
+.PHONY: test bench soak lint generate dev format setup
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 GOFUMPT := GOWORK=off go -C tools tool gofumpt
@@ -20,6 +20,11 @@ setup:
 # BENCH=produce-1k runs one part and prints it; BENCH=-help says the rest.
 bench: setup
 	go run ./e2e/cmd/bench -out docs/performance.md $(BENCH)
+
+# Clients of every kind through rounds of faults, checked against what Kafka promises:
+# docs/soak.md. ROUNDS=100 takes longer; SEED=N repeats what an earlier run did.
+soak: setup
+	go run ./e2e/cmd/soak -rounds $(or $(ROUNDS),30) $(if $(SEED),-seed $(SEED))
 
 # Its own dependencies are many: it is built once for each version, not for each run.
 LINT := bin/golangci-lint

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,10 +119,10 @@ func (l *loaded) goesOn(t *testing.T) {
 	if err := l.producer.WaitMore(ctx, 20); err != nil {
 		t.Fatalf("producer: %v", err)
 	}
-	if err := l.consumer.WaitFor(ctx, l.producer.Acked()); err != nil {
+	if err := l.consumer.WaitFor(ctx, l.producer.Counts()); err != nil {
 		t.Fatalf("consumer: %v", err)
 	}
-	if err := l.mover.WaitFor(ctx, l.producer.Acked()); err != nil {
+	if err := l.mover.WaitFor(ctx, l.producer.Counts()); err != nil {
 		t.Fatalf("transactions: %v", err)
 	}
 	if err := l.java.WaitMore(ctx, 20); err != nil {
@@ -325,7 +324,9 @@ func TestClientsLiveThroughTheFaultsOfAThreeNodeCluster(t *testing.T) {
 	})
 	t.Run("every partition gets another leader", func(t *testing.T) {
 		for range 2 {
-			l.moveLeaders(t)
+			if err := kafka.MoveLeaders(t.Context(), l.topics...); err != nil {
+				t.Fatal(err)
+			}
 			inSync(t)
 			l.goesOn(t)
 		}
@@ -336,56 +337,6 @@ func TestClientsLiveThroughTheFaultsOfAThreeNodeCluster(t *testing.T) {
 		l.goesOn(t)
 	})
 	l.end(t)
-}
-
-// moveLeaders makes the next replica of every partition its leader.
-func (l *loaded) moveLeaders(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	found, err := l.admin.ListTopics(ctx, l.topics...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var moves kadm.AlterPartitionAssignmentsReq
-	var all kadm.TopicsSet
-	want := make(map[string]map[int32]int32)
-	for _, topic := range found.Sorted() {
-		want[topic.Topic] = make(map[int32]int32)
-		for _, p := range topic.Partitions.Sorted() {
-			order := slices.Concat(p.Replicas[1:], p.Replicas[:1])
-			moves.Assign(topic.Topic, p.Partition, order)
-			all.Add(topic.Topic, p.Partition)
-			want[topic.Topic][p.Partition] = order[0]
-		}
-	}
-	moved, err := l.admin.AlterPartitionAssignments(ctx, moves)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := moved.Error(); err != nil {
-		t.Fatal(err)
-	}
-	err = load.Wait(ctx, func() error {
-		if _, err := l.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, all); err != nil {
-			return err
-		}
-		now, err := l.admin.ListTopics(ctx, l.topics...)
-		if err != nil {
-			return err
-		}
-		for topic, partitions := range want {
-			for p, leader := range partitions {
-				if got := now[topic].Partitions[p].Leader; got != leader {
-					return fmt.Errorf("%s/%d is led by %d, not yet by %d", topic, p, got, leader)
-				}
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestClientsLiveThroughTheLossOfTheOnlyBroker(t *testing.T) {

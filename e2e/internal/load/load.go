@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	pause  = 5 * time.Millisecond // between two records of a partition
+	pause  = 5 * time.Millisecond // between two records of a partition, unless a Writing says otherwise
 	window = 64                   // records of a partition that wait for their acknowledgement
 )
 
@@ -46,21 +46,37 @@ func Wait(ctx context.Context, done func() error) error {
 // A Producer is a client that writes numbered records to all partitions of a
 // topic until it is stopped. It counts on the client alone to try again.
 type Producer struct {
-	topic  string
+	Writing
 	client *kgo.Client
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
+	gate   sync.RWMutex // held for writing while nothing is to be begun
 
-	mu    sync.Mutex
-	acked []int64 // by partition
-	err   error   // the first one
+	mu      sync.Mutex
+	acked   []int64 // by partition
+	unended int     // records that were begun and have no outcome yet
+	err     error   // the first one
+}
+
+// A Writing says what a [Producer] writes.
+type Writing struct {
+	Topic      string
+	Partitions int
+	Every      time.Duration                // between two records of a partition
+	Key        func(partition int32) string // of all records of a partition; optional
+	Acked      func(r *kgo.Record, n int64) // called for each acknowledged record, in the order of each partition; optional
 }
 
 // Produce starts producing with a client made with [ProducerOpts].
 func Produce(client *kgo.Client, topic string, partitions int) *Producer {
+	return Write(client, Writing{Topic: topic, Partitions: partitions, Every: pause})
+}
+
+// Write is Produce with more to say.
+func Write(client *kgo.Client, w Writing) *Producer {
 	ctx, stop := context.WithCancel(context.Background())
-	p := &Producer{topic: topic, client: client, stop: stop, acked: make([]int64, partitions)}
-	for i := range partitions {
+	p := &Producer{Writing: w, client: client, stop: stop, acked: make([]int64, w.Partitions)}
+	for i := range w.Partitions {
 		p.wg.Go(func() { p.produce(ctx, int32(i)) })
 	}
 	return p
@@ -72,9 +88,13 @@ func ProducerOpts() []kgo.Opt {
 }
 
 func (p *Producer) produce(ctx context.Context, partition int32) {
-	tick := time.NewTicker(pause)
+	tick := time.NewTicker(p.Every)
 	defer tick.Stop()
 	room := make(chan struct{}, window)
+	var key []byte
+	if p.Key != nil {
+		key = []byte(p.Key(partition))
+	}
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
@@ -86,12 +106,20 @@ func (p *Producer) produce(ctx context.Context, partition int32) {
 			return
 		case room <- struct{}{}:
 		}
-		r := &kgo.Record{Topic: p.topic, Partition: partition, Value: strconv.AppendInt(nil, int64(n), 10)}
+		r := &kgo.Record{Topic: p.Topic, Partition: partition, Key: key, Value: strconv.AppendInt(nil, int64(n), 10)}
+		p.gate.RLock()
+		p.mu.Lock()
+		p.unended++
+		p.mu.Unlock()
 		// Not ctx: a record that was begun is to be finished.
 		p.client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
 			<-room
+			if err == nil && p.Acked != nil {
+				p.Acked(r, int64(n))
+			}
 			p.mu.Lock()
 			defer p.mu.Unlock()
+			p.unended--
 			switch {
 			case err == nil:
 				p.acked[partition]++
@@ -99,11 +127,36 @@ func (p *Producer) produce(ctx context.Context, partition int32) {
 				p.err = fmt.Errorf("record %s of partition %d: %w", r.Value, partition, err)
 			}
 		})
+		p.gate.RUnlock()
 	}
 }
 
-// Acked is how many records of each partition were acknowledged.
-func (p *Producer) Acked() []int64 {
+// Hold begins no more records until [Producer.Resume], and waits until those that
+// were begun are acknowledged. The error is the first of any record.
+func (p *Producer) Hold(ctx context.Context) error {
+	p.gate.Lock()
+	return Wait(ctx, func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.unended > 0 {
+			return fmt.Errorf("%d records of %s wait for their acknowledgement (first error: %w)", p.unended, p.Topic, p.err)
+		}
+		return nil
+	})
+}
+
+// Resume ends Hold.
+func (p *Producer) Resume() { p.gate.Unlock() }
+
+// Err is the first error of any record.
+func (p *Producer) Err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// Counts is how many records of each partition were acknowledged.
+func (p *Producer) Counts() []int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]int64(nil), p.acked...)
@@ -112,7 +165,7 @@ func (p *Producer) Acked() []int64 {
 // WaitMore waits until so many more records of each of these partitions, or of
 // all without any, are acknowledged than there were at its beginning.
 func (p *Producer) WaitMore(ctx context.Context, more int64, partitions ...int32) error {
-	from := p.Acked()
+	from := p.Counts()
 	if len(partitions) == 0 {
 		for i := range from {
 			partitions = append(partitions, int32(i))
@@ -240,29 +293,37 @@ func Check(ctx context.Context, opts []kgo.Opt, topic string, counts []int64) er
 
 // Each calls do for every record a topic holds now, in the order of each partition.
 func Each(ctx context.Context, opts []kgo.Opt, topic string, do func(*kgo.Record)) error {
-	client, err := kgo.NewClient(append(opts, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.KeepControlRecords())...) // the last record of a partition may be the end of a transaction
+	_, err := EachFrom(ctx, opts, topic, nil, do)
+	return err
+}
+
+// EachFrom is Each from these offsets on, and from the beginning of a partition
+// that has none. It returns the end of each partition.
+func EachFrom(ctx context.Context, opts []kgo.Opt, topic string, from map[int32]int64, do func(*kgo.Record)) (map[int32]int64, error) {
+	client, err := kgo.NewClient(append(opts, kgo.KeepControlRecords())...) // the last record of a partition may be the end of a transaction
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer client.Close()
-	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
+	listed, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := ends.Error(); err != nil {
-		return err
+	if err := listed.Error(); err != nil {
+		return nil, err
 	}
-	left := make(map[int32]int64)
-	ends.Each(func(o kadm.ListedOffset) {
-		if o.Offset > 0 {
-			left[o.Partition] = o.Offset
+	ends, left, starts := make(map[int32]int64), make(map[int32]int64), make(map[int32]kgo.Offset)
+	listed.Each(func(o kadm.ListedOffset) {
+		ends[o.Partition] = o.Offset
+		if o.Offset > from[o.Partition] {
+			left[o.Partition], starts[o.Partition] = o.Offset, kgo.NewOffset().At(from[o.Partition])
 		}
 	})
+	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: starts})
 	for len(left) > 0 {
 		fetches := client.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
-			return fmt.Errorf("read %s, ends left %v: %w", topic, left, err)
+			return nil, fmt.Errorf("read %s, ends left %v: %w", topic, left, err)
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			if r.Offset >= left[r.Partition] {
@@ -276,5 +337,5 @@ func Each(ctx context.Context, opts []kgo.Opt, topic string, do func(*kgo.Record
 			}
 		})
 	}
-	return nil
+	return ends, nil
 }

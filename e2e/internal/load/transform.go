@@ -9,10 +9,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A Transformer moves the records of one topic to another, each partition to its
+// A Transformer moves the records of topics to another, each partition to its
 // like, in transactions that commit what was read with what was written: exactly
 // once (KIP-98, KIP-447).
 type Transformer struct {
+	to   string
 	stop context.CancelFunc
 	done chan struct{}
 
@@ -21,15 +22,15 @@ type Transformer struct {
 	err       error   // what ended it
 }
 
-// Transform starts moving records to a topic. The session has a topic, a group, a
-// transactional id and [ProducerOpts].
+// Transform starts moving records, keys included, to a topic. The session has
+// topics, a group, a transactional id and [ProducerOpts].
 func Transform(session *kgo.GroupTransactSession, to string, partitions int) *Transformer {
 	ctx, stop := context.WithCancel(context.Background())
-	t := &Transformer{stop: stop, done: make(chan struct{}), committed: make([]int64, partitions)}
+	t := &Transformer{to: to, stop: stop, done: make(chan struct{}), committed: make([]int64, partitions)}
 	go func() {
 		defer close(t.done)
 		for ctx.Err() == nil {
-			if err := t.once(ctx, session, to); err != nil && ctx.Err() == nil {
+			if err := t.once(ctx, session); err != nil && ctx.Err() == nil {
 				t.mu.Lock()
 				t.err = err
 				t.mu.Unlock()
@@ -42,7 +43,7 @@ func Transform(session *kgo.GroupTransactSession, to string, partitions int) *Tr
 
 // once is one transaction. One that does not commit is aborted, and its records
 // are read again.
-func (t *Transformer) once(ctx context.Context, session *kgo.GroupTransactSession, to string) error {
+func (t *Transformer) once(ctx context.Context, session *kgo.GroupTransactSession) error {
 	fetches := session.PollFetches(ctx)
 	for _, e := range fetches.Errors() {
 		if lost := new(kgo.ErrGroupSession); !errors.As(e.Err, &lost) {
@@ -57,7 +58,7 @@ func (t *Transformer) once(ctx context.Context, session *kgo.GroupTransactSessio
 	}
 	var out []*kgo.Record
 	fetches.EachRecord(func(r *kgo.Record) {
-		out = append(out, &kgo.Record{Topic: to, Partition: r.Partition, Value: r.Value})
+		out = append(out, &kgo.Record{Topic: t.to, Partition: r.Partition, Key: r.Key, Value: r.Value})
 	})
 	written := session.ProduceSync(context.WithoutCancel(ctx), out...).FirstErr()
 	committed, err := session.End(context.WithoutCancel(ctx), kgo.TransactionEndTry(written == nil))
@@ -87,6 +88,9 @@ func (t *Transformer) WaitFor(ctx context.Context, counts []int64) error {
 		return nil
 	})
 }
+
+// Done is closed when moving has ended.
+func (t *Transformer) Done() <-chan struct{} { return t.done }
 
 // Stop ends moving. The error is what ended it before.
 func (t *Transformer) Stop() error {

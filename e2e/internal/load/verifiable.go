@@ -20,10 +20,27 @@ type Verifiable struct {
 	process *drivers.Process
 	done    chan struct{}
 
-	mu    sync.Mutex
-	acked []int64 // values of acknowledged records, in order of their acknowledgement
-	next  map[int32]int64
-	err   error // the first one
+	mu     sync.Mutex
+	acked  []Ack // in the order they came
+	taken  int   // of acked, by Acks
+	ranges []Range
+	lines  []string // since Printed was called
+	next   map[int32]int64
+	err    error // the first one
+}
+
+// An Ack is the acknowledgement of a record.
+type Ack struct {
+	Value     int64
+	Partition int32
+	Offset    int64
+}
+
+// A Range are records of a partition that were read, from one offset to another
+// and with both.
+type Range struct {
+	Partition int32
+	From, To  int64
 }
 
 // The lines of both tools, with the fields that are read here.
@@ -31,6 +48,7 @@ type verifiableLine struct {
 	Name       string `json:"name"`
 	Value      string `json:"value"`
 	Partition  int32  `json:"partition"`
+	Offset     int64  `json:"offset"`
 	Exception  string `json:"exception"`
 	Message    string `json:"message"`
 	Partitions []struct {
@@ -55,10 +73,11 @@ func VerifiableProducer(ctx context.Context, version string, target drivers.Targ
 	return start(cmd)
 }
 
-// VerifiableConsumer reads a topic in a group, from its beginning.
-func VerifiableConsumer(ctx context.Context, version string, target drivers.Target, topic, group string) (*Verifiable, error) {
+// VerifiableConsumer reads a topic in a group, from its beginning. Settings are
+// further lines of its properties file.
+func VerifiableConsumer(ctx context.Context, version string, target drivers.Target, topic, group string, settings ...string) (*Verifiable, error) {
 	cmd, err := drivers.JavaTool(ctx, version, drivers.ToolRun{
-		Tool: "verifiable-consumer", Target: target,
+		Tool: "verifiable-consumer", Target: target, Settings: settings,
 		Args: []string{"--topic", topic, "--group-id", group, "--reset-policy", "earliest"},
 	})
 	if err != nil {
@@ -76,6 +95,9 @@ func start(cmd drivers.Command) (*Verifiable, error) {
 	go func() {
 		defer close(v.done)
 		for line := range p.Lines() {
+			v.mu.Lock()
+			v.lines = append(v.lines, line)
+			v.mu.Unlock()
 			var l verifiableLine
 			if json.Unmarshal([]byte(line), &l) == nil {
 				v.take(l)
@@ -93,7 +115,7 @@ func (v *Verifiable) take(l verifiableLine) {
 	case "producer_send_success":
 		var n int64
 		if n, err = strconv.ParseInt(l.Value, 10, 64); err == nil {
-			v.acked = append(v.acked, n)
+			v.acked = append(v.acked, Ack{n, l.Partition, l.Offset})
 		}
 	case "producer_send_error":
 		err = fmt.Errorf("record %s: %s: %s", l.Value, l.Exception, l.Message)
@@ -103,6 +125,7 @@ func (v *Verifiable) take(l verifiableLine) {
 				err = fmt.Errorf("partition %d: offset %d came where %d was due", p.Partition, p.MinOffset, v.next[p.Partition])
 			}
 			v.next[p.Partition] = max(v.next[p.Partition], p.MaxOffset+1)
+			v.ranges = append(v.ranges, Range{p.Partition, p.MinOffset, p.MaxOffset})
 		}
 	}
 	if v.err == nil {
@@ -137,6 +160,45 @@ func (v *Verifiable) WaitFor(ctx context.Context, ends map[int32]int64) error {
 		}
 		return nil
 	})
+}
+
+// Acks are the acknowledgements since it was called last.
+func (v *Verifiable) Acks() []Ack {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	news := v.acked[v.taken:len(v.acked):len(v.acked)]
+	v.taken = len(v.acked)
+	return news
+}
+
+// Ranges is what was read since it was called last.
+func (v *Verifiable) Ranges() []Range {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	news := v.ranges
+	v.ranges = nil
+	return news
+}
+
+// Printed is what the tool has printed since it was called last.
+func (v *Verifiable) Printed() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	news := v.lines
+	v.lines = nil
+	return news
+}
+
+// Err is the first error the tool reported, or that it has ended.
+func (v *Verifiable) Err() error {
+	select {
+	case <-v.done:
+		return errors.Join(v.err, errors.New("it has ended"))
+	default:
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.err
 }
 
 // Stop asks the tool to finish and returns the first error it reported, or how it
@@ -176,9 +238,9 @@ func (v *Verifiable) Check(ctx context.Context, opts []kgo.Opt, topic string) (m
 		}
 		seen[n], last[r.Partition], ends[r.Partition] = true, n, r.Offset+1
 	})
-	for _, n := range v.acked {
-		if !seen[n] {
-			note("%d was acknowledged and is not there", n)
+	for _, a := range v.acked {
+		if !seen[a.Value] {
+			note("%d was acknowledged and is not there", a.Value)
 		}
 	}
 	if len(v.acked) == 0 {

@@ -1,0 +1,47 @@
+// Command soak lets clients live through faults of the brokers and of the gateway,
+// and checks what they were promised; `make soak` runs it. See docs/soak.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"tollgate.internal/e2e/internal/kafkatest"
+	"tollgate.internal/e2e/internal/soak"
+)
+
+func main() {
+	began := time.Now()
+	o := soak.Options{
+		Java: kafkatest.Versions(),
+		Say: func(format string, args ...any) {
+			fmt.Printf("%5.0fs %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+		},
+	}
+	flag.IntVar(&o.Rounds, "rounds", 30, "how many `rounds` of faults")
+	flag.Uint64Var(&o.Seed, "seed", uint64(began.Unix()), "`number` that the faults follow from")
+	one := flag.Bool("one", false, "one cluster instead of two that the virtual cluster spans")
+	flag.Parse()
+	o.Clusters = soak.Clusters(!*one)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o soak.Options) (err error) {
+	if o.Dir, err = os.MkdirTemp("", "tollgate-soak-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
+	o.Say("seed %d", o.Seed)
+	return soak.Run(ctx, o)
+}
