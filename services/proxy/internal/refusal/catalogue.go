@@ -557,6 +557,27 @@ var (
 		Cause: "Home assigns the partitions of such groups, and lets the gateway create no stub for this topic of another cluster.",
 		Cure:  "Use group.protocol=classic for this group, or let the gateway create stubs (see the virtual cluster's status).",
 	}
+	OffsetsAway = &Refusal{
+		ID:    "TG-SPAN-009",
+		Kafka: kerr.CoordinatorLoadInProgress,
+		When:  "a change of offsets that are kept on a topic's own cluster, which does not answer",
+		Cause: "Home lets the gateway create no stub for the topic (TG-STUB-001 to 003), so its cluster keeps the offsets, and none of its brokers, or not the group's coordinator there, answers in time.",
+		Cure:  "See to the cluster in the log line; the client tries again. Offsets of other topics are not concerned.",
+	}
+	OffsetsUnreadable = &Refusal{
+		ID:    "TG-SPAN-010",
+		Kafka: kerr.UnstableOffsetCommit,
+		When:  "a look at offsets that are kept on a topic's own cluster, which does not answer",
+		Cause: "As TG-SPAN-009. The code is the one with which clients ask again: with any other they would stop, and without one begin where auto.offset.reset says.",
+		Cure:  "As TG-SPAN-009.",
+	}
+	OffsetsNotTaken = &Refusal{
+		ID:    "TG-SPAN-011",
+		Kafka: kerr.CoordinatorLoadInProgress,
+		When:  "a change of offsets that a topic's own cluster does not let the gateway make",
+		Cause: "Offsets that are kept on a topic's own cluster are committed there to the group with the virtual cluster's prefix. The gateway's principal may not READ, DESCRIBE or DELETE that group, or somebody has joined it there.",
+		Cure:  "Allow the gateway READ, DESCRIBE and DELETE on groups with the prefix on the cluster in the log line, and let nobody else use them; the client tries again.",
+	}
 	StubRefused = &Refusal{
 		ID:     "TG-STUB-001",
 		When:   "a stub topic that home does not take",
@@ -873,6 +894,9 @@ func All() []*Refusal {
 		OffsetsElsewhereOld,
 		ProducerOfHome,
 		NoStub,
+		OffsetsAway,
+		OffsetsUnreadable,
+		OffsetsNotTaken,
 		StubRefused,
 		StubHeld,
 		StubsOff,

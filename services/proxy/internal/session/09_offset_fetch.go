@@ -11,7 +11,8 @@ import (
 )
 
 // OffsetFetch: versions 1 to 10; one group to 7, a list from 8; ids from 10; null
-// topics mean all, of which those the client may not see are left out.
+// topics mean all, of which those the client may not see are left out. What is not on
+// home is asked for where it is when home has answered for the group (see split.go).
 func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.OffsetFetchRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
@@ -35,6 +36,7 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 	forward.Groups, forward.Group, forward.Topics = nil, "", nil
 	refused := make([]kmsg.OffsetFetchResponseGroup, len(groups))
 	sent := make([]bool, len(groups))
+	var away []awayFetch
 	for i, g := range groups {
 		refused[i] = kmsg.NewOffsetFetchResponseGroup()
 		refused[i].Group = g.Group
@@ -60,6 +62,10 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 				} else {
 					topic = found // or none: a broker does not look whether the topic exists
 				}
+				if code == 0 && topic != nil && topic.Split != nil {
+					away = addFetch(away, i, fg.Group, topic, gt.Partitions)
+					continue
+				}
 				if code == 0 && topic != nil {
 					gt.Topic, gt.TopicID = topic.Grouped.Name, topic.Grouped.ID
 					fg.Topics = append(fg.Topics, gt)
@@ -74,6 +80,10 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 					rt.Partitions = append(rt.Partitions, rp)
 				}
 				refused[i].Topics = append(refused[i].Topics, rt)
+			}
+		} else {
+			for _, m := range t.SplitMembers() {
+				away = append(away, awayFetch{index: i, member: m, group: fg.Group, all: true})
 			}
 		}
 		sent[i] = true
@@ -132,6 +142,7 @@ func offsetFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 			}
 		}
 	}
+	s.fetchSplit(ctx, t, req, refused, away)
 	if !one {
 		resp.Groups = refused
 		return resp, nil

@@ -3,12 +3,14 @@ package session
 import (
 	"context"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
-// OffsetDelete: version 0. DELETE on the group, READ on each topic.
+// OffsetDelete: version 0. DELETE on the group, READ on each topic. What is not on
+// home is deleted where it is, once home says that no member reads it (see split.go).
 func offsetDelete(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.OffsetDeleteRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
@@ -19,6 +21,7 @@ func offsetDelete(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	}
 	forward := *req
 	forward.Group, forward.Topics = group(t, req.Group), nil
+	var away []awayDelete
 	for _, rt := range req.Topics {
 		topic, code := s.topic(t, kmsg.ACLOperationRead, rt.Topic)
 		if code != 0 {
@@ -32,25 +35,43 @@ func offsetDelete(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 			resp.Topics = append(resp.Topics, out)
 			continue
 		}
+		if topic.Split != nil {
+			away = addDelete(away, topic, rt)
+			continue
+		}
 		rt.Topic = topic.Grouped.Name
 		forward.Topics = append(forward.Topics, rt)
 	}
-	if len(forward.Topics) == 0 && len(req.Topics) > 0 {
+	if len(forward.Topics) == 0 && len(away) == 0 && len(req.Topics) > 0 {
 		return resp, nil
 	}
-	up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, &forward)
-	if code != 0 {
-		resp.ErrorCode, resp.Topics = code, nil
-		return resp, nil
-	}
-	answer := up.(*kmsg.OffsetDeleteResponse)
-	for i := range answer.Topics {
-		topic := t.Grouped(answer.Topics[i].Topic)
-		if topic == nil {
-			return nil, errForeign
+	if len(away) > 0 {
+		end, busy := s.turn(ctx, forward.Group)
+		defer end()
+		if busy != nil {
+			resp.ErrorCode, resp.Topics = s.refused(busy, "group", req.Group), nil
+			return resp, nil
 		}
-		answer.Topics[i].Topic = topic.Name
 	}
-	answer.Topics = append(resp.Topics, answer.Topics...)
-	return answer, nil
+	if len(forward.Topics) > 0 || len(away) == 0 {
+		up, code := s.coordinator(ctx, t, t.Home, upstream.Control, 0, &forward)
+		if code != 0 {
+			resp.ErrorCode, resp.Topics = code, nil
+			return resp, nil
+		}
+		answer := up.(*kmsg.OffsetDeleteResponse)
+		for i := range answer.Topics {
+			topic := t.Grouped(answer.Topics[i].Topic)
+			if topic == nil {
+				return nil, errForeign
+			}
+			answer.Topics[i].Topic = topic.Name
+		}
+		answer.Topics = append(resp.Topics, answer.Topics...)
+		resp = answer
+	}
+	if len(away) == 0 || resp.ErrorCode != 0 && resp.ErrorCode != kerr.GroupIDNotFound.Code {
+		return resp, nil
+	}
+	return s.deleteOffsetsAway(ctx, t, &forward, resp, away), nil
 }

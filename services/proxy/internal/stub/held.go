@@ -37,7 +37,7 @@ type holder struct {
 // beside the rounds, which it cannot hold up.
 func (k *Keeper) mayCreate(ctx context.Context, e *entry) bool {
 	e.asking, e.blocked = false, nil
-	if e.confirmed {
+	if e.confirmed || e.want.Always {
 		return true
 	}
 	e.asking = true

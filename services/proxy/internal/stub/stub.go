@@ -86,6 +86,7 @@ type Want struct {
 	Name       string
 	Partitions int               // 0: it is used if it is there, and not made
 	Foreign    *upstream.Cluster // where the alias's topic lives; nil: it has never been reached
+	Always     bool              // it is made whatever is on other clusters: it stands for no alias
 }
 
 // Stub is one that every live broker of home shows.

@@ -101,6 +101,9 @@ func newTable(v *View, members []*Member, stubs *stub.Snapshot, before *Table) *
 			t.add(topic)
 		}
 	}
+	if t.Split() {
+		t.wants = append(t.wants, stub.Want{Name: v.Prefix + anchor, Partitions: 1, Always: true})
+	}
 	if v.Standard() {
 		for _, p := range t.Home.Meta.WithPrefix(v.Prefix) {
 			name := p.Name[len(v.Prefix):]
@@ -171,7 +174,12 @@ func (t *Table) alias(name string, a alias, m *Member, old *Topic) *Topic {
 		t.wants = append(t.wants, want)
 		if s, ok := t.stubs.Stub(want.Name); ok {
 			topic.Grouped, confirmed = Grouped{s.Name, s.ID}, s.Partitions
-		} else if topic.Split = t.stubs.Refused(want.Name); topic.Split != nil {
+		} else if refused := t.stubs.Refused(want.Name); refused != nil {
+			if m == t.Home {
+				topic.Grouped = Grouped{topic.Physical.Name, topic.Physical.ID} // home has it, at least
+			} else {
+				topic.Split = refused
+			}
 			return topic
 		}
 	}

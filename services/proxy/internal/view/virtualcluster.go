@@ -21,6 +21,7 @@ type VirtualCluster struct {
 	Home         *upstream.Cluster
 	Quotas       *quota.Quotas // shared by all sessions of the node
 	Transactions Transactions
+	Splits       Splits
 	// FeaturesEpoch is what the epoch of the features begins with. It has to be more
 	// than before the node was started.
 	FeaturesEpoch int64
