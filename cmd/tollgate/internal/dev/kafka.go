@@ -246,20 +246,27 @@ func (t *target) verify(ctx context.Context, dialTLS func(context.Context, strin
 		return nil, err
 	}
 	defer cl.Close()
-	if err := cl.Ping(ctx); err != nil {
-		return nil, err
-	}
-	m, err := kadm.NewClient(cl).BrokerMetadata(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(m.Brokers) == 0 {
-		return nil, errors.New("no brokers")
-	}
-	// Sockets by port open when the brokers are first known, so the first
-	// attempt may come too early.
+	// The gateway serves before it has reached its clusters, and sockets by port open
+	// when the brokers are first known, so the first attempts may come too early.
 	retry := time.NewTicker(100 * time.Millisecond)
 	defer retry.Stop()
+	var m kadm.Metadata
+	for {
+		if m, err = kadm.NewClient(cl).BrokerMetadata(ctx); err == nil && len(m.Brokers) == 0 {
+			err = errors.New("no brokers")
+		}
+		if err == nil {
+			break
+		}
+		if errors.Is(err, kerr.SaslAuthenticationFailed) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-retry.C:
+		}
+	}
 	for _, b := range m.Brokers {
 		for {
 			_, err := cl.Broker(int(b.NodeID)).Request(ctx, kmsg.NewPtrMetadataRequest())

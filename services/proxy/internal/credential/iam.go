@@ -122,6 +122,7 @@ func (s *iamSource) fetch(ctx context.Context) (l lease[aws.Credentials], err er
 	switch {
 	case s.static != nil:
 		opts = append(opts, config.WithCredentialsProvider(credentials.StaticCredentialsProvider{Value: *s.static}))
+		from = "of spec.sasl"
 	case s.id.profile != "":
 		opts = append(opts, config.WithSharedConfigProfile(s.id.profile))
 		from = "in profile " + s.id.profile
