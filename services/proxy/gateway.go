@@ -171,6 +171,7 @@ func (g *gateway) apply(set *resource.Set) error {
 		return errors.Join(errs...)
 	}
 
+	g.look(reached)
 	next.names = names
 	clusters := make(map[string]*upstream.Cluster)
 	for name, c := range reached.clusters {
@@ -214,6 +215,20 @@ func (g *gateway) apply(set *resource.Set) error {
 		c.Close()
 	}
 	return nil
+}
+
+// look has the metadata of every cluster that answers be as new as the resources: an
+// alias may come to mean a topic that was made a moment ago.
+func (g *gateway) look(r *reached) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, c := range r.clusters {
+		if c.cluster.State().Reached && c.cluster.Stale(0) {
+			wg.Go(func() { c.cluster.Fresh(ctx, 0) })
+		}
+	}
+	wg.Wait()
 }
 
 // Host, Hosts, ClientCAs, ClientCertificateRequired and ConnectionLimit make the

@@ -4,7 +4,10 @@ import (
 	"context"
 	"hash/crc32"
 	"net"
+	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,27 +21,88 @@ type brokerLines struct {
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu    sync.Mutex
-	conns []net.Conn
+	conns []*brokerLine
+	dead  string        // addresses with this port prefix cannot be reached
+	still string        // these accept connections and say nothing
+	thaw  chan struct{} // closed when they speak again
+}
+
+// brokerLine is one connection, which may stand still.
+type brokerLine struct {
+	net.Conn
+	lines   *brokerLines
+	address string
+}
+
+func (c *brokerLine) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.lines.mu.Lock()
+	thaw := c.lines.thaw
+	still := c.lines.still != "" && strings.HasPrefix(c.address, c.lines.still)
+	c.lines.mu.Unlock()
+	if still {
+		<-thaw
+	}
+	return n, err
 }
 
 func (l *brokerLines) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := l.dial(ctx, network, address)
-	if err == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.conns = append(l.conns, c)
+	_, port, _ := net.SplitHostPort(address)
+	l.mu.Lock()
+	dead := l.dead != "" && strings.HasPrefix(port, l.dead)
+	l.mu.Unlock()
+	if dead {
+		return nil, syscall.ECONNREFUSED
 	}
-	return c, err
-}
-
-// cut ends those there are.
-func (l *brokerLines) cut() {
+	c, err := l.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, c := range l.conns {
-		c.Close()
+	line := &brokerLine{c, l, port}
+	l.conns = append(l.conns, line)
+	return line, nil
+}
+
+// cut ends those there are to ports that begin so.
+func (l *brokerLines) cut(ports string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns = slices.DeleteFunc(l.conns, func(c *brokerLine) bool {
+		if strings.HasPrefix(c.address, ports) {
+			c.Close()
+			return true
+		}
+		return false
+	})
+}
+
+// kill makes brokers unreachable, until revive.
+func (l *brokerLines) kill(ports string) {
+	l.mu.Lock()
+	l.dead = ports
+	l.mu.Unlock()
+	l.cut(ports)
+}
+
+func (l *brokerLines) revive() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = ""
+}
+
+// freeze makes brokers silent, until the function it returns is called.
+func (l *brokerLines) freeze(ports string) (unfreeze func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.still, l.thaw = ports, make(chan struct{})
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.still = ""
+		close(l.thaw)
 	}
-	l.conns = nil
 }
 
 // A producer sends several requests at once. When the first of them cannot be sent
@@ -79,7 +143,7 @@ func TestARequestDoesNotOvertakeOneThatWasRefused(t *testing.T) {
 		if err := g.upstream.RemoveNode(leader); err != nil {
 			t.Fatal(err)
 		}
-		g.brokers.cut()
+		g.brokers.cut("")
 		time.Sleep(10 * time.Second) // the proxy has noticed
 		if err := send(); err != kerr.NotLeaderForPartition {
 			t.Errorf("without a broker: %v, want %v", err, kerr.NotLeaderForPartition)

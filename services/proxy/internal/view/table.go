@@ -140,6 +140,9 @@ func (t *Table) alias(name string, a alias, m *Member, old *Topic) *Topic {
 	case m.Meta != nil:
 		topic.Physical = m.Meta.Topic(a.physical)
 		if topic.Physical == nil {
+			if identity != ([16]byte{}) { // it may be there in a moment, and its stub has to be known then
+				t.wants = append(t.wants, stub.Want{Alias: name, Name: stub.Name(t.View.Prefix, name, identity), Foreign: m.Cluster})
+			}
 			return nil
 		}
 		if identity == ([16]byte{}) {
