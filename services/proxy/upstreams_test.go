@@ -139,7 +139,7 @@ func TestASecretOutsideOfTheResourcesIsFollowed(t *testing.T) {
 	}
 	eventually(t, "the missing file is shown", gone)
 	// New connections are made with the last one: there is none left of the old.
-	g.brokers.cut()
+	g.brokers.cut("")
 	produce()
 	// A change of something else is not held up by it.
 	g.replace(t, "all.yaml", "displayName: ACME", "displayName: Acme")
