@@ -23,7 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-const spanningResources = `
+const wideResources = `
 {apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: west}, spec: {bootstrap: [%s]}}
 ---
 {apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: wide, tenant: acme}, spec: {type: standard, host: wide, home: main, clusters: [main, west], authentication: {anonymous: {}}}}
@@ -52,7 +52,7 @@ func spanning(t *testing.T, f func(t *testing.T, g *span), more ...kfake.Opt) {
 		}
 		t.Cleanup(west.Close)
 		g := startOn(t, network)
-		g.write(t, "spanning.yaml", fmt.Sprintf(spanningResources, strings.Join(quoted(west.ListenAddrs()), ",")))
+		g.write(t, "spanning.yaml", fmt.Sprintf(wideResources, strings.Join(quoted(west.ListenAddrs()), ",")))
 		time.Sleep(time.Second) // the files are read
 		cl := g.client(t, "wide.gw.test")
 		if _, err := kadm.NewClient(cl).CreateTopic(t.Context(), 3, 1, nil, "near"); err != nil {
