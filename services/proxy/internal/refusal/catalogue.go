@@ -578,6 +578,13 @@ var (
 		Cause: "Offsets that are kept on a topic's own cluster are committed there to the group with the virtual cluster's prefix. The gateway's principal may not READ, DESCRIBE or DELETE that group, or somebody has joined it there.",
 		Cure:  "Allow the gateway READ, DESCRIBE and DELETE on groups with the prefix on the cluster in the log line, and let nobody else use them; the client tries again.",
 	}
+	TransactionElsewhereSarama = &Refusal{
+		ID:    "TG-SPAN-012",
+		Kafka: kerr.UnknownProducerID,
+		When:  "a topic in a transaction that lives on another cluster, for sarama",
+		Cause: "As TG-SPAN-003; this code is one after which sarama can abort and go on.",
+		Cure:  "As TG-SPAN-003.",
+	}
 	StubRefused = &Refusal{
 		ID:     "TG-STUB-001",
 		When:   "a stub topic that home does not take",
@@ -897,6 +904,7 @@ func All() []*Refusal {
 		OffsetsAway,
 		OffsetsUnreadable,
 		OffsetsNotTaken,
+		TransactionElsewhereSarama,
 		StubRefused,
 		StubHeld,
 		StubsOff,

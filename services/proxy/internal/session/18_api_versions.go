@@ -24,6 +24,7 @@ func apiVersions(s *Session, _ context.Context, r kmsg.Request) (kmsg.Response, 
 		resp.ErrorCode = s.refused(refusal.ClientSoftware, "software", quote(req.ClientSoftwareName), "software_version", quote(req.ClientSoftwareVersion))
 		return resp, nil
 	}
+	s.software = req.ClientSoftwareName
 	o := s.offered()
 	for _, e := range table {
 		low, high, ok := e.versions(o)

@@ -45,7 +45,7 @@ func addPartitionsToTxn(s *Session, ctx context.Context, r kmsg.Request) (kmsg.R
 			continue
 		}
 		if topic.Member != m && elsewhere == nil {
-			elsewhere = s.refuseElsewhere(req.TransactionalID, topic.Name, true)
+			elsewhere = s.refusePartition(req.TransactionalID, topic.Name)
 		}
 		rt.Topic = topic.Physical.Name
 		forward.Topics = append(forward.Topics, rt)

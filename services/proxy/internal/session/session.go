@@ -92,6 +92,7 @@ type Session struct {
 	identity  auth.Identity
 	principal string // "" before authentication
 	mechanism string
+	software  string // of the client, as its ApiVersions says (KIP-511); "" is unknown
 
 	authenticatedAt  time.Time
 	reauthenticateBy time.Time // KIP-368; zero: never
