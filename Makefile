@@ -43,6 +43,6 @@ format:
 generate:
 	go generate $(addsuffix /...,$(MODULES))
 
-# Everything on one machine: embedded clusters, proxies, seeded tenants.
+# Everything on one machine: embedded clusters, proxies, seeded tenants. ARGS are flags.
 dev:
-	go run ./cmd/tollgate dev
+	go run ./cmd/tollgate dev $(ARGS)

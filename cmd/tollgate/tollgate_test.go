@@ -272,7 +272,7 @@ func TestATenantSpansBothClusters(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
 	base := freePorts(t)
 	args := []string{"--state", state, "--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(base)), "--port-base", strconv.Itoa(base)}
-	startDev(t, args...)
+	stop := startDev(t, args...)
 	info, err := dev.Read(state)
 	if err != nil {
 		t.Fatal(err)
@@ -286,5 +286,33 @@ func TestATenantSpansBothClusters(t *testing.T) {
 	want := []dev.Topic{{Name: "orders", Cluster: "main", Physical: "shop.orders.v2"}, {Name: "shipments", Cluster: "west", Physical: "logistics.shipments.v1"}}
 	if !slices.Equal(topics, want) {
 		t.Errorf("dev.json has the topics %v, want %v", topics, want)
+	}
+
+	as := []string{"--state", state, "--vc", "acme-prod", "--user", "shipping"}
+	read := func(how ...string) []string {
+		t.Helper()
+		args := slices.Concat([]string{"consume", "orders", "shipments", "--group", "shipping", "--from-beginning", "--max", "2"}, as, how)
+		lines := strings.Fields(must(t, "", args...))
+		slices.Sort(lines)
+		return lines
+	}
+	must(t, "order\n", append([]string{"produce", "orders"}, as...)...)
+	must(t, "shipment\n", append([]string{"produce", "shipments"}, as...)...)
+	if got := read(); !slices.Equal(got, []string{"order", "shipment"}) {
+		t.Errorf("consumed %q", got)
+	}
+
+	// The group goes on where it was, by ports and after a restart.
+	must(t, "order-2\n", append([]string{"produce", "orders", "--plaintext"}, as...)...)
+	must(t, "shipment-2\n", append([]string{"produce", "shipments", "--plaintext"}, as...)...)
+	if got := read("--plaintext"); !slices.Equal(got, []string{"order-2", "shipment-2"}) {
+		t.Errorf("consumed %q by ports", got)
+	}
+	stop()
+	startDev(t, args...)
+	must(t, "order-3\n", append([]string{"produce", "orders"}, as...)...)
+	must(t, "shipment-3\n", append([]string{"produce", "shipments"}, as...)...)
+	if got := read(); !slices.Equal(got, []string{"order-3", "shipment-3"}) {
+		t.Errorf("consumed %q after a restart", got)
 	}
 }

@@ -44,7 +44,15 @@ type VirtualCluster struct {
 	Name            string    `json:"name"`
 	Bootstrap       string    `json:"bootstrap"`
 	PortBootstrap   string    `json:"portBootstrap"`
+	Topics          []Topic   `json:"topics"`
 	ServiceAccounts []Account `json:"serviceAccounts"`
+}
+
+// Topic is an alias and what it stands for.
+type Topic struct {
+	Name     string `json:"name"`
+	Cluster  string `json:"cluster"`
+	Physical string `json:"physical"`
 }
 
 // Account is how to log in.
@@ -87,32 +95,53 @@ type Process struct {
 // name, and waits until dev.json says that it serves.
 func Start(t testing.TB, upstreams map[string]string, files map[string]string) *Process {
 	t.Helper()
-	bin, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	p := &Process{
-		Resources: filepath.Join(dir, "resources-under-test"), Log: filepath.Join(dir, "log"),
-		state: filepath.Join(dir, "state"),
-	}
+	p := prepare(t)
+	p.Resources = filepath.Join(filepath.Dir(p.state), "resources-under-test")
 	if err := os.Mkdir(p.Resources, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for name, content := range files {
 		p.Write(t, name, content)
 	}
+	p.args = append(p.args, "--resources", p.Resources)
+	for name, bootstrap := range upstreams {
+		p.args = append(p.args, "--upstream", name+"="+bootstrap)
+	}
+	p.Launch(t)
+	return p
+}
+
+// Seeded runs `tollgate dev` with the tenants of its own over real clusters, each as
+// NAME=ADDRESSES, the first of which is home.
+func Seeded(t testing.TB, upstreams ...string) *Process {
+	t.Helper()
+	p := prepare(t)
+	p.Resources = filepath.Join(p.state, "resources")
+	for _, u := range upstreams {
+		p.args = append(p.args, "--upstream", u)
+	}
+	p.Launch(t)
+	return p
+}
+
+// prepare is a command line without clusters and resources, and what becomes of it
+// at the end of the test.
+func prepare(t testing.TB) *Process {
+	t.Helper()
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	p := &Process{Log: filepath.Join(dir, "log"), state: filepath.Join(dir, "state")}
 	lease, err := ports.Block(blockSize)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(lease.Release)
 	p.args = []string{
-		bin, "dev", "--state", p.state, "--resources", p.Resources,
+		bin, "dev", "--state", p.state,
 		"--listen", "127.0.0.1:" + strconv.Itoa(lease.Ports[blockSize-1]), "--port-base", strconv.Itoa(lease.Ports[0]),
-	}
-	for name, bootstrap := range upstreams {
-		p.args = append(p.args, "--upstream", name+"="+bootstrap)
 	}
 	t.Cleanup(func() {
 		if p.process != nil {
@@ -124,7 +153,6 @@ func Start(t testing.TB, upstreams map[string]string, files map[string]string) *
 			t.Logf("tollgate dev said:\n%s", p.tail())
 		}
 	})
-	p.Launch(t)
 	return p
 }
 
