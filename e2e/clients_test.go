@@ -16,7 +16,9 @@ import (
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/gateway"
 	"tollgate.internal/e2e/internal/kafkatest"
+	"tollgate.internal/e2e/internal/load"
 	"tollgate.internal/e2e/internal/scenario"
+	"tollgate.internal/e2e/internal/spanning"
 )
 
 var upstreams = map[string]*kafkatest.Shared{}
@@ -118,5 +120,62 @@ func create(t *testing.T, kafka *kafkatest.Cluster, names []string) {
 		if _, err := admin.CreateTopic(ctx, 2, 1, nil, "shop."+name); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// What a client does with topics of two clusters is what it does with topics of one
+// broker.
+func TestEveryClientThroughASpanningVirtualCluster(t *testing.T) {
+	for _, version := range kafkatest.Versions() {
+		t.Run("home on Kafka "+version, func(t *testing.T) {
+			pair := pairs[version].Get(t)
+			var aliases []spanning.Alias
+			for _, d := range drivers.Drivers() {
+				name := "lent-" + slug(d)
+				aliases = append(aliases,
+					spanning.Alias{Name: name + "-own", Cluster: "west", Partitions: 2}, // of the standard one
+					spanning.Alias{Name: name, Cluster: "main", Partitions: 2},
+					spanning.Alias{Name: name + "-to", Cluster: "main"},
+					spanning.Alias{Name: name + "-west", Cluster: "west", Partitions: 2})
+			}
+			g := spanning.Start(t, pair, aliases...)
+			bare := drivers.Target{Bootstrap: pair.West.Bootstrap()}
+			for _, d := range drivers.Drivers() {
+				name := slug(d)
+				t.Run(d.Name()+"/broker of Kafka "+pair.West.Options.Version, func(t *testing.T) {
+					if _, err := drivers.Do(t.Context(), drivers.FranzGo(), bare, drivers.Step{Do: drivers.CreateTopic, Topic: "bare-west-" + name, Partitions: 2}); err != nil {
+						t.Fatal(err)
+					}
+					scenario.BothClusters(t, d, bare, scenario.Two{
+						From: "bare-from-" + name, West: "bare-west-" + name, To: "bare-to-" + name, Name: "bare-" + name, Owned: true, Bare: true,
+					})
+				})
+				t.Run(d.Name()+"/standard", func(t *testing.T) {
+					scenario.BothClusters(t, d, g.Standard(t), scenario.Two{
+						From: "from-" + name, West: "lent-" + name + "-own", To: "to-" + name, Name: name, Owned: true,
+					})
+				})
+				t.Run(d.Name()+"/partner", func(t *testing.T) {
+					scenario.BothClusters(t, d, g.Partner(t), scenario.Two{
+						From: "lent-" + name, West: "lent-" + name + "-west", To: "lent-" + name + "-to", Name: name,
+					})
+				})
+			}
+			// Of transactions on main nothing has come to west.
+			for _, a := range aliases {
+				if a.Cluster != "west" {
+					continue
+				}
+				opts := []kgo.Opt{kgo.SeedBrokers(pair.West.Seeds(kafkatest.PLAINTEXT)...)}
+				err := load.Each(t.Context(), opts, "shop."+a.Name, func(r *kgo.Record) {
+					if string(r.Value) == "refused" {
+						t.Errorf("%s holds a record of a transaction that was refused", a.Name)
+					}
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }

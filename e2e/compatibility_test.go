@@ -13,6 +13,7 @@ import (
 
 	"tollgate.internal/e2e/internal/differential"
 	"tollgate.internal/e2e/internal/drivers"
+	"tollgate.internal/e2e/internal/kafkatest"
 	"tollgate.internal/e2e/internal/scenario"
 )
 
@@ -151,23 +152,49 @@ side has its own words. The numbers are the versions offered.
 		fmt.Fprintf(&b, "| %d | %s | %s | %s |\n", key, kmsg.NameForKey(key), strings.Join(missing[key], ", "), reason)
 	}
 
+	clients(t, &b)
+	return b.String()
+}
+
+// clients is the section about client libraries.
+func clients(t *testing.T, b *strings.Builder) {
 	b.WriteString(`
 ## Clients
 
 What TestEveryClientThroughTheGateway (e2e/clients_test.go) walks each client through, on each of these versions of Kafka
-and both types of virtual cluster: it fails where a client does not pass.
+and both types of virtual cluster: it fails where a client does not pass. Spanning is what
+TestEveryClientThroughASpanningVirtualCluster does with topics of two clusters, home on the version of the line and the
+other cluster on the other version: groups over both in one go, transactions that read from both, and one that is refused
+because it writes elsewhere, after which the same producer commits its next. All of it but the refusal passes on a single
+broker as well.
 
-| client | Kafka | virtual cluster | passes |
-|---|---|---|---|
+| client | Kafka | virtual cluster | passes | spanning |
+|---|---|---|---|---|
 `)
 	for _, d := range drivers.Drivers() {
-		for _, f := range found {
+		for _, version := range kafkatest.Versions() {
 			for _, kind := range []string{"standard", "partner"} {
-				fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", d.Name(), f.kafka, kind, strings.Join(scenario.Parts(d, kind == "standard"), ", "))
+				one, both := scenario.Parts(d, kind == "standard"), scenario.BothClustersParts(d, kind == "standard")
+				spanning := "the same"
+				for _, part := range one {
+					if !slices.Contains(both, part) {
+						t.Errorf("%s in a %s virtual cluster that spans is not walked through: %s", d.Name(), kind, part)
+					}
+				}
+				for _, part := range both {
+					if !slices.Contains(one, part) {
+						spanning += ", " + part
+					}
+				}
+				fmt.Fprintf(b, "| %s | %s | %s | %s | %s |\n", d.Name(), version, kind, strings.Join(one, ", "), spanning)
 			}
 		}
 	}
-	return b.String()
+	b.WriteString(`
+Share groups are not offered by a virtual cluster that spans: the keys are not listed, which clients take for a broker that
+has none. A transaction is on one cluster; what is not is refused with TRANSACTION_ABORTABLE
+([TG-SPAN-003](errors.md#tg-span-003) and those after it).
+`)
 }
 
 func orAll(s string) string {

@@ -3,10 +3,12 @@
 package scenario
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tollgate.internal/e2e/internal/drivers"
 )
@@ -56,6 +58,12 @@ func BothClusters(t *testing.T, d drivers.Driver, target drivers.Target, topics 
 	t.Helper()
 	if topics.Owned {
 		create(t, d, target, topics.From, topics.To)
+	}
+	if topics.Bare {
+		// A broker says that a topic was created, and a moment later that there is one.
+		for _, topic := range []string{topics.From, topics.West, topics.To} {
+			await(t, target, topic)
+		}
 	}
 	walk(t, d, target, topics.parts(d))
 	if !topics.Bare {
@@ -168,6 +176,23 @@ func create(t *testing.T, d drivers.Driver, target drivers.Target, from, to stri
 		walk(t, d, target, []part{{Step: steps[0]}, {Step: steps[1]}})
 	} else if _, err := drivers.Do(t.Context(), drivers.FranzGo(), target, steps...); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func await(t *testing.T, target drivers.Target, topic string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		_, err := drivers.Do(ctx, drivers.FranzGo(), target, drivers.Step{Do: drivers.DescribeTopic, Topic: topic})
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("created, and not there: %v", err)
+		case <-time.After(50 * time.Millisecond): // between two looks
+		}
 	}
 }
 
