@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -56,75 +55,120 @@ func metadata(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, e
 	resp.ClusterID = kmsg.StringPtr(t.View.ClusterID)
 	resp.ControllerID = t.Controller()
 	resp.AuthorizedOperations = s.operations(t, req.IncludeClusterAuthorizedOperations, kmsg.ACLResourceTypeCluster, clusterName)
+	return s.metadataTopics(ctx, t, req, resp, all), nil
+}
+
+// metadataTopics adds the topics to an answer that has all the rest.
+func (s *Session) metadataTopics(ctx context.Context, t *view.Table, req *kmsg.MetadataRequest, resp *kmsg.MetadataResponse, all bool) *metadataAnswer {
 	describe := kmsg.ACLOperationDescribe
+	m := &metadataAnswer{MetadataResponse: resp}
+	var kept *encodedTopics
+	if asked := len(req.Topics); !req.IncludeTopicAuthorizedOperations && (all || asked >= fewTopics && asked >= len(t.Topics)/fewTopics) {
+		kept = s.node.encoded.of(s.vc.Name, t, req.Version)
+	}
+	add := func(topic *view.Topic) {
+		if kept != nil {
+			m.add(kept, topic.Index)
+			return
+		}
+		out := metadataOf(topic)
+		out.operations = s.operations(t, req.IncludeTopicAuthorizedOperations, kmsg.ACLResourceTypeTopic, topic.Name)
+		m.encode(&out, req.Version)
+	}
 	if all {
 		for _, topic := range t.Topics {
 			if s.mayTopic(t, describe, topic.Name) {
-				resp.Topics = append(resp.Topics, s.metadataTopic(t, topic, req))
+				add(topic)
 			}
 		}
-		return resp, nil
+		return m
 	}
-	for _, rt := range once(req.Topics) {
+	var asked alreadyAsked
+	for i := range req.Topics {
+		rt := &req.Topics[i]
+		if len(req.Topics) > 1 && asked.seen(t, rt) {
+			continue
+		}
+		none := topicMetadata{name: rt.Topic, id: rt.TopicID, operations: noOperations}
 		if byID(rt) {
-			out := kmsg.NewMetadataResponseTopic()
-			out.TopicID, out.AuthorizedOperations = rt.TopicID, -2147483648
 			topic, code := s.topicByID(t, describe, rt.TopicID)
-			if code != 0 {
-				out.ErrorCode = code
-				resp.Topics = append(resp.Topics, out)
+			if code == 0 {
+				add(topic)
 				continue
 			}
-			resp.Topics = append(resp.Topics, s.metadataTopic(t, topic, req))
+			none.name, none.code = nil, code
+			m.encode(&none, req.Version)
 			continue
 		}
 		name := *rt.Topic
-		out := kmsg.NewMetadataResponseTopic()
-		out.Topic, out.AuthorizedOperations = rt.Topic, -2147483648
 		topic, why := s.lookUp(t, describe, name)
 		switch {
 		case why == refusal.TopicUnknown && !legalTopic(name):
-			out.ErrorCode = s.refused(refusal.TopicNameInvalid, "topic", name)
+			none.code = s.refused(refusal.TopicNameInvalid, "topic", name)
 		case why == refusal.TopicUnknown && (req.AllowAutoTopicCreation || req.Version < 4) && s.mayAutoCreate(t, name):
-			out.ErrorCode = s.autoCreate(ctx, t, name)
+			none.code = s.autoCreate(ctx, t, name)
 		case why != nil:
-			out.ErrorCode = s.refusedTopic(why, describe, name)
+			none.code = s.refusedTopic(why, describe, name)
 		default:
-			out = s.metadataTopic(t, topic, req)
+			add(topic)
+			continue
 		}
-		resp.Topics = append(resp.Topics, out)
+		m.encode(&none, req.Version)
 	}
-	return resp, nil
+	return m
 }
+
+// fewTopics are encoded one by one, as are those that are few among many.
+const fewTopics = 16
 
 // byID reports whether a topic is asked for by its id. The name beside it counts
 // for nothing, as on a broker: the Java consumer sends an empty one.
-func byID(rt kmsg.MetadataRequestTopic) bool {
+func byID(rt *kmsg.MetadataRequestTopic) bool {
 	return rt.Topic == nil || rt.TopicID != [16]byte{}
 }
 
-// once leaves out what is asked for a second time: a broker answers it once.
-func once(asked []kmsg.MetadataRequestTopic) []kmsg.MetadataRequestTopic {
-	type identity struct {
-		named bool
-		name  string
-		id    [16]byte
+// alreadyAsked tells what a request asks for a second time: a broker answers it once.
+// Topics that there are, which may be thousands, are told apart by their places.
+type alreadyAsked struct {
+	byName, byID []bool // by Topic.Index
+	unknown      map[unknownTopic]bool
+}
+
+type unknownTopic struct {
+	byID bool
+	name string
+	id   [16]byte
+}
+
+func (a *alreadyAsked) seen(t *view.Table, rt *kmsg.MetadataRequestTopic) bool {
+	var topic *view.Topic
+	places := &a.byName
+	unknown := unknownTopic{byID: byID(rt)}
+	if unknown.byID {
+		topic, places, unknown.id = t.TopicByID(rt.TopicID), &a.byID, rt.TopicID
+	} else {
+		topic, unknown.name = t.Topic(*rt.Topic), *rt.Topic
 	}
-	seen := make(map[identity]bool, len(asked))
-	return slices.DeleteFunc(asked, func(rt kmsg.MetadataRequestTopic) bool {
-		i := identity{id: rt.TopicID}
-		if !byID(rt) {
-			i = identity{named: true, name: *rt.Topic}
+	if topic == nil {
+		again := a.unknown[unknown]
+		if a.unknown == nil {
+			a.unknown = make(map[unknownTopic]bool)
 		}
-		again := seen[i]
-		seen[i] = true
+		a.unknown[unknown] = true
 		return again
-	})
+	}
+	if *places == nil {
+		*places = make([]bool, len(t.Topics))
+	}
+	again := (*places)[topic.Index]
+	(*places)[topic.Index] = true
+	return again
 }
 
 // missing reports whether the request asks for a topic that is not in t.
 func (s *Session) missing(t *view.Table, req *kmsg.MetadataRequest) bool {
-	for _, rt := range req.Topics {
+	for i := range req.Topics {
+		rt := &req.Topics[i]
 		switch {
 		case byID(rt):
 			if t.TopicByID(rt.TopicID) == nil {
@@ -135,23 +179,6 @@ func (s *Session) missing(t *view.Table, req *kmsg.MetadataRequest) bool {
 		}
 	}
 	return false
-}
-
-func (s *Session) metadataTopic(t *view.Table, topic *view.Topic, req *kmsg.MetadataRequest) kmsg.MetadataResponseTopic {
-	out := kmsg.NewMetadataResponseTopic()
-	out.Topic, out.TopicID = kmsg.StringPtr(topic.Name), topic.ID
-	out.ErrorCode = topic.Physical.ErrorCode
-	out.AuthorizedOperations = s.operations(t, req.IncludeTopicAuthorizedOperations, kmsg.ACLResourceTypeTopic, topic.Name)
-	m := topic.Member
-	for i, p := range topic.Partitions {
-		rp := kmsg.NewMetadataResponseTopicPartition()
-		rp.Partition, rp.ErrorCode, rp.LeaderEpoch = int32(i), p.ErrorCode, p.LeaderEpoch
-		rp.Leader = m.VirtualNode(p.Leader)
-		rp.Replicas, rp.ISR = m.VirtualNodes(p.Replicas), m.VirtualNodes(p.ISR)
-		rp.OfflineReplicas = m.VirtualNodes(p.Offline)
-		out.Partitions = append(out.Partitions, rp)
-	}
-	return out
 }
 
 // legalTopic is what Kafka's Topic.validate allows.

@@ -58,6 +58,7 @@ type Node struct {
 	FrameTimeout  time.Duration // for a frame to arrive once it has begun
 	WriteStall    time.Duration // for a client to take some of an answer
 	Refusals      *refusal.Notes
+	encoded       encodings
 	Refused       func(*refusal.Refusal)                               // nil: not counted
 	Observe       func(key int16, outcome Outcome, took time.Duration) // nil: not measured; allocates nothing
 }
@@ -513,13 +514,25 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 
 // answer writes a response; nothing is in flight.
 func (s *Session) answer(h *header, resp kmsg.Response) error {
+	if m, ok := resp.(*metadataAnswer); ok {
+		return s.answerMetadata(h, m)
+	}
 	resp.SetVersion(h.version)
+	return s.finishAnswer(resp.AppendTo(s.beginAnswer(h)))
+}
+
+// beginAnswer is a frame as far as its body.
+func (s *Session) beginAnswer(h *header) []byte {
 	b := append(s.scratch[:0], 0, 0, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, uint32(h.correlationID))
-	if resp.IsFlexible() && h.key != keyApiVersions {
+	if h.flexible && h.key != keyApiVersions {
 		b = append(b, 0)
 	}
-	b = resp.AppendTo(b)
+	return b
+}
+
+// finishAnswer writes a frame that beginAnswer began.
+func (s *Session) finishAnswer(b []byte) error {
 	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
 	if cap(b) <= 4096 {
 		s.scratch = b

@@ -53,6 +53,7 @@ type Broker struct {
 type Topic struct {
 	Name       string   // virtual
 	ID         [16]byte // virtual
+	Index      int      // in Table.Topics
 	Alias      bool
 	Writable   bool // an alias's grant may be read-only
 	Member     *Member
@@ -119,6 +120,9 @@ func newTable(v *View, members []*Member, stubs *stub.Snapshot, before *Table) *
 		}
 	}
 	slices.SortFunc(t.Topics, func(a, b *Topic) int { return strings.Compare(a.Name, b.Name) })
+	for i, topic := range t.Topics {
+		topic.Index = i
+	}
 	for _, m := range members {
 		if m.Meta == nil || m != t.Home && len(m.byName) == 0 {
 			continue
