@@ -17,6 +17,7 @@ import (
 	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/session"
+	"tollgate.internal/services/proxy/internal/stub"
 )
 
 // Labels come from closed sets: virtual clusters, upstream clusters and listeners
@@ -112,7 +113,7 @@ func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descLogins, descCredential, descDials, descRenewals, descMemory, descWaiting, descRefused,
 		descReloads, descConnections, descRefusals, descClosed, descExpiry, descCertificates,
-		descIDLeases, descIDs, descIDsWithout,
+		descIDLeases, descIDs, descIDsWithout, descSuspect, descStubs,
 	} {
 		out <- d
 	}
@@ -156,7 +157,18 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 	}
 	problems := g.credentialProblems()
 	g.mu.Unlock()
+	for vc, st := range g.stubs() {
+		for state, n := range st.Counts {
+			gauge(descStubs, float64(n), vc, stub.State(state).String())
+		}
+		gauge(descStubs, float64(len(st.Orphans)), vc, "orphaned")
+	}
 	for name, c := range clusters {
+		suspect := 0.0
+		if c.cluster.State().Suspect {
+			suspect = 1
+		}
+		gauge(descSuspect, suspect, name)
 		open, leased := c.cluster.Connections()
 		gauge(descUpstream, float64(open), name)
 		for class, n := range leased {
@@ -205,13 +217,13 @@ func (g *gateway) collectCounts(out chan<- prometheus.Metric) {
 	g.counts.durations.vec.Collect(out)
 }
 
-// adminHandler serves the node's health, metrics and profiles.
+// adminHandler serves the node's health, metrics, profiles and status.
 func (g *gateway) adminHandler() (http.Handler, error) {
 	reg := admin.NewRegistry("")
 	if err := reg.Register(g); err != nil {
 		return nil, err
 	}
-	return admin.Handler(reg, g.checks, g.cfg.Log)
+	return admin.Handler(reg, g.checks, http.HandlerFunc(g.serveStatus), g.cfg.Log)
 }
 
 // The names of the readiness checks.

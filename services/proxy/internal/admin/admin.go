@@ -2,6 +2,7 @@
 //
 //	/healthz       the process runs and answers; nothing else is looked at
 //	/readyz        whether to send clients here: 200 or 503, with every check in JSON
+//	/status        how the upstream and virtual clusters are, in JSON
 //	/metrics       Prometheus
 //	/debug/pprof/  profiles of the running process
 //
@@ -63,8 +64,8 @@ func buildInfo(version string, read func() (*debug.BuildInfo, bool)) prometheus.
 	return g
 }
 
-// Handler serves every route of the package. It registers the checks in reg.
-func Handler(reg *prometheus.Registry, checks *Checks, log *slog.Logger) (http.Handler, error) {
+// Handler serves every route of the package; status is what answers /status. It registers the checks in reg.
+func Handler(reg *prometheus.Registry, checks *Checks, status http.Handler, log *slog.Logger) (http.Handler, error) {
 	if err := reg.Register(checks); err != nil {
 		return nil, fmt.Errorf("register checks: %w", err)
 	}
@@ -74,6 +75,7 @@ func Handler(reg *prometheus.Registry, checks *Checks, log *slog.Logger) (http.H
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", checks.serveReady)
+	mux.Handle("GET /status", status)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		Registry:          reg,
 		ErrorLog:          promLog{log},
@@ -87,7 +89,7 @@ func Handler(reg *prometheus.Registry, checks *Checks, log *slog.Logger) (http.H
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "/healthz\n/readyz\n/metrics\n/debug/pprof/\n")
+		fmt.Fprint(w, "/healthz\n/readyz\n/status\n/metrics\n/debug/pprof/\n")
 	})
 	return mux, nil
 }

@@ -21,7 +21,7 @@ import (
 
 func newHandler(t *testing.T, checks *Checks) http.Handler {
 	t.Helper()
-	h, err := Handler(NewRegistry("1.2.3"), checks, slog.New(slog.DiscardHandler))
+	h, err := Handler(NewRegistry("1.2.3"), checks, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,10 +151,10 @@ func TestTheBuildIsReadFromTheBinary(t *testing.T) {
 
 func TestAHandlerPerRegistry(t *testing.T) {
 	reg, checks := prometheus.NewRegistry(), NewChecks()
-	if _, err := Handler(reg, checks, slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := Handler(reg, checks, http.NotFoundHandler(), slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Handler(reg, checks, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := Handler(reg, checks, http.NotFoundHandler(), slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("checks were registered twice without a word")
 	}
 }
