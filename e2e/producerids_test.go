@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -259,7 +260,7 @@ func TestAnIDIsGoodThroughEveryNodeAndAfterIt(t *testing.T) {
 				awaitLeader(t, conn, topic)
 				for _, b := range batches {
 					offset, err := idProduce(t, conn, topic, id, b.epoch, b.sequence, b.values...)
-					if err != b.err || err == nil && offset != b.offset {
+					if !errors.Is(err, b.err) || err == nil && offset != b.offset {
 						t.Errorf("%s: epoch %d, sequence %d: offset %d, %v, want %d, %v", vc, b.epoch, b.sequence, offset, err, b.offset, b.err)
 					}
 				}

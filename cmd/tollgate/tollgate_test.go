@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,6 +104,28 @@ func freePorts(t *testing.T) int {
 	}
 	t.Fatal("no 200 free ports in a row between 15000 and 32000")
 	return 0
+}
+
+// What several runs share is in Redis, where they are given one.
+func TestARealRedisInPlaceOfTheStateDirectory(t *testing.T) {
+	dir := t.TempDir()
+	state, socket := filepath.Join(dir, "state"), filepath.Join(dir, "redis.sock")
+	redis := exec.Command("redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no")
+	redis.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := redis.Start(); err != nil {
+		t.Fatalf("%v: tools/setup.sh installs it", err)
+	}
+	t.Cleanup(func() { redis.Process.Kill(); redis.Wait() })
+	base := freePorts(t)
+	startDev(t, "--state", state, "--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(base)), "--port-base", strconv.Itoa(base), "--redis", "unix://"+socket)
+	must(t, "one\n", "produce", "things", "--state", state)
+	out, err := exec.Command("redis-cli", "-s", socket, "bitcount", "tollgate:producer-id-leases:0").Output()
+	if err != nil || string(out) != "1\n" {
+		t.Errorf("%q leases in Redis, %v, want 1", out, err)
+	}
+	if _, err := os.Stat(filepath.Join(state, "producer-ids")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("leases in the state directory: %v", err)
+	}
 }
 
 func TestRecordsOutliveARestart(t *testing.T) {

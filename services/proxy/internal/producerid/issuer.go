@@ -108,7 +108,11 @@ func (i *Issuer) wants() bool { return i.spare == nil && (i.held == nil || i.hel
 
 // Run fetches leases until ctx ends, and closes the source.
 func (i *Issuer) Run(ctx context.Context) {
-	defer i.source.Close()
+	defer func() {
+		if err := i.source.Close(); err != nil {
+			i.log.Debug("source of producer ids not closed", "err", err)
+		}
+	}()
 	failures := 0
 	confirm := time.NewTicker(confirmEvery)
 	defer confirm.Stop()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 
@@ -138,5 +139,8 @@ func (s *redisSource) mark(ctx context.Context, l Lease) (free bool, err error) 
 }
 
 func (s *redisSource) explain(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = context.DeadlineExceeded // as when the context is looked at, and not the socket
+	}
 	return fmt.Errorf("mark a lease in %s, key %s: %w", s.name, s.key, err)
 }

@@ -90,22 +90,26 @@ func (r *redisServer) do(t *testing.T, args ...any) any {
 }
 
 func startSentinel(t *testing.T) string {
-	master, dir := startRedis(t), t.TempDir()
-	conf := filepath.Join(dir, "sentinel.conf")
-	text := fmt.Sprintf("sentinel monitor ours 127.0.0.1 %d 1\n", master.port)
+	return sentinelOf(t, startRedis(t)).url() + "?master_name=ours"
+}
+
+// sentinelOf watches a server, and has another one in its place soon.
+func sentinelOf(t *testing.T, master *redisServer) *redisServer {
+	t.Helper()
+	s := &redisServer{dir: t.TempDir(), port: freePort(t)}
+	conf := filepath.Join(s.dir, "sentinel.conf")
+	text := fmt.Sprintf("sentinel monitor ours 127.0.0.1 %d 1\nsentinel down-after-milliseconds ours 500\nsentinel failover-timeout ours 3000\n", master.port)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &redisServer{dir: dir, port: freePort(t)}
-	s.cmd = exec.Command("redis-server", conf, "--sentinel", "--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", dir, "--logfile", "log")
+	s.cmd = exec.Command("redis-server", conf, "--sentinel", "--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--logfile", "log")
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatalf("%v: tools/setup.sh installs it", err)
 	}
 	t.Cleanup(s.kill)
-	url := s.url() + "?master_name=ours"
-	answers(t, url)
-	return url
+	answers(t, s.url()+"?master_name=ours")
+	return s
 }
 
 func startCluster(t *testing.T) string {
@@ -223,4 +227,49 @@ func TestRedisSaysWhatIsWrong(t *testing.T) {
 	if want := "mark a lease in " + r.url() + ", key tollgate:producer-id-leases:0: WRONGTYPE"; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("Take: %v, want %s", err, want)
 	}
+}
+
+// A Redis that dies is followed to its replica, which knows every lease or is told
+// of those that are held.
+func TestAFailoverOfRedis(t *testing.T) {
+	master := startRedis(t)
+	replica := startRedis(t, "--replicaof", "127.0.0.1", strconv.Itoa(master.port))
+	sentinel := sentinelOf(t, master)
+	ref := sentinel.url() + "?master_name=ours"
+	ctx := within(t, 60*time.Second)
+	until := func(what string, done func() bool) {
+		t.Helper()
+		for !done() {
+			select {
+			case <-ctx.Done():
+				t.Fatalf("not within a minute: %s", what)
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	until("the replica has caught up", func() bool {
+		return strings.Contains(fmt.Sprint(replica.do(t, "info", "replication")), "master_link_status:up")
+	})
+	until("the sentinel knows the replica", func() bool {
+		return strings.Contains(fmt.Sprint(sentinel.do(t, "sentinel", "replicas", "ours")), "slave-priority")
+	})
+	node := run(t, ref, 4)
+	given := make(map[int64]bool)
+	take := func(i *Issuer, n int) {
+		for range n {
+			id := next(t, i, "acme")
+			if given[id] {
+				t.Errorf("id %#x again", id)
+			}
+			given[id] = true
+		}
+	}
+	take(node, 30)
+	master.kill()
+	take(node, 30)
+	node.confirm(ctx)
+	if now, held := replica.taken(t), int64(node.Stats().Leases); now < held {
+		t.Errorf("%d leases are known, %d are held", now, held)
+	}
+	take(run(t, ref, 4), 30)
 }
