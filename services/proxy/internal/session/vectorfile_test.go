@@ -27,6 +27,8 @@ import (
 //	-- client_request.json --     the client sends this
 //	-- broker_request.json --     the broker must have received this, and nothing else
 //	-- broker_response.json --    it answers this; without the section it hangs up
+//	-- far_request.json --        a broker of the other cluster must have received this
+//	-- far_response.json --       it answers this, as above
 //	-- client_response.json --    the client must have received this
 //	-- closed --                  or its connection is closed, with this in the reason
 //
@@ -50,7 +52,8 @@ type vector struct {
 
 // vectorSession is the setting of a vector.
 type vectorSession struct {
-	Cluster    string            // "standard", or "partner"; see vectorClusters
+	Cluster    string            // "standard", "partner" or "split"; see vectorResources
+	Anchor     bool              // of split: home has an anchor topic
 	Principal  string            // User:ANONYMOUS
 	ACLs       []string          // "ALLOW READ topic orders", "DENY WRITE topic prefixed or"; of the principal. null: everything is allowed
 	SuperUser  bool              // the principal is one
@@ -132,9 +135,10 @@ func loadVector(path string) (*vector, error) {
 				return nil, fmt.Errorf("session.json, which comes first: %w", err)
 			}
 			continue
-		case "client_request", "broker_response", "client_response", "closed":
-		case "broker_request":
-			e.hangs = i+1 == len(sections) || !strings.HasPrefix(sections[i+1].name, "broker_response")
+		case "client_request", "broker_response", "far_response", "client_response", "closed":
+		case "broker_request", "far_request":
+			answer := strings.TrimSuffix(e.what, "request") + "response"
+			e.hangs = i+1 == len(sections) || !strings.HasPrefix(sections[i+1].name, answer)
 		default:
 			return nil, fmt.Errorf("section %q", s.name)
 		}

@@ -47,6 +47,20 @@ const vectorResources = `
 {apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: prices, tenant: acme}, spec: {cluster: main, topic: {name: shop.prices}, access: read}}
 `
 
+// vectorSplit are a virtual cluster that has an alias on another cluster, which keeps
+// its offsets: there are no stubs.
+const vectorSplit = `
+---
+{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: far}, spec: {bootstrap: ["127.0.0.1:1"]}}
+---
+{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: split, tenant: acme}, spec: {type: standard, host: split, home: main, clusters: [main, far], stubs: {disabled: true},
+  authentication: {AUTH: {}}, acls: {enabled: ACLS, superUsers: [SUPER]}}}
+---
+{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: away, tenant: acme}, spec: {cluster: far, topic: {name: shop.away}, access: read}}
+---
+{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: away, virtualCluster: split}, spec: {cluster: far, topic: shop.away}}
+`
+
 const vectorAliases = `
 ---
 {apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: lent, virtualCluster: VC}, spec: {cluster: main, topic: shop.orders.v2}}
@@ -59,7 +73,7 @@ const vectorAliases = `
 // vectorTopics is what the stub broker holds.
 var vectorTopics = []string{
 	"standard.orders", "standard.logs", "standard.__tg.stub.far", "other.orders",
-	"shop.orders.v2", "shop.prices", "shop.secret", "__consumer_offsets", "orders",
+	"shop.orders.v2", "shop.prices", "shop.secret", "__consumer_offsets", "orders", "split.orders",
 }
 
 // A scriptedBroker is two nodes, 3 and 7, at one address. It answers ApiVersions and
@@ -69,6 +83,8 @@ type scriptedBroker struct {
 	requests chan []byte // frames received
 	answers  chan []byte // nil: hang up
 	done     chan struct{}
+	far      *scriptedBroker // of another cluster; nil: there is none
+	fixed    []string        // topics that stay
 
 	mu     sync.Mutex
 	topics []string
@@ -77,13 +93,18 @@ type scriptedBroker struct {
 
 func newScriptedBroker(t testing.TB) *scriptedBroker {
 	t.Helper()
+	return newScriptedBrokerOf(t, vectorTopics)
+}
+
+func newScriptedBrokerOf(t testing.TB, topics []string) *scriptedBroker {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &scriptedBroker{
 		Listener: l, requests: make(chan []byte, 64), answers: make(chan []byte), done: make(chan struct{}),
-		topics: slices.Clone(vectorTopics), asked: make(map[string]bool),
+		fixed: topics, topics: slices.Clone(topics), asked: make(map[string]bool),
 	}
 	t.Cleanup(func() { close(b.done); l.Close() })
 	go func() {
@@ -211,8 +232,8 @@ func (b *scriptedBroker) has(answer any) {
 func (b *scriptedBroker) forget() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	created := len(b.topics) > len(vectorTopics)
-	b.topics = slices.Clone(vectorTopics)
+	created := len(b.topics) > len(b.fixed)
+	b.topics = slices.Clone(b.fixed)
 	clear(b.asked)
 	return created
 }
@@ -241,7 +262,12 @@ func vectorCluster(t testing.TB, vs *vectorSession, b *scriptedBroker) *view.Vir
 	if vs.SuperUser {
 		super = vs.principal()
 	}
-	yaml := strings.NewReplacer("ACLS", fmt.Sprint(vs.ACLs != nil), "SUPER", strconv.Quote(super), "AUTH", method).Replace(vectorResources) +
+	resources := vectorResources
+	if name == "split" {
+		resources += vectorSplit
+		b.far = newScriptedBrokerOf(t, []string{"shop.away", "shop.away2"})
+	}
+	yaml := strings.NewReplacer("ACLS", fmt.Sprint(vs.ACLs != nil), "SUPER", strconv.Quote(super), "AUTH", method).Replace(resources) +
 		strings.ReplaceAll(vectorAliases, "VC", name)
 	yaml = strings.ReplaceAll(yaml, `, superUsers: [""]`, "")
 	dir := t.TempDir()
@@ -281,18 +307,35 @@ func vectorCluster(t testing.TB, vs *vectorSession, b *scriptedBroker) *view.Vir
 	}
 	home := upstream.New(upstream.Config{Name: "main", Bootstrap: []string{b.Addr().String()}, MetadataAge: time.Hour})
 	t.Cleanup(home.Close)
-	vc := view.NewVirtualCluster(v, map[string]*upstream.Cluster{v.Spec.Home: home}, slog.New(slog.DiscardHandler))
+	clusters := map[string]*upstream.Cluster{v.Spec.Home: home}
+	if b.far != nil {
+		far := upstream.New(upstream.Config{Name: "far", Bootstrap: []string{b.far.Addr().String()}, MetadataAge: time.Hour})
+		t.Cleanup(far.Close)
+		clusters["far"] = far
+	}
+	vc := view.NewVirtualCluster(v, clusters, slog.New(slog.DiscardHandler))
+	t.Cleanup(vc.Close)
 	vc.FeaturesEpoch = 1
 	if _, err := vc.Fresh(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	// Both nodes are known to speak the same versions before anybody asks.
-	for _, node := range []int32{3, 7} {
-		c, err := home.Lease(t.Context(), node, upstream.Control)
-		if err != nil {
-			t.Fatal(err)
+	for _, cluster := range clusters {
+		for _, node := range []int32{3, 7} {
+			c, err := cluster.Lease(t.Context(), node, upstream.Control)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Release()
 		}
-		c.Release()
+	}
+	if b.far == nil {
+		return vc
+	}
+	for end := time.Now().Add(vectorPatience); vc.Table() == nil || vc.Table().Topic("away") == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the other cluster's topic is not shown")
+		}
 	}
 	return vc
 }
@@ -372,6 +415,10 @@ func TestVectors(t *testing.T) {
 
 func (v *vector) run(t *testing.T) {
 	b := newScriptedBroker(t)
+	if v.session.Anchor {
+		b.fixed = append(slices.Clone(b.fixed), "split.__tg.anchor")
+		b.forget()
+	}
 	vc := vectorCluster(t, &v.session, b)
 	for version := v.low; version <= v.high; version++ {
 		if max := kmsg.RequestForKey(v.key).MaxVersion(); version > max {
@@ -383,6 +430,10 @@ func (v *vector) run(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			vc.Splits = view.Splits{} // a coordinator is looked for again
+			if b.far != nil {
+				b.far.forget()
+			}
 			p := &player{T: t, v: v, version: version, broker: b, hotSession: v.session.open(t, vc)}
 			p.env.virtual = func(name string) ([16]byte, bool) {
 				if topic := vc.Table().Topic(name); topic != nil {
@@ -391,9 +442,11 @@ func (v *vector) run(t *testing.T) {
 				return [16]byte{}, false
 			}
 			defer func() {
-				select { // a request that nobody expected
-				case b.answers <- nil:
-				default:
+				for _, b := range p.brokers() {
+					select { // a request that nobody expected
+					case b.answers <- nil:
+					default:
+					}
 				}
 			}()
 			for i := range v.events {
@@ -545,31 +598,47 @@ func (p *player) play(e *vectorEvent) {
 		if _, err := p.Write(p.v.session.frame(p.asked, p.correlated)); err != nil {
 			p.Fatal(err)
 		}
-	case "broker_request":
+	case "broker_request", "far_request":
 		p.forwarded = msg().(kmsg.Request)
-		p.wantForwarded(p.forwarded)
+		p.wantForwarded(p.brokerOf(e), p.forwarded)
 		if e.hangs {
-			p.answer(nil)
+			p.answer(p.brokerOf(e), nil)
 		}
-	case "broker_response":
+	case "broker_response", "far_response":
 		answer := msg().(kmsg.Response)
-		p.broker.has(answer)
-		p.answer(responseFrame(answer, 0))
+		b := p.brokerOf(e)
+		b.has(answer)
+		p.answer(b, responseFrame(answer, 0))
 	case "client_response":
 		p.wantAnswer(e, msg)
 	}
 }
 
-func (p *player) answer(frame []byte) {
+// brokers are those of all clusters.
+func (p *player) brokers() []*scriptedBroker {
+	if p.broker.far == nil {
+		return []*scriptedBroker{p.broker}
+	}
+	return []*scriptedBroker{p.broker, p.broker.far}
+}
+
+func (p *player) brokerOf(e *vectorEvent) *scriptedBroker {
+	if strings.HasPrefix(e.what, "far_") {
+		return p.broker.far
+	}
+	return p.broker
+}
+
+func (p *player) answer(b *scriptedBroker, frame []byte) {
 	p.Helper()
 	select {
-	case p.broker.answers <- frame:
+	case b.answers <- frame:
 	case <-time.After(vectorPatience):
 		p.Fatal("the broker was asked nothing")
 	}
 }
 
-func (p *player) wantForwarded(want kmsg.Request) {
+func (p *player) wantForwarded(b *scriptedBroker, want kmsg.Request) {
 	p.Helper()
 	answered := make(chan error, 1)
 	var frame []byte
@@ -580,7 +649,7 @@ func (p *player) wantForwarded(want kmsg.Request) {
 	}()
 	stop := func() error { p.SetReadDeadline(time.Unix(1, 0)); return <-answered }
 	select {
-	case frame = <-p.broker.requests:
+	case frame = <-b.requests:
 		if err := stop(); err == nil {
 			p.Fatal("the client was answered before the broker")
 		}
@@ -663,11 +732,13 @@ func (p *player) learnSession(frame []byte) {
 
 func (p *player) wantQuiet() {
 	p.Helper()
-	select {
-	case frame := <-p.broker.requests:
-		p.Errorf("the broker was also asked %s: %x", kmsg.NameForKey(int16(binary.BigEndian.Uint16(frame[4:]))), frame)
-		p.answer(nil)
-	default:
+	for _, b := range p.brokers() {
+		select {
+		case frame := <-b.requests:
+			p.Errorf("the broker was also asked %s: %x", kmsg.NameForKey(int16(binary.BigEndian.Uint16(frame[4:]))), frame)
+			p.answer(b, nil)
+		default:
+		}
 	}
 }
 
