@@ -177,6 +177,16 @@ func (m *splitMember) join(t *testing.T, topics ...string) {
 	if err := mine.ReadFrom(synced.MemberAssignment); synced.ErrorCode != 0 || err != nil || len(mine.Topics) != len(topics) || mine.Topics[0].Topic != topics[0] {
 		t.Fatalf("sync: %v, %v, %+v", kerr.ErrorForCode(synced.ErrorCode), err, mine)
 	}
+	groups, err := kadm.NewClient(m.Client).DescribeGroups(t.Context(), m.group)
+	if err != nil || groups.Error() != nil {
+		t.Fatalf("describe: %v, %v", err, groups.Error())
+	}
+	described := groups[m.group].Members[0]
+	joinedAs, _ := described.Join.AsConsumer()
+	assigned, _ := described.Assigned.AsConsumer()
+	if joinedAs == nil || assigned == nil || !slices.Equal(joinedAs.Topics, topics) || len(assigned.Topics) != len(topics) || assigned.Topics[0].Topic != topics[0] {
+		t.Errorf("the member is described with %+v and %+v, want topics %q", joinedAs, assigned, topics)
+	}
 }
 
 func (m *splitMember) leave(t *testing.T) {
@@ -493,6 +503,78 @@ func TestTheOtherClustersCoordinatorMoves(t *testing.T) {
 			t.Errorf("commit: %v", codes)
 		}
 		heal()
+	})
+}
+
+// Where home takes an anchor but no stubs, because offsets are kept elsewhere already,
+// the gateway makes one.
+func TestTheGatewayMakesAnAnchor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := new(kfake.VirtualNetwork)
+		east, err := kfake.NewCluster(kfake.NumBrokers(2), kfake.SeedTopics(2, "shop.remote"), kfake.ListenFn(network.Listen), kfake.Ports(39092, 39093))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(east.Close)
+		g := &split{gateway: startOn(t, network), east: east}
+		cl, err := kgo.NewClient(kgo.SeedBrokers(east.ListenAddrs()...), kgo.Dialer(g.dial))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		kept := kadm.Offsets{"shop.remote": {0: {Topic: "shop.remote", At: 7, LeaderEpoch: -1}}}
+		if err := kadm.NewClient(cl).CommitAllOffsets(t.Context(), "split.kept", kept); err != nil {
+			t.Fatal(err)
+		}
+		all := strings.Replace(splitResources, ", stubs: {disabled: true}", "", 1)
+		g.write(t, "split.yaml", fmt.Sprintf(all, strings.Join(quoted(east.ListenAddrs()), ",")))
+		time.Sleep(10 * time.Second)
+		m := g.splitMember(t, "kept")
+		m.join(t, "far")
+		wantOffsets(t, "what was kept", m.fetch(t, 7), map[string]int64{"far/0": 7})
+		if codes := m.commit(t, 8, "far"); codes["far"] != 0 {
+			t.Errorf("commit: %v", codes)
+		}
+		wantOffsets(t, "the other cluster", upstreamOffsets(t, g, g.east, "split.kept"), map[string]int64{"shop.remote/0": 8})
+		home, err := kgo.NewClient(kgo.SeedBrokers(g.upstream.ListenAddrs()...), kgo.Dialer(g.dial))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer home.Close()
+		topics, err := kadm.NewClient(home).ListTopics(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var own []string
+		for _, name := range topics.Names() {
+			if strings.HasPrefix(name, "split.") {
+				own = append(own, name)
+			}
+		}
+		if !slices.Equal(own, []string{"split.__tg.anchor"}) {
+			t.Errorf("home has %q, want the anchor alone", own)
+		}
+	})
+}
+
+// An alias of a topic of home that stands for another one has no stub either, and needs
+// none: home has the topic.
+func TestOffsetsOfHomesTopicsStayThereWithoutStubs(t *testing.T) {
+	splitBubble(t, func(t *testing.T, g *split) {
+		const moved = `---
+{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: moved, tenant: acme}, spec: {cluster: main, topic: {name: shop.orders.v2}, access: read}}
+---
+{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: moved, virtualCluster: split}, spec: {cluster: main, topic: shop.orders.v2, identity: AAAAAAAAAAAAAAAAAAAAAg}}
+`
+		g.write(t, "moved.yaml", moved)
+		time.Sleep(5 * time.Second)
+		m := g.splitMember(t, "stays")
+		m.join(t, "far", "moved")
+		if codes := m.commit(t, 9, "far", "moved"); codes["moved"] != 0 || codes["far"] != 0 || len(codes) != 2 {
+			t.Errorf("commit: %v", codes)
+		}
+		wantOffsets(t, "both", m.fetch(t, 7), map[string]int64{"far/0": 9, "moved/0": 9})
+		wantOffsets(t, "home", upstreamOffsets(t, g, g.upstream, "split.stays"), map[string]int64{"shop.orders.v2/0": 9})
 	})
 }
 
