@@ -2,8 +2,13 @@ package bench
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/e2e/internal/kafkatest"
 )
 
 // A broker waits some milliseconds to gather commits into one write: there are as
@@ -55,5 +60,24 @@ func (b *run) commits(ctx context.Context) error {
 		return err
 	}
 	b.report.addCommits(sides)
-	return nil
+	return hasStub(ctx, home)
+}
+
+// hasStub wants to see on home what the figures are about.
+func hasStub(ctx context.Context, home *kafkatest.Cluster) error {
+	client, err := home.NewClient()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	topics, err := kadm.NewClient(client).ListTopics(ctx)
+	if err != nil {
+		return err
+	}
+	for name := range topics {
+		if strings.HasPrefix(name, spanning+".__tg.stub."+secondAlias) {
+			return nil
+		}
+	}
+	return fmt.Errorf("home has no stub topic for %s: %v", secondAlias, topics.Names())
 }

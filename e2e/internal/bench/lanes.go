@@ -80,7 +80,7 @@ func committingLanes(t *Target, w workload, n int) ([]*lane, error) {
 			rt.Topic = name
 			for p := range w.Partitions {
 				rp := kmsg.NewOffsetCommitRequestTopicPartition()
-				rp.Partition, rp.Offset, rp.LeaderEpoch = int32(p), markedOffset, 0
+				rp.Partition, rp.Offset, rp.LeaderEpoch = int32(p), 4711, 0
 				rt.Partitions = append(rt.Partitions, rp)
 			}
 			req.Topics = append(req.Topics, rt)
