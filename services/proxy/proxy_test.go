@@ -282,10 +282,13 @@ type watchedConn struct {
 // upstreamID is the cluster id of the upstream cluster.
 const upstreamID = "upstreamClusterId-abcd"
 
+// westID is that of the other one, where there are two.
+const westID = "westernClusterId-abcde"
+
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	seen := append(c.tail, p[:n]...)
-	for _, never := range []string{"shop.orders", "globex.hidden", upstreamID, "acme-dev.t", "acme-dev.r", "acme-dev._"} {
+	for _, never := range []string{"shop.orders", "globex.hidden", upstreamID, "acme-dev.t", "acme-dev.r", "acme-dev._", westID, "shop.far", "__tg.", "wide.near", "wide.both", "wide.pay", "wide.only"} {
 		if i := bytes.Index(seen, []byte(never)); i >= 0 {
 			c.t.Errorf("the client was sent %q", seen[max(0, i-20):min(len(seen), i+60)])
 		}

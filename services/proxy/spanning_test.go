@@ -21,6 +21,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tollgate.internal/services/proxy"
 )
 
 const wideResources = `
@@ -45,13 +47,18 @@ func spanning(t *testing.T, f func(t *testing.T, g *span), more ...kfake.Opt) {
 	synctest.Test(t, func(t *testing.T) {
 		network := new(kfake.VirtualNetwork)
 		west, err := kfake.NewCluster(append([]kfake.Opt{
-			kfake.NumBrokers(2), kfake.SeedTopics(2, "shop.far", "secret"), kfake.ListenFn(network.Listen), kfake.Ports(29092, 29093),
+			kfake.NumBrokers(2), kfake.ClusterID(westID), kfake.SeedTopics(2, "shop.far", "shop.farther.away", "secret"), kfake.ListenFn(network.Listen), kfake.Ports(29092, 29093),
 		}, more...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(west.Close)
 		g := startOn(t, network)
+		if err := g.stop(); err != nil {
+			t.Fatal(err)
+		}
+		g.cfg.ProducerIDs = proxy.ProducerIDs{Source: "file:" + filepath.Join(t.TempDir(), "ids")}
+		g.run(t)
 		g.write(t, "spanning.yaml", fmt.Sprintf(wideResources, strings.Join(quoted(west.ListenAddrs()), ",")))
 		time.Sleep(time.Second) // the files are read
 		cl := g.client(t, "wide.gw.test")
@@ -532,6 +539,129 @@ func TestConsumerProtocolGroupsSpan(t *testing.T) {
 				if d := groups["both"]; d.Err != nil || len(d.Members) != 1 || len(d.Members[0].Assignment.Topics()) != 2 {
 					t.Errorf("described as %+v", d)
 				}
+			})
+		})
+	}
+}
+
+// Two tenants with the same names on the same clusters see nothing of each other, by
+// whatever request (PROTOCOL.md §G3, vector 25).
+func TestTenantsOnTheSameClustersDoNotMeet(t *testing.T) {
+	spanning(t, func(t *testing.T, g *span) {
+		g.write(t, "other.yaml", `
+{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: globex}, spec: {displayName: Globex}}
+---
+{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: wider, tenant: globex}, spec: {type: standard, host: wider, home: main, clusters: [main, west], authentication: {anonymous: {}}}}
+---
+{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: far, tenant: globex}, spec: {cluster: west, topic: {name: shop.farther.away}, access: read-write}}
+---
+{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: far, virtualCluster: wider}, spec: {cluster: west, topic: shop.farther.away}}
+`)
+		time.Sleep(time.Second)
+		ctx := t.Context()
+		mine := g.member(t, kgo.TransactionalID("pay"))
+		if _, err := kadm.NewClient(mine.Client).CreateTopic(ctx, 1, 1, nil, "only-mine"); err != nil {
+			t.Fatal(err)
+		}
+		if err := mine.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		mine.write(t, "near", 7)
+		if err := mine.EndTransaction(ctx, kgo.TryCommit); err != nil {
+			t.Fatal(err)
+		}
+		mine.read(t, 7, 0)
+		commit(t, mine.Client)
+		only := kadm.Offsets{"far": {0: {Topic: "far", At: 3, LeaderEpoch: -1}}}
+		if err := kadm.NewClient(mine.Client).CommitAllOffsets(ctx, "only-mine", only); err != nil {
+			t.Fatal(err)
+		}
+
+		theirs := g.client(t, "wider.gw.test", kgo.ConsumeTopics("far"), kgo.ConsumerGroup("both"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		admin := kadm.NewClient(theirs)
+		if err := theirs.ProduceSync(ctx, &kgo.Record{Topic: "far", Value: []byte("theirs")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if fs := theirs.PollFetches(ctx); fs.NumRecords() != 1 || string(fs.Records()[0].Value) != "theirs" {
+			t.Errorf("the other tenant reads %v", fs.Records())
+		}
+		topics, err := admin.ListTopics(ctx)
+		if err != nil || !slices.Equal(topics.Names(), []string{"far"}) {
+			t.Errorf("topics %q: %v", topics.Names(), err)
+		}
+		groups, err := admin.ListGroups(ctx)
+		if err != nil || !slices.Equal(groups.Groups(), []string{"both"}) {
+			t.Errorf("groups %q: %v", groups.Groups(), err)
+		}
+		described, err := admin.DescribeGroups(ctx, "both", "only-mine")
+		if err != nil || len(described["both"].Members) != 1 || len(described["only-mine"].Members) != 0 || described["only-mine"].State != "Dead" {
+			t.Errorf("groups described as %+v: %v", described, err)
+		}
+		offsets, err := admin.FetchOffsets(ctx, "only-mine")
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) || len(offsets) != 0 {
+			t.Errorf("offsets of the group that is not theirs: %v: %v", offsets, err)
+		}
+		transactions, err := admin.ListTransactions(ctx, nil, nil)
+		if err != nil || len(transactions) != 0 {
+			t.Errorf("transactions %v: %v", transactions, err)
+		}
+		if mineTxn, err := kadm.NewClient(mine.Client).ListTransactions(ctx, nil, nil); err != nil || len(mineTxn) != 1 {
+			t.Errorf("transactions of the one who has made one: %v: %v", mineTxn, err)
+		}
+		if d, err := admin.DescribeTransactions(ctx, "pay"); err == nil && d["pay"].Err == nil {
+			t.Errorf("the other's transaction is described as %+v", d)
+		}
+		configs, err := admin.DescribeTopicConfigs(ctx, "far", "near")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range configs {
+			if (c.Name == "far") != (c.Err == nil) {
+				t.Errorf("configs of %s: %v", c.Name, c.Err)
+			}
+		}
+		lag, err := admin.Lag(ctx, "both")
+		if err != nil || lag["both"].Lag.Total() < 0 || len(lag["both"].Lag["near"]) != 0 {
+			t.Errorf("lag %+v: %v", lag, err)
+		}
+	})
+}
+
+// Who loses READ on a topic of the other cluster gets nothing more of it: not on the
+// fetch session that is open, not as a member of a group (PROTOCOL.md §G3, vectors 23
+// and 24).
+func TestRevokedRightsHoldOnEveryCluster(t *testing.T) {
+	for name, opts := range map[string][]kgo.Opt{"a fetch session": {kgo.ConsumeTopics("far")}, "a group": {kgo.ConsumeTopics("far"), kgo.ConsumerGroup("readers")}} {
+		t.Run(name, func(t *testing.T) {
+			spanning(t, func(t *testing.T, g *span) {
+				acl := "{apiVersion: tollgate/v1, kind: Acl, metadata: {name: %s, virtualCluster: wide}, spec: {principal: \"User:ANONYMOUS\", resource: {type: %s, name: \"*\"}, operation: %s, permission: ALLOW}}\n---\n"
+				g.replace(t, "spanning.yaml", "authentication:", "acls: {enabled: true}, authentication:")
+				g.write(t, "acls.yaml", fmt.Sprintf(acl, "write", "topic", "WRITE")+fmt.Sprintf(acl, "group", "group", "READ"))
+				g.write(t, "read.yaml", strings.TrimSuffix(fmt.Sprintf(acl, "read", "topic", "READ"), "---\n"))
+				time.Sleep(time.Second)
+				producer := g.client(t, "wide.gw.test", kgo.DefaultProduceTopic("far"))
+				consumer := g.client(t, "wide.gw.test", append(opts, kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepRetryableFetchErrors())...)
+				produceN(t, producer, 1)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+				defer cancel()
+				if fs := consumer.PollFetches(ctx); fs.NumRecords() != 1 {
+					t.Fatalf("read %d records: %v", fs.NumRecords(), fs.Err())
+				}
+				if err := os.Remove(filepath.Join(g.resources, "read.yaml")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second) // a poll that was judged before may still bring records, as on a broker
+				produceN(t, producer, 3)
+				for ctx.Err() == nil {
+					fs := consumer.PollFetches(ctx)
+					if fs.NumRecords() > 0 {
+						t.Fatalf("read %d records after the right was taken", fs.NumRecords())
+					}
+					if errors.Is(fs.Err(), kerr.TopicAuthorizationFailed) {
+						return
+					}
+				}
+				t.Error("the consumer was never told")
 			})
 		})
 	}
