@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and a fresh Debian machine with Go lacks: programs by
-# apt, and in the user's cache Apache Kafka (Maven), the Python and the Node clients.
+# apt, and in the user's cache Apache Kafka and Keycloak (Maven), moto, the Python and the
+# Node clients.
 # It may run as often as one likes, prints nothing when there is nothing to do, and
 # names what it cannot have.
 set -euo pipefail
@@ -24,6 +25,8 @@ nodejs command -v node
 npm command -v npm
 haproxy command -v haproxy || test -x /usr/sbin/haproxy
 redis-server command -v redis-server
+krb5-kdc test -x /usr/sbin/krb5kdc
+krb5-admin-server test -x /usr/sbin/kadmin.local
 gcc command -v gcc
 libc6-dev test -e /usr/include/stdlib.h
 util-linux command -v unshare && command -v flock

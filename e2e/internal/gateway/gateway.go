@@ -88,15 +88,17 @@ type Process struct {
 	Log       string // file
 	state     string
 	args      []string
+	env       []string
 	process   *proc.Process
 }
 
 // Start runs `tollgate dev` over a real cluster with these resource files, by
-// name, and waits until dev.json says that it serves.
-func Start(t testing.TB, upstreams map[string]string, files map[string]string) *Process {
+// name, and waits until dev.json says that it serves. env is put behind this process's own.
+func Start(t testing.TB, upstreams map[string]string, files map[string]string, env ...string) *Process {
 	t.Helper()
 	p := prepare(t)
 	p.Resources = filepath.Join(filepath.Dir(p.state), "resources-under-test")
+	p.env = append(os.Environ(), env...)
 	if err := os.Mkdir(p.Resources, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +173,7 @@ func (p *Process) Launch(t testing.TB) {
 	}
 	defer log.Close()
 	cmd := exec.Command(p.args[0], p.args[1:]...)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, p.env
 	if p.process, err = proc.Start(cmd); err != nil {
 		t.Fatal(err)
 	}

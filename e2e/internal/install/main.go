@@ -1,6 +1,6 @@
 // Command install has everything the tests of this module run against that comes
 // from a package registry rather than from the system: Kafka in every version
-// under test, and the Python and Node clients. It prints nothing when all of it is
+// under test, the Python and Node clients, moto and Keycloak. It prints nothing when all of it is
 // in the cache.
 package main
 
@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/signal"
 
+	"tollgate.internal/e2e/internal/aws"
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/kafkajars"
+	"tollgate.internal/e2e/internal/keycloak"
 )
 
 func main() {
@@ -24,7 +26,7 @@ func main() {
 			failed = true
 		}
 	}
-	for _, install := range []func(context.Context) (string, error){drivers.PythonClients, drivers.NodeClients} {
+	for _, install := range []func(context.Context) (string, error){drivers.PythonClients, drivers.NodeClients, aws.Install, keycloak.Install} {
 		if _, err := install(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			failed = true
