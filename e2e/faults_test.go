@@ -60,9 +60,15 @@ type loaded struct {
 
 func startLoad(t *testing.T, kafka *kafkatest.Cluster, partitions int) *loaded {
 	t.Helper()
+	return startLoadOver(t, kafka, partitions, map[string]string{"all.yaml": faultResources, "dev.secret": "dev-secret\n"})
+}
+
+// startLoadOver is startLoad with other resources.
+func startLoadOver(t *testing.T, kafka *kafkatest.Cluster, partitions int, files map[string]string) *loaded {
+	t.Helper()
 	l := &loaded{
 		kafka:   kafka,
-		gateway: gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": faultResources, "dev.secret": "dev-secret\n"}),
+		gateway: gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, files),
 		admin:   kadm.NewClient(kafka.Client(t)),
 		topics:  []string{"busy.numbers", "busy.java", "busy.moved"},
 	}

@@ -172,7 +172,7 @@ func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mecha
 	}
 	gone := c.seeds
 	c.retired = append(slices.DeleteFunc(c.retired, (*Broker).unused), gone...)
-	c.seeds, c.rebase = seeds, !kept
+	c.seeds, c.rebase = seeds, c.rebase || !kept
 	if c.refresh != nil {
 		c.refresh.cancel(errReconfigured) // it may be waiting for what is no more
 	}
