@@ -124,7 +124,7 @@ func TestLoginsUpstreamAreRenewedUnderLoad(t *testing.T) {
 				if err := f.WaitMore(ctx, 100); err != nil {
 					t.Fatal(err)
 				}
-				if err := f.WaitFor(ctx, f.Acked()); err != nil {
+				if err := f.WaitFor(ctx, f.Counts()); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -151,7 +151,7 @@ func (b *Broker) Lease(ctx context.Context, class Class) (*Conn, error) {
 		}
 		return got.conn, nil
 	case <-ctx.Done():
-		b.abandon(w)
+		_ = b.abandon(w)
 		return nil, b.unavailable(context.Cause(ctx))
 	case <-timeout.C:
 		return nil, b.unavailable(b.abandon(w))

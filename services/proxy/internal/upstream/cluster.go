@@ -99,6 +99,7 @@ type Cluster struct {
 	current     atomic.Pointer[snapshot]
 	state       atomic.Pointer[State]
 	stale       atomic.Bool
+	learning    atomic.Bool
 	kick        chan struct{} // the keeper is to refresh now
 	controller  atomic.Int32
 	answered    atomic.Int32 // the broker whose metadata came last
@@ -289,7 +290,15 @@ func (c *Cluster) refreshSoon() {
 
 func (c *Cluster) backgroundRefresh() {
 	_ = c.Refresh(c.ctx) // the state says why not
-	// Learn the versions of every broker, also of those nobody has used yet.
+	if c.learning.CompareAndSwap(false, true) && !c.start(c.learn) {
+		c.learning.Store(false)
+	}
+}
+
+// learn asks every broker for its versions, also those nobody has used yet. One that
+// is frozen keeps only this waiting.
+func (c *Cluster) learn() {
+	defer c.learning.Store(false)
 	for _, b := range c.allBrokers() {
 		b.mu.Lock()
 		known := b.versions != nil
@@ -591,7 +600,7 @@ func (c *Cluster) Lease(ctx context.Context, node int32, class Class) (*Conn, er
 		}
 		return b.Lease(ctx, class)
 	}
-	var last error = c.unavailable(errors.New("no broker known"))
+	last := c.unavailable(errors.New("no broker known"))
 	for _, b := range c.anyOrder(node) {
 		conn, err := b.Lease(ctx, class)
 		if err == nil {

@@ -325,6 +325,27 @@ func TestAClusterThatMoves(t *testing.T) {
 	})
 }
 
+// A broker that has been frozen from the beginning keeps nobody from following the
+// cluster to its new addresses.
+func TestAFrozenBrokerDoesNotDelayAMove(t *testing.T) {
+	withStub(t, func(_ *Config, s *stub) {
+		s.hang = map[string]bool{addrOf(7): true} // what it can do is not known
+	}, func(t *testing.T, c *Cluster, s *stub) {
+		down := errors.New("connection refused")
+		s.set(func() {
+			s.refused = map[string]error{bootstrap: down, addrOf(3): down}
+			s.hangUp()
+			s.at("new")
+		})
+		time.Sleep(7 * time.Second)
+		c.Reconfigure([]string{"elsewhere:9092"}, nil, nil)
+		time.Sleep(time.Millisecond)
+		if c.State().Suspect {
+			t.Error("not followed at once")
+		}
+	})
+}
+
 // Bootstrap addresses are for finding brokers; who leases any broker gets a broker.
 func TestSeedsServeNoLeases(t *testing.T) {
 	withStub(t, nil, func(t *testing.T, c *Cluster, s *stub) {
