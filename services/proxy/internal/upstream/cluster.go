@@ -114,7 +114,7 @@ type Cluster struct {
 	brokers map[int32]*Broker
 	seeds   []*Broker // bootstrap addresses, ids from -1 down
 	lastID  int32     // of the seeds there have been
-	retired []*Broker // seeds of an earlier configuration; some may be leased still
+	retired []*Broker // of an earlier configuration, or of another cluster; some may be leased still
 	refresh *refresh
 	rebase  bool // the bootstrap addresses are all new: ask there first
 
@@ -172,7 +172,7 @@ func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mecha
 		seeds = append(seeds, newBroker(c, c.lastID, addr))
 	}
 	gone := c.seeds
-	c.retired = append(slices.DeleteFunc(c.retired, (*Broker).unused), gone...)
+	c.retired = append(c.retired, gone...)
 	c.seeds, c.rebase = seeds, c.rebase || !kept
 	if c.refresh != nil {
 		c.refresh.cancel(errReconfigured) // it may be waiting for what is no more
@@ -243,7 +243,11 @@ func (c *Cluster) sweep() {
 		case <-c.ctx.Done():
 			return
 		case now := <-tick.C:
-			for _, b := range c.allBrokers() {
+			c.mu.Lock()
+			c.retired = slices.DeleteFunc(c.retired, (*Broker).unused)
+			retired := slices.Clone(c.retired)
+			c.mu.Unlock()
+			for _, b := range append(c.allBrokers(), retired...) {
 				b.sweep(now)
 			}
 		}
@@ -577,7 +581,7 @@ func (c *Cluster) forget() {
 	c.mu.Lock()
 	gone := slices.Collect(maps.Values(c.brokers))
 	clear(c.brokers)
-	c.retired = append(slices.DeleteFunc(c.retired, (*Broker).unused), gone...)
+	c.retired = append(c.retired, gone...)
 	c.mu.Unlock()
 	for _, b := range gone {
 		b.retire()

@@ -237,7 +237,8 @@ func TestAnAddressThatLeadsToAnotherCluster(t *testing.T) {
 	}
 	t.Run("its brokers are others now", func(t *testing.T) {
 		withStub(t, configure, func(t *testing.T, c *Cluster, s *stub) {
-			conn := lease(t, c, Produce)
+			conn, waits, sink := lease(t, c, Produce), lease(t, c, Produce), new(recorder)
+			send(t, waits, sink, 1, 5*time.Second)
 			s.set(func() {
 				s.topics = topicAt(2)
 				s.cluster = map[string]string{bootstrap: "other", addrOf(3): "other", addrOf(7): "other"}
@@ -254,6 +255,11 @@ func TestAnAddressThatLeadsToAnotherCluster(t *testing.T) {
 			if conn.dead() == nil {
 				t.Error("a connection to the old cluster is kept")
 			}
+			time.Sleep(10 * time.Second)
+			if _, lost, _, _ := sink.saw(); len(lost) != 1 {
+				t.Error("a broker of the old cluster that does not answer is waited for without end")
+			}
+			waits.Release()
 		})
 	})
 	// The brokers of the old cluster live on, and are not asked any more.
