@@ -18,7 +18,7 @@ const (
 
 	// The longest is short enough for those that wait: sarama asks 50 times in 5 s
 	// and gives up.
-	minPause, maxPause = 250 * time.Millisecond, 2 * time.Second
+	minPause, maxPause = 250 * time.Millisecond, time.Second
 
 	// A virtual cluster gets so many ids of a node: brokers remember each one, per
 	// partition, for a day, and leases are not without end.

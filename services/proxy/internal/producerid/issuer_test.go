@@ -140,7 +140,7 @@ func TestASourceThatIsDown(t *testing.T) {
 		if s := i.Stats(); s.Missing == nil || s.Missing.Error() != "no lease for producer ids from fake: connection refused" || s.Without != time.Hour {
 			t.Errorf("figures %+v", s)
 		}
-		if n := len(source.tries); n < 3600/2 || n > 3600+10 {
+		if n := len(source.tries); n < 3600 || n > 2*3600+10 {
 			t.Errorf("the source was asked %d times in an hour", n)
 		}
 		if log.Len() > 4000 {
