@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/e2e/internal/drivers"
@@ -21,6 +23,7 @@ import (
 	"tollgate.internal/e2e/internal/kafkatest"
 	"tollgate.internal/e2e/internal/rawkafka"
 	"tollgate.internal/e2e/internal/redistest"
+	"tollgate.internal/e2e/internal/spanning"
 )
 
 // idClusters are virtual clusters by name, one on a cluster of each version.
@@ -66,11 +69,16 @@ func idTopic(t *testing.T, vc, topic string) {
 // producersAt are the ids that the broker knows of a topic's partition.
 func producersAt(t *testing.T, vc, topic string) (ids []int64) {
 	t.Helper()
+	return producersOf(t, upstreams[idClusters[vc]].Get(t), vc+"."+topic)
+}
+
+func producersOf(t *testing.T, kafka *kafkatest.Cluster, topic string) (ids []int64) {
+	t.Helper()
 	req := kmsg.NewPtrDescribeProducersRequest()
 	rt := kmsg.NewDescribeProducersRequestTopic()
-	rt.Topic, rt.Partitions = vc+"."+topic, []int32{0}
+	rt.Topic, rt.Partitions = topic, []int32{0}
 	req.Topics = append(req.Topics, rt)
-	resp, err := req.RequestWith(t.Context(), upstreams[idClusters[vc]].Get(t).Client(t))
+	resp, err := req.RequestWith(t.Context(), kafka.Client(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,6 +319,79 @@ func TestAnIDIsGoodThroughEveryNodeAndAfterIt(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// One producer has one id on both clusters of a virtual cluster, and keeps it when the
+// gateway is killed: its records are stored once and in order.
+func TestOneProducerHasOneIDOnBothClusters(t *testing.T) {
+	pair := pairs[kafkatest.V3].Get(t)
+	run := strconv.FormatInt(time.Now().UnixNano(), 36) // the pair stays, and so do the topics
+	aliases := []spanning.Alias{{Name: "lent-ids-main-" + run, Cluster: "main"}, {Name: "lent-ids-west-" + run, Cluster: "west"}}
+	g := spanning.Start(t, pair, aliases...)
+	opts, err := g.Standard(t).KgoOpts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kgo.NewClient(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	const rounds, each = 3, 50
+	for round := range rounds {
+		var waiting sync.WaitGroup
+		for i := range each {
+			for _, a := range aliases {
+				waiting.Add(1)
+				client.Produce(t.Context(), &kgo.Record{Topic: a.Name, Value: fmt.Append(nil, round*each+i)}, func(_ *kgo.Record, err error) {
+					defer waiting.Done()
+					if err != nil {
+						t.Errorf("round %d: %v", round, err)
+					}
+				})
+			}
+		}
+		if round > 0 { // while they are under way
+			g.Kill(t)
+			g.Launch(t)
+		}
+		waiting.Wait()
+	}
+	known := make(map[int64]bool)
+	for i, kafka := range []*kafkatest.Cluster{pair.Main, pair.West} {
+		topic := "shop." + aliases[i].Name
+		for _, id := range producersOf(t, kafka, topic) {
+			known[id] = true
+			if id>>42 != 1<<10 {
+				t.Errorf("id %#x is not one of the gateway's", id)
+			}
+		}
+		reader := kafka.Client(t, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for got := 0; got < rounds*each; {
+			fetches := reader.PollFetches(ctx)
+			if err := fetches.Err(); err != nil {
+				t.Fatalf("%s: %v after %d records", topic, err, got)
+			}
+			fetches.EachRecord(func(r *kgo.Record) {
+				if string(r.Value) != fmt.Sprint(got) || r.Offset != int64(got) {
+					t.Errorf("%s: record %s at offset %d, want %d", topic, r.Value, r.Offset, got)
+				}
+				got++
+			})
+		}
+		ends, err := kadm.NewClient(reader).ListEndOffsets(ctx, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end, _ := ends.Lookup(topic, 0); end.Offset != rounds*each {
+			t.Errorf("%s has %d records, want %d", topic, end.Offset, rounds*each)
+		}
+	}
+	if len(known) != 1 {
+		t.Errorf("the brokers know the producers %v, want one", known)
 	}
 }
 
