@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -65,6 +67,9 @@ spec: {bootstrap: ["%s"], tls: {caFile: home.pem}, sasl: {mechanism: SCRAM-SHA-5
 		}
 	}
 	said("TG-STUB-001")
+	if got := offsetsOf(t, p); got.Offsets != "split" || got.ConsumerProtocol || !strings.Contains(got.SplitTopics["refused"], "TOPIC_AUTHORIZATION_FAILED") {
+		t.Errorf("status %+v", got)
+	}
 	if offered() {
 		t.Error("KIP-848 is offered without stubs")
 	}
@@ -86,6 +91,9 @@ spec: {bootstrap: ["%s"], tls: {caFile: home.pem}, sasl: {mechanism: SCRAM-SHA-5
 	}
 	again()
 	said("TG-STUB-002")
+	if got := offsetsOf(t, p); got.Offsets != "split" || !strings.Contains(got.SplitTopics["refused"], "stubs.refused") {
+		t.Errorf("status %+v", got)
+	}
 	s.wantCommitted(t, "refused", "refused", 7, 7)
 
 	if resp, err := s.west.DeleteGroups(t.Context(), "stubs.refused"); err != nil || resp.Error() != nil {
@@ -100,7 +108,38 @@ spec: {bootstrap: ["%s"], tls: {caFile: home.pem}, sasl: {mechanism: SCRAM-SHA-5
 	if got := s.committed(t, s.west, "stubs.refused", "stubbed.refused", 2); slices.Max(got) >= 0 {
 		t.Errorf("committed on west although there is a stub: %v", got)
 	}
+	if got := offsetsOf(t, p); got.Offsets != "stubs" || !got.ConsumerProtocol || len(got.SplitTopics) > 0 {
+		t.Errorf("status %+v", got)
+	}
 	if !offered() {
 		t.Error("KIP-848 is not offered although there are stubs")
 	}
+}
+
+// offsetStatus is what a node says of a virtual cluster.
+type offsetStatus struct {
+	Name             string
+	Offsets          string
+	SplitTopics      map[string]string
+	ConsumerProtocol bool
+}
+
+func offsetsOf(t *testing.T, p *gateway.Process) offsetStatus {
+	t.Helper()
+	resp, err := http.Get(strings.TrimSuffix(p.Nodes[0].Metrics, "/metrics") + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var status struct{ VirtualClusters []offsetStatus }
+	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
+		t.Fatal(err)
+	}
+	for _, vc := range status.VirtualClusters {
+		if vc.Name == "stubs" {
+			return vc
+		}
+	}
+	t.Fatalf("no status of the virtual cluster: %+v", status)
+	return offsetStatus{}
 }

@@ -19,7 +19,7 @@ import (
 
 const (
 	lookEvery    = 30 * time.Second       // at everything, on every broker
-	askLimit     = 3 * time.Second        // one broker's Metadata
+	askLimit     = 2 * time.Second        // one broker's Metadata
 	excuseAfter  = 15 * time.Second       // a broker that does not answer is waited for no longer
 	excusedEvery = 10 * time.Second       // and asked again
 	spread       = 200 * time.Millisecond // several nodes see what is missing at the same time: one is first
@@ -93,6 +93,7 @@ type entry struct {
 	confirmed bool // stub is usable
 
 	largest   int       // partitions that some broker showed at the last look
+	missed    bool      // some broker did not show it, since it was confirmed last
 	missingAt time.Time // when no broker showed it; zero: some did, or nobody has looked
 	lookAt    time.Time // look again: it is not as wanted; zero: it is
 	looks     int

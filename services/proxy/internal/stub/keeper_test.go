@@ -257,6 +257,28 @@ func TestASilentBrokerIsNotWaitedForForEver(t *testing.T) {
 	})
 }
 
+// A node that starts while a broker of home is frozen uses the stubs that the others
+// show.
+func TestASilentBrokerDoesNotHideWhatIsThere(t *testing.T) {
+	withBed(t, func(t *testing.T, b *bed) {
+		first := b.keeper(Settings{})
+		first.Want([]Want{b.want("orders", 3)})
+		settle(t, first, time.Second)
+		first.Close()
+		mute(b.home, 2, kmsg.Metadata, func() bool { return true })
+		second := b.keeper(Settings{})
+		second.Want([]Want{b.want("orders", 3)})
+		settle(t, second, 2500*time.Millisecond)
+		confirmed(t, b, second, map[string]int{"orders": 3})
+		// What is new it may not know yet.
+		second.Want([]Want{b.want("orders", 5)})
+		time.Sleep(8 * time.Second)
+		confirmed(t, b, second, map[string]int{"orders": 3})
+		settle(t, second, 30*time.Second)
+		confirmed(t, b, second, map[string]int{"orders": 5})
+	})
+}
+
 // Whoever deletes a stub takes the offsets with it, but not the topic from the tenant:
 // it is shown as it was until there is a new one.
 func TestADeletedStubIsMadeAgain(t *testing.T) {
@@ -493,7 +515,7 @@ func TestAStubThatHomeDoesNotExtend(t *testing.T) {
 				settle(t, k, time.Second)
 				refused := b.home.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreatePartitions}, Err: refusedWith, Count: -1})
 				k.Want([]Want{b.want("orders", 5)})
-				settle(t, k, 40*time.Second)
+				settle(t, k, 75*time.Second)
 				confirmed(t, b, k, map[string]int{"orders": 3})
 				s := k.Status()
 				if s.Counts[Confirmed] != 1 || !errors.Is(s.Stubs[0].Problem, refusal.StubRefused) || s.Stubs[0].Partitions != 3 || s.Stubs[0].Wanted != 5 {

@@ -201,7 +201,8 @@ func version(c *upstream.Cluster, req kmsg.Request, least, want int16) int16 {
 }
 
 // judge says what the views of the brokers that answered mean; waiting that another
-// live broker has not.
+// live broker has not. Such a one matters for what is new: it would have shown long
+// since what was there before.
 func (k *Keeper) judge(ctx context.Context, e *entry, name string, views []view, waiting bool) {
 	now := time.Now()
 	absent, least, largest, same := 0, 0, 0, true
@@ -228,9 +229,11 @@ func (k *Keeper) judge(ctx context.Context, e *entry, name string, views []view,
 		k.refuse(ctx, e, refusal.StubRefused.Errorf("describe topic %s: %w", name, kerr.ErrorForCode(other)))
 	case other != 0:
 	case absent == len(views):
-		e.missingAt = now
+		e.missingAt, e.missed = now, true
 		e.repaired = e.confirmed
-	case absent > 0 || !same || waiting && !e.confirmed || largest == 0:
+	case absent > 0:
+		e.missed = true
+	case !same || largest == 0 || waiting && (e.missed || e.confirmed && least > e.stub.Partitions):
 	case e.confirmed && views[0].id != e.stub.ID && least < min(e.stub.Partitions, e.want.Partitions):
 		e.repaired = true // somebody else has made it again, but smaller
 	default:
@@ -257,7 +260,7 @@ func (k *Keeper) confirm(e *entry, s Stub) {
 		k.count(func(t *Totals) { t.Repaired++ })
 	}
 	moved := !e.confirmed || e.repaired || s != e.stub
-	e.stub, e.confirmed, e.repaired, e.made, e.asking, e.blocked = s, true, false, false, false, nil
+	e.stub, e.confirmed, e.repaired, e.missed, e.made, e.asking, e.blocked = s, true, false, false, false, false, nil
 	if moved {
 		k.home.MarkStale() // its metadata does not have it yet
 	}
