@@ -1,11 +1,11 @@
 package session
 
 import (
+	"bytes"
 	"cmp"
 	"container/list"
 	"encoding/binary"
 	"net"
-	"slices"
 	"sync"
 	"time"
 	"weak"
@@ -294,11 +294,18 @@ func (c *encodings) drop(at *list.Element) {
 }
 
 func (e *encodedTopics) encode(t *view.Table) {
+	room := 0
+	for _, topic := range t.Topics {
+		room += 64 + len(topic.Name) + 64*len(topic.Partitions)
+	}
+	draft := netio.Get(room)
+	defer draft.Release()
+	b := draft.B[:0]
 	e.ends = make([]uint32, len(t.Topics))
 	for i, topic := range t.Topics {
 		m := metadataOf(topic)
-		e.bytes = m.appendTo(e.bytes, e.key.version)
-		e.ends[i] = uint32(len(e.bytes))
+		b = m.appendTo(b, e.key.version)
+		e.ends[i] = uint32(len(b))
 	}
-	e.bytes = slices.Clip(e.bytes)
+	e.bytes = bytes.Clone(b)
 }
