@@ -316,13 +316,13 @@ func TestKeytabs(t *testing.T) {
 			write("krb5.conf", c.conf)
 			write("keytab", c.keytab)
 			cred, err := k.Open(u)
-			defer cred.Close()
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("err = %v, want %s", err, c.want)
 			}
 			if err == nil && fmt.Sprint(cred.SASL) != "GSSAPI as tollgate@R" {
 				t.Errorf("it calls itself %v", cred.SASL)
 			}
+			cred.Close()
 		})
 	}
 }
