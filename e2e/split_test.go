@@ -497,3 +497,54 @@ func TestTheClusterThatKeepsOffsetsDies(t *testing.T) {
 		})
 	}
 }
+
+// The cluster that keeps offsets does not know the members of a group. What it would
+// let expire of a group without members stays, also when its broker was started again.
+func TestSplitOffsetsDoNotExpire(t *testing.T) {
+	t.Parallel()
+	for _, version := range kafkatest.Versions() {
+		t.Run("on Kafka "+version, func(t *testing.T) {
+			west := kafkatest.Start(t, kafkatest.Options{Version: version, Properties: map[string]string{
+				"offsets.retention.minutes": "1", "offsets.retention.check.interval.ms": "500",
+			}})
+			s := split(t, splitHomes[otherVersion(version)].Get(t), west, 1, "expiry")
+			ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+			defer cancel()
+			commit := func(cl *kgo.Client, group, topic string) {
+				t.Helper()
+				at := kadm.Offsets{topic: {0: {Topic: topic, At: 1, LeaderEpoch: -1}}}
+				if err := kadm.NewClient(cl).CommitAllOffsets(ctx, group, at); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tenant := kgoClient(t, s.target(t, "refused"))
+			commit(tenant, "expiry", "far-expiry")
+			commit(west.Client(t), "control", "shop.refused.expiry")
+			if err := west.Brokers()[0].Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := west.Brokers()[0].Restart(ctx); err != nil {
+				t.Fatal(err)
+			}
+			err := load.Wait(ctx, func() error {
+				if left := committed(t, west, "control"); len(left) > 0 {
+					return fmt.Errorf("the cluster still has %v", left)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := committed(t, west, "refused.expiry"), map[string]int64{"shop.refused.expiry": 1}; !maps.Equal(got, want) {
+				t.Errorf("the cluster has %v, want %v", got, want)
+			}
+			all, err := kadm.NewClient(tenant).FetchOffsets(ctx, "expiry")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if at, ok := all.Lookup("far-expiry", 0); !ok || at.At != 1 || at.Err != nil {
+				t.Errorf("the tenant is told %+v", at)
+			}
+		})
+	}
+}

@@ -27,6 +27,8 @@ const (
 	// awayLimit is how long clusters other than home may take: heartbeats wait behind
 	// commits. It is also how long a session waits for its turn.
 	awayLimit = 5 * time.Second
+	// awayWait is how long the first time before asking again.
+	awayWait = 50 * time.Millisecond
 	// awayAtOnce is how many groups are asked for at the same time.
 	awayAtOnce = 8
 	// awayRetention keeps offsets from expiring. A cluster that does not know the
@@ -64,20 +66,31 @@ func (s *Session) turn(ctx context.Context, group string) (end func(), err error
 }
 
 // away asks the coordinator that a cluster other than home has for a group, by the
-// name it has there, and asks again where that may help: whatever is asked may be
-// done twice. groupCode says what an answer says of the group. The error is the
+// name it has there, and asks again for as long as that may help: whatever is asked may
+// be done twice, and some clients do not commit again by themselves. groupCode says what an answer says of the group. The error is the
 // refusal to answer with.
 func (s *Session) away(ctx context.Context, m *view.Member, group string, req kmsg.Request, groupCode func(kmsg.Response) int16) (kmsg.Response, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, awayLimit, errAwaySlow)
 	defer cancel()
 	var last error
-	for range 2 {
+	for wait := awayWait; ; wait = min(2*wait, 10*awayWait) {
+		if last != nil {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return nil, refusal.OffsetsAway.Errorf("cluster %s: %w", m.Name, last)
+			}
+		}
 		if state := m.Cluster.State(); state.Suspect {
 			return nil, refusal.OffsetsAway.Errorf("cluster %s: %w", m.Name, state.Err)
 		}
 		node, err := s.awayCoordinator(ctx, m, group)
 		if err != nil {
-			return nil, err
+			if refusal.Of(err) != refusal.OffsetsAway {
+				return nil, err
+			}
+			last = err
+			continue
 		}
 		resp, err := m.Cluster.Request(ctx, node, upstream.Control, awayLimit, s.clientID(), req)
 		if err != nil {
@@ -97,7 +110,6 @@ func (s *Session) away(ctx context.Context, m *view.Member, group string, req km
 			return nil, refusal.OffsetsNotTaken.Errorf("cluster %s: %w", m.Name, kerr.ErrorForCode(code))
 		}
 	}
-	return nil, refusal.OffsetsAway.Errorf("cluster %s: %w", m.Name, last)
 }
 
 // awayCoordinator is the node of m that coordinates the group.
@@ -110,7 +122,7 @@ func (s *Session) awayCoordinator(ctx context.Context, m *view.Member, group str
 	up, err := m.Cluster.RequestAny(ctx, -1, s.clientID(), req)
 	if err != nil {
 		m.Cluster.MarkStale()
-		return -1, refusal.OffsetsAway.Errorf("cluster %s: %w", m.Name, err)
+		return -1, refusal.OffsetsAway.With(err)
 	}
 	resp := up.(*kmsg.FindCoordinatorResponse)
 	switch code := resp.ErrorCode; code {
@@ -118,7 +130,7 @@ func (s *Session) awayCoordinator(ctx context.Context, m *view.Member, group str
 	case kerr.GroupAuthorizationFailed.Code:
 		return -1, refusal.OffsetsNotTaken.Errorf("cluster %s: find coordinator: %w", m.Name, kerr.ErrorForCode(code))
 	default:
-		return -1, refusal.OffsetsAway.Errorf("cluster %s: find coordinator: %w", m.Name, kerr.ErrorForCode(code))
+		return -1, refusal.OffsetsAway.Errorf("find coordinator: %w", kerr.ErrorForCode(code))
 	}
 	s.vc.Splits.SetCoordinator(m.Cluster, group, resp.NodeID)
 	return resp.NodeID, nil
