@@ -813,6 +813,12 @@ var (
 		Cause: "A file or variable that spec.tls or spec.sasl of the UpstreamCluster names is missing, empty, or not what it should be.",
 		Cure:  "Correct the file that the log line names: it is read again within a second. Until then the last one that was good is used; without one the cluster is not reached.",
 	}
+	HomeUnknown = &Refusal{
+		ID:    "TG-UPSTREAM-012",
+		When:  "a client that comes before its virtual cluster's home was ever reached",
+		Cause: "The node was started while the home cluster was down, so nobody knows what the brokers can do, and what a client is told of that is final. The connection is reset, as if nothing ran here, and the client tries again.",
+		Cure:  "See to the upstream cluster, or to spec.home of the virtual cluster.",
+	}
 )
 
 // All is the catalogue, sorted by id.
@@ -937,5 +943,6 @@ func All() []*Refusal {
 		LoginFailed,
 		Busy,
 		CredentialUnusable,
+		HomeUnknown,
 	}
 }

@@ -148,11 +148,10 @@ func (s *Session) offered() *view.Offer {
 	return s.offer
 }
 
-// versions is the range of e that a virtual cluster offers; false: none. While the
-// brokers' are not known everything local is.
+// versions is the range of e that a virtual cluster offers; false: none.
 func (e *entry) versions(o *view.Offer) (low, high int16, ok bool) {
-	if e.where == local || o == nil {
-		return e.min, e.max, e.where == local
+	if e.where == local {
+		return e.min, e.max, true
 	}
 	r, known := o.Ranges[e.key]
 	if !known || e.where == groupOnly && !o.Groups || e.where == shareOnly && !o.Shares {
