@@ -797,7 +797,7 @@ var (
 		ID:    "TG-UPSTREAM-009",
 		Kafka: kerr.NotLeaderForPartition,
 		When:  "an upstream cluster that does not let the gateway in",
-		Cause: "The gateway's credential for the cluster is wrong or expired, or the cluster's certificate does not verify.",
+		Cause: "The gateway's credential for the cluster is wrong or expired, a token endpoint, STS or a KDC gives it none, or the cluster's certificate does not verify.",
 		Cure:  "Correct spec.sasl or spec.tls of the UpstreamCluster in the log line.",
 	}
 	Busy = &Refusal{
