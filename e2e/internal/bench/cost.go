@@ -145,9 +145,9 @@ func (b *run) compare(ctx context.Context, w workload, sides []*usage, connectio
 }
 
 // awaited tries for a while what works as soon as topics and groups have leaders
-// that everybody knows. A broker makes two hundred partitions a second, or fewer.
+// that everybody knows.
 func awaited(ctx context.Context, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*timeLimit)
+	ctx, cancel := context.WithTimeout(ctx, 3*timeLimit)
 	defer cancel()
 	for {
 		err := try()

@@ -37,7 +37,8 @@ func (b *run) startKafka(ctx context.Context, name string, properties map[string
 	return kafka, err
 }
 
-// createTopics makes topics, not too many at a time for a controller's taste.
+// createTopics makes topics, not too many at a time for a controller's taste, and
+// returns when the broker has them.
 func createTopics(ctx context.Context, kafka *kafkatest.Cluster, partitions int, names ...string) error {
 	client, err := kafka.NewClient()
 	if err != nil {
@@ -55,6 +56,17 @@ func createTopics(ctx context.Context, kafka *kafkatest.Cluster, partitions int,
 		}
 		if err != nil {
 			return fmt.Errorf("create %s and %d others: %w", some[0], len(some)-1, err)
+		}
+		// A broker makes two hundred partitions a second, or fewer.
+		err = awaited(ctx, func() error {
+			topics, err := adm.ListTopics(ctx, some...)
+			if err == nil {
+				err = topics.Error()
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("await %s and %d others: %w", some[0], len(some)-1, err)
 		}
 	}
 	return nil
