@@ -28,9 +28,15 @@ func writer(name string, at place) string { return name + " " + at.String() }
 func javaWriter(topic string) string { return "java " + topic }
 
 // write starts idempotent producers: each writes to the topics of both clusters.
+//
+// They have one request in flight. A broker remembers the last five batches of a
+// producer, but after its own start only the last one; when all replicas of a
+// partition were started again, whoever had more in flight is told that they are out
+// of order, and writes them once more with a higher epoch (KIP-360), on bare brokers
+// too. Several in flight are for the tests of faults that leave a replica alive.
 func (s *soak) write(names ...string) error {
 	for _, name := range names {
-		opts, err := s.opts(name, load.ProducerOpts()...)
+		opts, err := s.opts(name, append(load.ProducerOpts(), kgo.MaxProduceRequestsInflightPerBroker(1))...)
 		if err != nil {
 			return err
 		}

@@ -92,7 +92,7 @@ type soak struct {
 	offsets  commits        // as they were answered
 	thawed   time.Time      // when a broker of home was continued last
 	timeline []event
-	restarts []string
+	restarts int
 	losses   []*kgo.ErrDataLoss // to be checked
 	first    error
 	abort    context.CancelCauseFunc
@@ -152,8 +152,10 @@ func (s *soak) run(ctx context.Context) error {
 		return s.explain("the end", err)
 	}
 	s.options.Say("all checked: %s", s.sum())
-	for _, r := range s.restarts {
-		s.options.Say("a client was started anew: %s", r)
+	for _, e := range s.timeline {
+		if e.client {
+			s.options.Say("reported at %s: %s", e.at.Format("15:04:05.000"), e.what)
+		}
 	}
 	return nil
 }
@@ -174,7 +176,9 @@ func (s *soak) sum() string {
 	for _, p := range s.txs {
 		transactions += p.count()
 	}
-	return fmt.Sprintf("%d records, %d transactions, %d clients started anew", records, transactions, len(s.restarts))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("%d records, %d transactions, %d clients started anew", records, transactions, s.restarts)
 }
 
 // The groups of members inside this process, and what they read.
@@ -246,7 +250,7 @@ func (s *soak) startClients(ctx context.Context) error {
 	for i, version := range s.options.Java {
 		t := javas[i%len(javas)]
 		s.writers[t.name][javaWriter(t.name)] = true
-		p, err := load.VerifiableProducer(ctx, version, s.target, t.name)
+		p, err := load.VerifiableProducer(ctx, version, s.target, t.name, "max.in.flight.requests.per.connection=1")
 		if err != nil {
 			return err
 		}
@@ -441,7 +445,7 @@ func (s *soak) happened() string {
 func (s *soak) restarted(who string, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.restarts = append(s.restarts, fmt.Sprintf("%s: %v", who, why))
+	s.restarts++
 	s.reportLocked("%s could not go on: %v", who, why)
 }
 
