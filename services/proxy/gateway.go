@@ -225,7 +225,7 @@ func (g *gateway) look(r *reached) {
 	var wg sync.WaitGroup
 	for _, c := range r.clusters {
 		if c.cluster.State().Reached && c.cluster.Stale(0) {
-			wg.Go(func() { c.cluster.Fresh(ctx, 0) })
+			wg.Go(func() { _, _ = c.cluster.Fresh(ctx, 0) })
 		}
 	}
 	wg.Wait()

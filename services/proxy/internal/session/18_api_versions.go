@@ -87,7 +87,7 @@ func (s *Session) awaitOffer(ctx context.Context) *view.Offer {
 // a word of TLS: clients then try again, all of them.
 func (s *Session) reset() {
 	if tcp, ok := s.client.Sock.Conn.(interface{ SetLinger(seconds int) error }); ok {
-		tcp.SetLinger(0)
+		_ = tcp.SetLinger(0) // it is closed all the same
 	}
 	s.client.Sock.Conn.Close()
 }

@@ -234,7 +234,7 @@ func (vc *VirtualCluster) Fresh(ctx context.Context, age time.Duration) (*Table,
 	var others sync.WaitGroup
 	for _, m := range members[1:] {
 		if m.Cluster.Stale(age) {
-			others.Go(func() { m.Cluster.Fresh(ctx, age) })
+			others.Go(func() { _, _ = m.Cluster.Fresh(ctx, age) })
 		}
 	}
 	_, err := vc.Home.Fresh(ctx, age)
