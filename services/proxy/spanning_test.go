@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"tollgate.internal/services/proxy"
 )
@@ -521,26 +522,42 @@ func TestTransactionsStayOnOneCluster(t *testing.T) {
 }
 
 // The group protocol of KIP-848 assigns partitions of both clusters, also to those who
-// subscribe by a pattern.
+// subscribe by a pattern, and whatever the cluster that is not home knows of it; with
+// one before Kafka 3.7, whose OffsetCommit is not for its members, groups are classic.
 func TestConsumerProtocolGroupsSpan(t *testing.T) {
 	for name, opts := range map[string][]kgo.Opt{"names": nil, "pattern": {kgo.ConsumeRegex(), kgo.ConsumeTopics("^(near|f.*)$")}} {
-		t.Run(name, func(t *testing.T) {
-			spanning(t, func(t *testing.T, g *span) {
-				ctx := context.WithValue(t.Context(), "opt_in_kafka_next_gen_balancer_beta", true) //nolint:staticcheck // kgo's own key
-				m := g.member(t, append([]kgo.Opt{kgo.WithContext(ctx)}, opts...)...)
-				m.write(t, "near", 5)
-				m.write(t, "far", 5)
-				m.read(t, 5, 5)
-				commit(t, m.Client)
-				groups, err := kadm.NewClient(m.Client).DescribeConsumerGroups(t.Context(), "both")
-				if err != nil {
-					t.Fatal(err)
-				}
-				if d := groups["both"]; d.Err != nil || len(d.Members) != 1 || len(d.Members[0].Assignment.Topics()) != 2 {
-					t.Errorf("described as %+v", d)
-				}
+		for other, west := range map[string][]kfake.Opt{
+			"as home is": nil, "with version 0": {kfake.MaxVersions(kversion.V3_9_0())}, "before 3.7": {kfake.MaxVersions(kversion.V3_6_0())},
+		} {
+			t.Run(name+", the other cluster "+other, func(t *testing.T) {
+				spanning(t, func(t *testing.T, g *span) {
+					ctx := context.WithValue(t.Context(), "opt_in_kafka_next_gen_balancer_beta", true) //nolint:staticcheck // kgo's own key
+					m := g.member(t, append([]kgo.Opt{kgo.WithContext(ctx)}, opts...)...)
+					m.write(t, "near", 5)
+					m.write(t, "far", 5)
+					m.read(t, 5, 5)
+					commit(t, m.Client)
+					admin := kadm.NewClient(m.Client)
+					if other == "before 3.7" {
+						groups, err := admin.DescribeGroups(t.Context(), "both")
+						if err != nil {
+							t.Fatal(err)
+						}
+						if d := groups["both"]; d.Err != nil || len(d.Members) != 1 {
+							t.Errorf("described as %+v", d)
+						}
+						return
+					}
+					groups, err := admin.DescribeConsumerGroups(t.Context(), "both")
+					if err != nil {
+						t.Fatal(err)
+					}
+					if d := groups["both"]; d.Err != nil || len(d.Members) != 1 || len(d.Members[0].Assignment.Topics()) != 2 {
+						t.Errorf("described as %+v", d)
+					}
+				}, west...)
 			})
-		})
+		}
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -69,6 +71,10 @@ func (o *Offer) current(st *state, split bool) bool {
 // others change nothing for them.
 var features = []string{"group.version", "metadata.version", "share.version", "transaction.version"}
 
+// ofHome are keys that no other cluster is ever asked. Kafka 3.9 has them in version
+// 0, which no client takes for the consumer protocol.
+var ofHome = []int16{int16(kmsg.ConsumerGroupHeartbeat), int16(kmsg.ConsumerGroupDescribe)}
+
 func newOffer(st *state, split bool) *Offer {
 	o := &Offer{view: st.view, split: split, Finalized: make(map[string]int16), Supported: make(map[string]upstream.Range)}
 	var all *upstream.Versions
@@ -83,7 +89,12 @@ func newOffer(st *state, split bool) *Offer {
 	if home == nil {
 		return nil
 	}
-	o.Ranges = all.Ranges
+	o.Ranges = maps.Clone(all.Ranges)
+	for _, key := range ofHome {
+		if r, ok := home.Ranges[key]; ok {
+			o.Ranges[key] = r
+		}
+	}
 	spans := st.view.Spec.Spans()
 	for _, name := range features {
 		level := home.Finalized[name]
@@ -92,6 +103,8 @@ func newOffer(st *state, split bool) *Offer {
 			continue // the state of a share partition is on its leader's cluster (§B7)
 		case name == "group.version" && split:
 			continue // partitions are assigned by home, which has no such topics (§B6)
+		case name == "group.version" && o.Ranges[int16(kmsg.OffsetCommit)].Max < 9:
+			continue // members could not commit: a cluster is older than Kafka 3.7
 		case name == "transaction.version" && spans:
 			level = min(level, 1) // a leader elsewhere would ask its own coordinator (§C4)
 		}
