@@ -136,7 +136,7 @@ func Start(t testing.TB, p *kafkatest.Pair, aliases ...Alias) *Gateway {
 	Lend(t, p, aliases...)
 	g := &Gateway{gateway.Start(t, nil, Files(p, aliases...))}
 	for _, target := range []drivers.Target{g.Standard(t), g.Partner(t)} {
-		g.Await(t, target, aliases...)
+		Await(t, target, aliases...)
 	}
 	return g
 }
@@ -158,7 +158,7 @@ func (g *Gateway) Partner(t testing.TB) drivers.Target {
 
 // Await waits until a virtual cluster shows the aliases with all their partitions,
 // which takes as long as the creation of stub topics.
-func (*Gateway) Await(t testing.TB, target drivers.Target, aliases ...Alias) {
+func Await(t testing.TB, target drivers.Target, aliases ...Alias) {
 	t.Helper()
 	opts, err := target.KgoOpts()
 	if err != nil {
