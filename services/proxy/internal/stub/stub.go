@@ -82,7 +82,7 @@ func Find(m *upstream.Metadata, prefix, alias string) []Found {
 
 // Want is a stub that has to be there: on home, under Name, with at least Partitions.
 type Want struct {
-	Alias      string
+	Alias      string // what operators are told it is for
 	Name       string
 	Partitions int               // 0: it is used if it is there, and not made
 	Foreign    *upstream.Cluster // where the alias's topic lives; nil: it has never been reached

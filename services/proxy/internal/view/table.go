@@ -103,7 +103,7 @@ func newTable(v *View, members []*Member, stubs *stub.Snapshot, before *Table) *
 		}
 	}
 	if t.Split() {
-		t.wants = append(t.wants, stub.Want{Name: v.Prefix + anchor, Partitions: 1, Always: true})
+		t.wants = append(t.wants, stub.Want{Alias: anchor, Name: v.Prefix + anchor, Partitions: 1, Always: true})
 	}
 	if v.Standard() {
 		for _, p := range t.Home.Meta.WithPrefix(v.Prefix) {
