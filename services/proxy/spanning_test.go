@@ -453,6 +453,15 @@ func TestAGatewayStartsWhileAClusterIsAway(t *testing.T) {
 		}
 		g.brokers.kill("29")
 		g.run(t)
+		versions, err := kmsg.NewPtrApiVersionsRequest().RequestWith(t.Context(), g.client(t, "wide.gw.test"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range versions.ApiKeys {
+			if most, _ := kversion.V3_9_0().LookupMaxKeyVersion(k.ApiKey); k.ApiKey == int16(kmsg.Fetch) && k.MaxVersion != most {
+				t.Errorf("Fetch is offered up to version %d, which the cluster that is away may not have", k.MaxVersion)
+			}
+		}
 		m.write(t, "near", 5)
 		m.read(t, 10, 5)
 		commit(t, m.Client)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"tollgate.internal/services/proxy/internal/upstream"
 )
@@ -75,15 +76,26 @@ var features = []string{"group.version", "metadata.version", "share.version", "t
 // 0, which no client takes for the consumer protocol.
 var ofHome = []int16{int16(kmsg.ConsumerGroupHeartbeat), int16(kmsg.ConsumerGroupDescribe)}
 
+// unseen is what a cluster is taken for that was never reached: the oldest Kafka there
+// is a promise for. Taken for less, clients of other nodes, which know better, would
+// find requests gone that they use; taken for more, they would be promised what
+// nobody keeps.
+var unseen = func() *upstream.Versions {
+	v := &upstream.Versions{Ranges: make(map[int16]upstream.Range)}
+	kversion.V3_9_0().EachMaxKeyVersion(func(key, most int16) { v.Ranges[key] = upstream.Range{Max: most} })
+	return v
+}()
+
 func newOffer(st *state, split bool) *Offer {
 	o := &Offer{view: st.view, split: split, Finalized: make(map[string]int16), Supported: make(map[string]upstream.Range)}
 	var all *upstream.Versions
 	for i := range st.members {
 		v := st.members[i].Cluster.Versions()
 		o.of = append(o.of, v)
-		if v != nil {
-			all = all.Intersect(v)
+		if v == nil && i > 0 {
+			v = unseen
 		}
+		all = all.Intersect(v)
 	}
 	home := o.of[0]
 	if home == nil {
