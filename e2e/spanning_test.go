@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"tollgate.internal/e2e/internal/drivers"
@@ -91,5 +92,74 @@ func TestConsumerProtocolGroupsOverTwoClusters(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// spanRuns are what an administrator sees of a topic on another cluster: the topics
+// abroad, which is there, and in-transaction, which is at home.
+var spanRuns = []toolRun{
+	{tool: "topics", args: "--list", says: []string{"abroad\n", "in-transaction\n"}, not: []string{"shop", "span.", "__"}},
+	{tool: "topics", args: "--describe --topic abroad", says: []string{"Topic: abroad", "PartitionCount: 2"}, not: []string{"shop", "stub"}},
+	{tool: "console-producer", args: "--topic abroad", stdin: "v1\nv2\nv3\n"},
+	{tool: "console-consumer", args: "--include in-transaction|abroad --group both --from-beginning --max-messages 6 --timeout-ms 30000", says: []string{"v1\n", "v2\n", "v3\n", "t-v0\n", "t-v1\n", "t-v2\n"}},
+	{tool: "consumer-groups", args: "--describe --group both", says: []string{"abroad", "in-transaction"}, not: []string{"shop", "stub", "span."}},
+	{tool: "consumer-groups", args: "--reset-offsets --to-earliest --group both --all-topics --execute", says: []string{"abroad", "in-transaction"}, not: []string{"stub"}},
+	{tool: "console-consumer", args: "--include in-transaction|abroad --group both --max-messages 6 --timeout-ms 30000", says: []string{"v1\n", "v2\n", "v3\n", "t-v0\n", "t-v1\n", "t-v2\n"}},
+	{tool: "consumer-groups", args: "--delete-offsets --group both --topic abroad", says: []string{"abroad"}},
+	{tool: "consumer-groups", args: "--describe --group both", says: []string{"in-transaction"}, not: []string{"abroad"}},
+	{tool: "consumer-groups", args: "--delete --group both", says: []string{"was successful"}},
+	{tool: "get-offsets", args: "--topic abroad", says: []string{"abroad:0:", "abroad:1:"}},
+	{tool: "log-dirs", args: "--describe", says: []string{`"partition":"in-transaction-0"`}, not: []string{"/data", "shop", "stub", "abroad"}},
+	{tool: "verifiable-producer", args: "--topic abroad --max-messages 50", says: []string{`"sent":50`, `"acked":50`}},
+	{tool: "verifiable-consumer", args: "--topic abroad --group-id verified-abroad --max-messages 53 --reset-policy earliest", says: []string{`"success":true`, "shutdown_complete"}},
+	{tool: "producer-perf-test", args: "--topic abroad --num-records 2000 --record-size 500 --throughput -1", says: []string{"2000 records sent"}},
+	{tool: "consumer-perf-test", args: "--topic abroad --messages 2000 --group perf-abroad --timeout 30000", says: []string{"MB.sec"}},
+	{tool: "transactions", args: "describe-producers --topic abroad --partition 0", fails: true, says: []string{"TopicAuthorizationException"}, not: []string{"shop"}},
+	{tool: "topics", args: "--alter --topic abroad --partitions 3", fails: true, says: []string{"TopicAuthorizationException"}, not: []string{"shop"}},
+	{tool: "topics", args: "--delete --topic abroad", fails: true, says: []string{"TopicAuthorizationException"}, not: []string{"shop"}},
+}
+
+// noShareRuns are what share groups get: what they get from a broker that has none.
+// The tool says so and ends with 0.
+var noShareRuns = []toolRun{
+	{tool: "share-groups", args: "--describe --group crew", says: []string{"UnsupportedVersionException"}},
+}
+
+func TestToolsOfKafkaThroughASpanningVirtualCluster(t *testing.T) {
+	for _, version := range kafkatest.Versions() {
+		t.Run("home on Kafka "+version, func(t *testing.T) {
+			// With one broker each: what is done by one is seen by all.
+			other := kafkatest.Versions()[0]
+			if other == version {
+				other = kafkatest.V4
+			}
+			pair := &kafkatest.Pair{Main: upstreams[version].Get(t), West: upstreams[other].Get(t)}
+			spanning.Lend(t, pair, spanning.Alias{Name: "span-tools", Cluster: "west", Partitions: 2}, spanning.Alias{Name: "abroad", Cluster: "west", Partitions: 2})
+			resources := strings.NewReplacer(
+				"home: main,", "home: main, clusters: [main, west],", "cluster: main,", "cluster: west,", "topic: {name: shop.tools}", "topic: {name: shop., pattern: prefixed}",
+				"topic: shop.tools", "topic: shop.span-tools", "name: tools, tenant", "name: span, tenant", "host: tools,", "host: span,", "virtualCluster: tools}", "virtualCluster: span}",
+			).Replace(toolResources) + `---
+{apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: abroad, virtualCluster: span}, spec: {cluster: west, topic: shop.abroad}}
+`
+			p := gateway.Start(t, nil, map[string]string{"clusters.yaml": spanning.Clusters(pair), "all.yaml": resources, "dev.secret": "dev-secret\n"})
+			standard := p.Target(t, "span", "SCRAM-SHA-512", "dev", "dev-secret")
+			admin := p.Target(t, "tools-partner", "PLAIN", "admin", "dev-secret")
+			spanning.Await(t, standard, spanning.Alias{Name: "abroad", Partitions: 2})
+			spanning.Await(t, admin, spanning.Alias{Name: "lent", Partitions: 2})
+			before := []drivers.Step{
+				{Do: drivers.CreateTopic, Topic: "in-transaction"},
+				{Do: drivers.Transaction, Topic: "in-transaction", TransactionalID: "tool-txn", Count: 3, Prefix: "t-"},
+			}
+			if _, err := drivers.Do(t.Context(), drivers.FranzGo(), standard, before...); err != nil {
+				t.Fatal(err)
+			}
+			runTools(t, version, standard, toolRuns...)
+			runTools(t, version, standard, spanRuns...)
+			if version == kafkatest.V4 {
+				runTools(t, version, standard, noShareRuns...)
+			}
+			runTools(t, version, admin, partnerRuns...)
+			runTools(t, version, p.Target(t, "tools-partner", "PLAIN", "shipping", "dev-secret"), readerRuns...)
+		})
 	}
 }
