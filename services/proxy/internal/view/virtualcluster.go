@@ -51,7 +51,7 @@ type state struct {
 
 // startLimit is how long the first clients wait, when home has been reached, for the
 // other clusters and for stubs to be looked at.
-const startLimit = 3 * time.Second
+const startLimit = 10 * time.Second
 
 // NewVirtualCluster serves v from the clusters of its view, by name. Close it.
 func NewVirtualCluster(v *View, clusters map[string]*upstream.Cluster, log *slog.Logger) *VirtualCluster {
