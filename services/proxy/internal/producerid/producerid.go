@@ -34,7 +34,8 @@ const (
 	leaseBits      = 22
 	deploymentBits = 10
 
-	marker = int64(1) << (counterBits + leaseBits + deploymentBits)
+	// First is the lowest id that there can be.
+	First = int64(1) << (counterBits + leaseBits + deploymentBits)
 
 	// Deployments is how many deployments of the product may share a cluster.
 	Deployments = 1 << deploymentBits
@@ -74,7 +75,7 @@ type block struct {
 
 func newBlock(deployment int, l Lease) *block {
 	return &block{
-		first: marker | int64(deployment)<<(leaseBits+counterBits) | int64(l)<<counterBits,
+		first: First | int64(deployment)<<(leaseBits+counterBits) | int64(l)<<counterBits,
 		next:  random(PerLease), left: PerLease,
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/producerid"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
@@ -537,14 +538,11 @@ func transactional(rt *kmsg.ProduceRequestTopic) bool {
 	})
 }
 
-// firstIssued is the lowest producer id that the gateway gives out.
-const firstIssued = 1 << 52
-
 // producerOfHome reports whether a batch has the id of an idempotent producer that
 // home gave out: on another cluster it is somebody else's (PROTOCOL.md §C1).
 func producerOfHome(records []byte) bool {
 	id := int64(binary.BigEndian.Uint64(records[batchProducerID:]))
-	return id >= 0 && id < firstIssued && records[batchAttributes+1]&batchTransactional == 0
+	return id >= 0 && id < producerid.First && records[batchAttributes+1]&batchTransactional == 0
 }
 
 // overtaking is for how long after a Produce could not be sent others are not

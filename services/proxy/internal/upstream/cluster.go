@@ -334,6 +334,12 @@ func (c *Cluster) Metadata() *Metadata {
 	return nil
 }
 
+// Stale reports whether Fresh would ask the cluster and wait for it.
+func (c *Cluster) Stale(age time.Duration) bool {
+	s := c.current.Load()
+	return (s == nil || time.Since(s.at) > age || c.stale.Load()) && !c.State().Suspect
+}
+
 // Fresh returns a snapshot not older than age, or, when the cluster does not
 // answer, the last one there was. The error says that there is none at all. For a
 // suspect cluster nobody waits.
@@ -720,14 +726,15 @@ func (c *Cluster) updateVersions() {
 		for _, f := range r.SupportedFeatures {
 			one.Supported[f.Name] = Range{f.MinVersion, f.MaxVersion}
 		}
-		v = v.intersect(one)
+		v = v.Intersect(one)
 	}
 	if v != nil {
 		c.versions.Store(v)
 	}
 }
 
-func (v *Versions) intersect(o *Versions) *Versions {
+// Intersect is what both can do; nil: everything.
+func (v *Versions) Intersect(o *Versions) *Versions {
 	if v == nil {
 		return o
 	}

@@ -45,6 +45,9 @@ type Partition struct {
 	Offline     []int32
 }
 
+// Leaderless is a partition of which nothing is known but that it exists.
+var Leaderless = Partition{ErrorCode: 5, Leader: -1, LeaderEpoch: -1}
+
 // Topic finds a topic by name.
 func (m *Metadata) Topic(name string) *Topic { return m.byName[name] }
 
@@ -104,7 +107,7 @@ func NewMetadata(resp *kmsg.MetadataResponse, old *Metadata) *Metadata {
 		}
 		t.Partitions = make([]Partition, n)
 		for p := range t.Partitions {
-			t.Partitions[p] = Partition{ErrorCode: 5, Leader: -1, LeaderEpoch: -1}
+			t.Partitions[p] = Leaderless
 			if before != nil && p < len(before.Partitions) {
 				t.Partitions[p] = before.Partitions[p].leaderless()
 			}

@@ -158,7 +158,7 @@ func TestVersionsAreWhatAllBrokersHave(t *testing.T) {
 	})
 	a := &Versions{Ranges: map[int16]Range{0: {0, 2}}, Finalized: map[string]int16{}, Supported: map[string]Range{"f": {0, 5}}}
 	b := &Versions{Ranges: map[int16]Range{0: {3, 9}}, Finalized: map[string]int16{}, Supported: map[string]Range{"f": {1, 3}}}
-	if got := a.intersect(b); len(got.Ranges) != 0 || got.Supported["f"] != (Range{1, 3}) {
+	if got := a.Intersect(b); len(got.Ranges) != 0 || got.Supported["f"] != (Range{1, 3}) {
 		t.Errorf("ranges that do not meet: %+v", got)
 	}
 }

@@ -83,14 +83,12 @@ func newTable(v *View, members []*Member, stubs *stub.Snapshot, before *Table) *
 		byName: make(map[string]*Topic), byID: make(map[[16]byte]*Topic),
 		grouped: make(map[string]*Topic), groupedID: make(map[[16]byte]*Topic),
 	}
-	byName := make(map[string]*Member, len(members))
 	for _, m := range members {
-		byName[m.Name] = m
 		m.byName, m.byID = make(map[string]*Topic), make(map[[16]byte]*Topic)
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.aliases)) {
 		a := v.aliases[name]
-		m := byName[a.cluster]
+		m := t.Member(a.cluster)
 		if m == nil {
 			continue
 		}

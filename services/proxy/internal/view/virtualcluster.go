@@ -104,11 +104,7 @@ func (vc *VirtualCluster) Swap(v *View, clusters map[string]*upstream.Cluster) {
 // the node has just begun: groups would be balanced anew.
 func (vc *VirtualCluster) start() {
 	defer close(vc.ready)
-	for vc.Home.Metadata() == nil {
-		changed := vc.Home.Changed()
-		if vc.Home.Metadata() != nil {
-			break
-		}
+	for changed := vc.Home.Changed(); vc.Home.Metadata() == nil; changed = vc.Home.Changed() {
 		select {
 		case <-changed:
 		case <-vc.ctx.Done():
@@ -249,9 +245,6 @@ func (vc *VirtualCluster) Fresh(ctx context.Context, age time.Duration) (*Table,
 		return nil, context.Cause(ctx)
 	}
 }
-
-// Clusters are the physical clusters of now, home first.
-func (vc *VirtualCluster) Clusters() []Member { return vc.state.Load().members }
 
 // Stubs is how the stub topics are, for operators; false: there are none.
 func (vc *VirtualCluster) Stubs() (stub.Status, bool) {
