@@ -49,31 +49,7 @@ const Region = "eu-west-1"
 
 // Install returns the folder of moto's environment, and makes it when it is not in the cache.
 func Install(ctx context.Context) (string, error) {
-	run := func(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
-		cmd := exec.CommandContext(ctx, name, args...)
-		cmd.Dir = dir
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w\n%s", name, err, bytes.TrimSpace(out))
-		}
-		return out, nil
-	}
-	version, err := run(ctx, "", "python3", "--version")
-	if err != nil {
-		return "", fmt.Errorf("get moto: %w", err)
-	}
-	dir, err := cache.Folder(ctx, "moto", cache.Digest(string(requirements), string(version)), func(ctx context.Context, dir string) error {
-		if _, err := run(ctx, dir, "python3", "-m", "venv", dir); err != nil {
-			return err
-		}
-		file := filepath.Join(dir, "requirements.txt")
-		if err := os.WriteFile(file, requirements, 0o644); err != nil {
-			return err
-		}
-		_, err := run(ctx, dir, filepath.Join(dir, "bin", "python"), "-m", "pip", "install",
-			"--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "-r", file)
-		return err
-	})
+	dir, err := cache.Python(ctx, "moto", requirements)
 	if err != nil {
 		return "", fmt.Errorf("get moto: %w", err)
 	}
