@@ -442,7 +442,15 @@ func TestTheClusterThatKeepsOffsetsDies(t *testing.T) {
 					results <- result{name, outcomes, err}
 				}()
 			}
-			time.Sleep(15 * time.Second) // they ask for offsets, and ask again
+			// All of them ask for offsets, and ask again.
+			const unreadable = `tollgate_proxy_requests_refused_total{refusal="TG-SPAN-010"}`
+			for began := s.gateway.Metric(t, unreadable); s.gateway.Metric(t, unreadable) < began+float64(3*len(restarted)); {
+				select {
+				case <-time.After(100 * time.Millisecond):
+				case <-ctx.Done():
+					t.Fatal("the clients that were started meanwhile do not ask for their offsets again")
+				}
+			}
 			if err := broker.Restart(ctx); err != nil {
 				t.Fatal(err)
 			}

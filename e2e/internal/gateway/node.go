@@ -153,7 +153,27 @@ func (p *Proxy) Metric(t testing.TB, series string) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for lines := bufio.NewScanner(strings.NewReader(body)); lines.Scan(); {
+	return value(t, body, series)
+}
+
+// Metric is the value of a series of the first node, as [Proxy.Metric] has it.
+func (p *Process) Metric(t testing.TB, series string) float64 {
+	t.Helper()
+	resp, err := http.Get(p.Nodes[0].Metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value(t, string(body), series)
+}
+
+func value(t testing.TB, metrics, series string) float64 {
+	t.Helper()
+	for lines := bufio.NewScanner(strings.NewReader(metrics)); lines.Scan(); {
 		if value, ok := strings.CutPrefix(lines.Text(), series+" "); ok {
 			v, err := strconv.ParseFloat(value, 64)
 			if err != nil {
