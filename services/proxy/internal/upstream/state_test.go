@@ -172,7 +172,8 @@ func TestAClusterThatWasNeverReached(t *testing.T) {
 			t.Errorf("accepted and not answered: %+v", state)
 		}
 		s.set(func() { s.silent = false })
-		time.Sleep(maxBackoff + silence)
+		// At worst a dial has just begun: it fails, and the broker is left alone for the longest time there is.
+		time.Sleep(c.cfg.DialTimeout + maxBackoff*5/4 + silence)
 		if err := c.Tried(t.Context()); err != nil || !c.State().Reached || c.State().Suspect {
 			t.Errorf("Tried() = %v in %+v", err, c.State())
 		}
