@@ -25,6 +25,7 @@ nodejs command -v node
 npm command -v npm
 haproxy command -v haproxy || test -x /usr/sbin/haproxy
 redis-server command -v redis-server
+postgresql ls /usr/lib/postgresql/*/bin/initdb || command -v initdb
 krb5-kdc test -x /usr/sbin/krb5kdc
 krb5-admin-server test -x /usr/sbin/kadmin.local
 gcc command -v gcc
