@@ -1,5 +1,6 @@
-// Package resource holds the objects that Tollgate is configured with, and reads
-// them from YAML files.
+// Package resource holds the objects that Tollgate is configured with. [LoadDir]
+// reads them from files; [Parse] and [Validate] are for whoever stores them, and
+// [Marshal] and [Unmarshal] for what is stored.
 //
 // Reading is strict: what is unknown, doubled, of the wrong type or contradicts
 // another object is refused, and every problem is reported at once with its

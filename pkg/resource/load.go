@@ -23,7 +23,7 @@ const maxFileBytes = 64 << 20
 // type [Problems].
 func LoadDir(dir string) (*Set, error) {
 	var problems Problems
-	l := newLoader(time.Now(), &problems)
+	l := &loader{now: time.Now(), problems: &problems}
 	absolute, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, Problems{{File: dir, Message: err.Error()}}
@@ -102,25 +102,10 @@ func reason(err error) string {
 // loader gathers objects from files and then looks at them together.
 type loader struct {
 	now      time.Time
-	set      *Set
-	objects  []*object
+	objects  []*Written
 	problems *Problems
 
 	unread []string // the text of files with syntax errors
-
-	// What must be unique, and who has it.
-	hosts         map[string]*object
-	physical      map[[3]string]*object // virtual cluster, cluster, topic
-	externalNames map[[2]string]*object // virtual cluster, name
-}
-
-func newLoader(now time.Time, problems *Problems) *loader {
-	return &loader{
-		now: now, set: newSet(), problems: problems,
-		hosts:         make(map[string]*object),
-		physical:      make(map[[3]string]*object),
-		externalNames: make(map[[2]string]*object),
-	}
 }
 
 func (l *loader) add(file, baseDir string, data []byte) {
@@ -132,56 +117,16 @@ func (l *loader) add(file, baseDir string, data []byte) {
 }
 
 func (l *loader) finish() (*Set, error) {
-	l.register()
-	for _, o := range l.objects {
-		l.validate(o)
-	}
+	v := newValidator(l.objects, nil, l.now)
+	v.unread = l.unread
+	v.validate()
 	if len(*l.problems) > 0 {
 		l.problems.Sort()
 		return nil, *l.problems
 	}
-	return l.set, nil
-}
-
-// register fills the set, and reports names that are taken.
-func (l *loader) register() {
-	type identity struct{ kind, scope, name string }
-	taken := make(map[identity]*object)
+	set := NewSet()
 	for _, o := range l.objects {
-		if o.meta.Name == "" {
-			continue
-		}
-		id := identity{kind: o.kind, name: o.meta.Name}
-		switch o.kind {
-		case "TopicGrant":
-			id.scope = o.meta.Tenant
-		case "AliasTopic", "ServiceAccount", "Acl":
-			id.scope = o.meta.VirtualCluster
-		}
-		if first, ok := taken[id]; ok {
-			within := ""
-			if id.scope != "" {
-				within = " of " + id.scope
-			}
-			o.Problem("metadata.name", "%s %s%s exists already, in %s", id.kind, id.name, within, first.where())
-			continue
-		}
-		taken[id] = o
-		switch v := o.value.(type) {
-		case *Tenant:
-			l.set.Tenants[id.name] = v
-		case *UpstreamCluster:
-			l.set.UpstreamClusters[id.name] = v
-		case *VirtualCluster:
-			l.set.VirtualClusters[id.name] = v
-		case *TopicGrant:
-			l.set.TopicGrants = append(l.set.TopicGrants, v)
-		case *AliasTopic:
-			l.set.AliasTopics = append(l.set.AliasTopics, v)
-		case *ServiceAccount:
-			l.set.ServiceAccounts = append(l.set.ServiceAccounts, v)
-		case *ACL:
-			l.set.ACLs = append(l.set.ACLs, v)
-		}
+		set.add(o.Object)
 	}
+	return set, nil
 }

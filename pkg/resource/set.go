@@ -7,10 +7,6 @@ import (
 	"time"
 )
 
-// Object is one of *Tenant, *UpstreamCluster, *VirtualCluster, *TopicGrant,
-// *AliasTopic, *ServiceAccount and *ACL.
-type Object any
-
 // Set holds objects that fit together: every reference leads somewhere and no
 // two objects contradict each other. Its lists must not change any more once it
 // was asked what belongs to whom; asking is safe from several goroutines.
@@ -28,11 +24,35 @@ type Set struct {
 	grants map[string][]*TopicGrant
 }
 
-func newSet() *Set {
-	return &Set{
+// NewSet makes a set of objects that are known to fit together.
+func NewSet(objects ...Object) *Set {
+	s := &Set{
 		Tenants:          make(map[string]*Tenant),
 		UpstreamClusters: make(map[string]*UpstreamCluster),
 		VirtualClusters:  make(map[string]*VirtualCluster),
+	}
+	for _, o := range objects {
+		s.add(o)
+	}
+	return s
+}
+
+func (s *Set) add(o Object) {
+	switch o := o.(type) {
+	case *Tenant:
+		s.Tenants[o.Metadata.Name] = o
+	case *UpstreamCluster:
+		s.UpstreamClusters[o.Metadata.Name] = o
+	case *VirtualCluster:
+		s.VirtualClusters[o.Metadata.Name] = o
+	case *TopicGrant:
+		s.TopicGrants = append(s.TopicGrants, o)
+	case *AliasTopic:
+		s.AliasTopics = append(s.AliasTopics, o)
+	case *ServiceAccount:
+		s.ServiceAccounts = append(s.ServiceAccounts, o)
+	case *ACL:
+		s.ACLs = append(s.ACLs, o)
 	}
 }
 

@@ -3,6 +3,7 @@ package resource
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -14,6 +15,25 @@ import (
 
 // APIVersion is the only apiVersion understood.
 const APIVersion = "tollgate/v1"
+
+// Duration is written with its unit, such as 30s.
+type Duration time.Duration
+
+// String is as Go writes it.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText writes what UnmarshalText reads.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads a duration with its unit.
+func (d *Duration) UnmarshalText(text []byte) error {
+	t, err := time.ParseDuration(string(text))
+	if err != nil {
+		return errors.New("must be a duration with its unit, such as 30s")
+	}
+	*d = Duration(t)
+	return nil
+}
 
 // Metadata names an object. Tenant is set for VirtualCluster and TopicGrant;
 // VirtualCluster for AliasTopic, ServiceAccount and ACL.
@@ -178,12 +198,12 @@ type VirtualClusterSpec struct {
 	Home             string             `yaml:"home" json:"home"`
 	Clusters         []string           `yaml:"clusters,omitempty" json:"clusters,omitempty"` // defaults to [home]
 	Slots            map[string]int32   `yaml:"slots,omitempty" json:"slots,omitempty"`       // by cluster; see Slot
-	Stubs            StubSettings       `yaml:"stubs,omitempty" json:"stubs,omitempty"`
+	Stubs            StubSettings       `yaml:"stubs,omitempty" json:"stubs,omitzero"`
 	Transactions     []TransactionRule  `yaml:"transactions,omitempty" json:"transactions,omitempty"` // longest prefix first; others are on home
 	Authentication   Authentication     `yaml:"authentication" json:"authentication"`
-	ACLs             ACLSettings        `yaml:"acls,omitempty" json:"acls,omitempty"`
-	Quotas           Quotas             `yaml:"quotas,omitempty" json:"quotas,omitempty"`
-	Topics           TopicPolicy        `yaml:"topics,omitempty" json:"topics,omitempty"`
+	ACLs             ACLSettings        `yaml:"acls,omitempty" json:"acls,omitzero"`
+	Quotas           Quotas             `yaml:"quotas,omitempty" json:"quotas,omitzero"`
+	Topics           TopicPolicy        `yaml:"topics,omitempty" json:"topics,omitzero"`
 	AutoCreateTopics bool               `yaml:"autoCreateTopics,omitempty" json:"autoCreateTopics,omitempty"`
 }
 
@@ -228,9 +248,9 @@ type TransactionRule struct {
 // StubSettings are about the hidden topics on home that offsets of topics elsewhere
 // are committed against (PROTOCOL.md §B4).
 type StubSettings struct {
-	Disabled          bool          `yaml:"disabled,omitempty" json:"disabled,omitempty"`                   // offsets are then kept on the topics' own clusters
-	ReplicationFactor int16         `yaml:"replicationFactor,omitempty" json:"replicationFactor,omitempty"` // 1, or what home asks for
-	KeepFor           time.Duration `yaml:"keepFor,omitempty" json:"keepFor,omitempty"`                     // after their alias is gone; 168h
+	Disabled          bool     `yaml:"disabled,omitempty" json:"disabled,omitempty"`                   // offsets are then kept on the topics' own clusters
+	ReplicationFactor int16    `yaml:"replicationFactor,omitempty" json:"replicationFactor,omitempty"` // 1, or what home asks for
+	KeepFor           Duration `yaml:"keepFor,omitempty" json:"keepFor,omitempty"`                     // after their alias is gone; 168h
 }
 
 // Authentication is any subset of the mechanisms; anonymous stands alone.
@@ -240,7 +260,7 @@ type Authentication struct {
 	OAuthBearer         []OAuthIssuer `yaml:"oauthbearer,omitempty" json:"oauthbearer,omitempty"` // in files: one mapping or a list
 	MTLS                *MTLS         `yaml:"mtls,omitempty" json:"mtls,omitempty"`
 	Anonymous           *struct{}     `yaml:"anonymous,omitempty" json:"anonymous,omitempty"`
-	MaxReauthentication time.Duration `yaml:"maxReauthentication,omitempty" json:"maxReauthentication,omitempty"` // KIP-368 connections.max.reauth.ms; 0 = none
+	MaxReauthentication Duration      `yaml:"maxReauthentication,omitempty" json:"maxReauthentication,omitempty"` // KIP-368 connections.max.reauth.ms; 0 = none
 }
 
 // OAuthIssuer is one issuer of tokens. JWKSURL may be http(s): or file:;

@@ -14,11 +14,60 @@ import (
 	"time"
 )
 
-// validate checks one object, alone and beside the others, and fills in its
-// defaults.
-func (l *loader) validate(o *object) {
+// World is what exists beside the objects that are validated. What it cannot look
+// up because of trouble it answers as missing, and tells its owner afterwards.
+type World interface {
+	Lookup(Key) Object            // nil: there is none
+	Holder(Claim) (_ Key, _ bool) // who has what only one can have
+}
+
+// Validate checks objects that are to be put into a world together, alone and beside
+// what is there, fills in their defaults, and says everything that is wrong. They
+// replace those of the world with the same keys. Of one key only the first is put in.
+//
+// Left open are a grant for each alias, and what the change does to objects that refer
+// to those that are replaced.
+func Validate(objects []*Written, world World, now time.Time) {
+	newValidator(objects, world, now).validate()
+}
+
+// validator looks at objects together.
+type validator struct {
+	now     time.Time
+	world   World // nil: empty
+	objects []*Written
+	unread  []string // texts that may hold what is not found
+
+	byKey  map[Key]*Written
+	claims map[Claim]*Written
+}
+
+func newValidator(objects []*Written, world World, now time.Time) *validator {
+	return &validator{now: now, world: world, objects: objects, byKey: make(map[Key]*Written), claims: make(map[Claim]*Written)}
+}
+
+// validate reports names that are taken, then looks at each object.
+func (l *validator) validate() {
+	for _, o := range l.objects {
+		if o.meta().Name == "" {
+			continue
+		}
+		key := KeyOf(o.Object)
+		if first, ok := l.byKey[key]; ok {
+			o.Problem("metadata.name", "%s exists already%s", key, first.where())
+			continue
+		}
+		l.byKey[key] = o
+	}
+	for _, o := range l.objects {
+		l.one(o)
+	}
+}
+
+// one checks one object, alone and beside the others, and fills in its defaults.
+func (l *validator) one(o *Written) {
 	l.validateMetadata(o)
-	switch v := o.value.(type) {
+	switch v := o.Object.(type) {
 	case *Tenant:
 		validateTenant(o, &v.Spec)
 	case *UpstreamCluster:
@@ -36,12 +85,44 @@ func (l *loader) validate(o *object) {
 	}
 }
 
-func (l *loader) validateMetadata(o *object) {
-	m := o.meta
+func (l *validator) lookup(key Key) Object {
+	if o := l.byKey[key]; o != nil {
+		return o.Object
+	}
+	if l.world != nil {
+		return l.world.Lookup(key)
+	}
+	return nil
+}
+
+// claim takes what only one object can have, or reports who has it. The text has a
+// verb for the value, one for the holder and one for its place.
+func (l *validator) claim(o *Written, c Claim, field, text string, value any) {
+	if other, taken := l.claims[c]; taken {
+		o.Problem(field, text, value, KeyOf(other.Object).title(), other.where())
+		return
+	}
+	l.claims[c] = o
+	if l.world == nil {
+		return
+	}
+	// Whoever is being replaced has it no longer, or is the one that takes it.
+	if holder, taken := l.world.Holder(c); taken && l.byKey[holder] == nil {
+		o.Problem(field, text, value, holder.title(), "")
+	}
+}
+
+// title is the key without its scope.
+func (k Key) title() string { return k.Kind + " " + k.Name }
+
+var labelName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
+
+func (l *validator) validateMetadata(o *Written) {
+	m, kind := o.meta(), o.kind()
 	switch {
 	case m.Name == "":
 		o.Problem("metadata.name", "required")
-	case o.kind == "AliasTopic":
+	case kind == KindAliasTopic:
 		if err := CheckTopicName(m.Name); err != nil {
 			o.Problem("metadata.name", "%v", err)
 		} else if strings.HasPrefix(m.Name, "__") {
@@ -53,47 +134,56 @@ func (l *loader) validateMetadata(o *object) {
 	if m.Revision < 0 {
 		o.Problem("metadata.revision", "must not be negative")
 	}
+	for _, name := range slices.Sorted(maps.Keys(m.Labels)) {
+		field := "metadata.labels." + name
+		if !labelName.MatchString(name) {
+			o.Problem(field, "is not the name of a label: up to 63 letters, digits and any of ._/-, with a letter or digit first and last")
+		}
+		if value := m.Labels[name]; value != "" && !labelName.MatchString(value) {
+			o.Problem(field, "is not the value of a label: up to 63 letters, digits and any of ._/-, with a letter or digit first and last")
+		}
+	}
 
-	ownedByTenant := o.kind == "VirtualCluster" || o.kind == "TopicGrant"
+	ownedByTenant := kind == KindVirtualCluster || kind == KindTopicGrant
 	switch {
 	case ownedByTenant && m.Tenant == "":
 		o.Problem("metadata.tenant", "required")
 	case ownedByTenant:
-		l.reference(o, "metadata.tenant", "Tenant", m.Tenant, l.set.Tenants[m.Tenant] != nil)
+		l.reference(o, "metadata.tenant", KindTenant, m.Tenant)
 	case o.Written("metadata.tenant"):
-		o.Problem("metadata.tenant", "has no meaning for a %s", o.kind)
+		o.Problem("metadata.tenant", "has no meaning for a %s", kind)
 	}
-	ownedByCluster := o.kind == "AliasTopic" || o.kind == "ServiceAccount" || o.kind == "Acl"
+	k, _ := KindOf(kind)
 	switch {
-	case ownedByCluster && m.VirtualCluster == "":
+	case k.Scope == KindVirtualCluster && m.VirtualCluster == "":
 		o.Problem("metadata.virtualCluster", "required")
-	case ownedByCluster:
-		l.reference(o, "metadata.virtualCluster", "VirtualCluster", m.VirtualCluster, l.set.VirtualClusters[m.VirtualCluster] != nil)
+	case k.Scope == KindVirtualCluster:
+		l.reference(o, "metadata.virtualCluster", KindVirtualCluster, m.VirtualCluster)
 	case o.Written("metadata.virtualCluster"):
-		o.Problem("metadata.virtualCluster", "has no meaning for a %s", o.kind)
+		o.Problem("metadata.virtualCluster", "has no meaning for a %s", kind)
 	}
 }
 
 // reference reports a name that leads nowhere, unless what it means may stand
 // in a file that could not be read to its end: that file is reported already.
-func (l *loader) reference(o *object, field, kind, name string, exists bool) {
-	if exists || slices.ContainsFunc(l.unread, func(text string) bool { return strings.Contains(text, name) }) {
+func (l *validator) reference(o *Written, field, kind, name string) {
+	if l.lookup(Key{Kind: kind, Name: name}) != nil || slices.ContainsFunc(l.unread, func(text string) bool { return strings.Contains(text, name) }) {
 		return
 	}
 	o.Problem(field, "there is no %s %q", kind, name)
 }
 
-func (l *loader) upstream(o *object, field, name string) {
+func (l *validator) upstream(o *Written, field, name string) {
 	if name == "" {
 		o.Problem(field, "required")
 		return
 	}
-	l.reference(o, field, "UpstreamCluster", name, l.set.UpstreamClusters[name] != nil)
+	l.reference(o, field, KindUpstreamCluster, name)
 }
 
 // oneOf checks a word of a closed set and puts value in the place of an empty
 // one; an empty value means the word is required.
-func oneOf[T ~string](o *object, field string, word *T, value T, words ...T) {
+func oneOf[T ~string](o *Written, field string, word *T, value T, words ...T) {
 	if *word == "" && !o.Written(field) && value != "" {
 		*word = value
 		return
@@ -112,7 +202,7 @@ func oneOf[T ~string](o *object, field string, word *T, value T, words ...T) {
 	o.Problem(field, "unknown word %q: one of %s", string(*word), strings.Join(list, ", "))
 }
 
-func validateTenant(o *object, s *TenantSpec) {
+func validateTenant(o *Written, s *TenantSpec) {
 	oneOf(o, "spec.state", &s.State, TenantActive, TenantActive, TenantSuspended, TenantClosing)
 	for i, contact := range s.Contacts {
 		if contact == "" {
@@ -124,9 +214,13 @@ func validateTenant(o *object, s *TenantSpec) {
 func index(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
 
 // path makes a path that an object names absolute.
-func (o *object) path(path *string) {
-	if *path != "" && !filepath.IsAbs(*path) {
+func (o *Written) path(field string, path *string) {
+	switch {
+	case *path == "" || filepath.IsAbs(*path):
+	case o.fromFile():
 		*path = filepath.Join(o.baseDir, *path)
+	default:
+		o.Problem(field, "is a relative path: write an absolute one, which every proxy can read")
 	}
 }
 
@@ -136,7 +230,7 @@ var environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // secret checks a reference. What stands in its place may be a secret, so no
 // text shows it.
-func (o *object) secret(field string, r *Reference) {
+func (o *Written) secret(field string, r *Reference) {
 	scheme, rest, found := strings.Cut(string(*r), ":")
 	switch {
 	case found && scheme == "env":
@@ -148,7 +242,7 @@ func (o *object) secret(field string, r *Reference) {
 			o.Problem(field, "file: needs a path behind it")
 			return
 		}
-		o.path(&rest)
+		o.path(field, &rest)
 		*r = Reference("file:" + rest)
 	case found && scheme == "aws-sm":
 		o.Problem(field, "aws-sm: is not supported yet: write env:NAME or file:PATH")
@@ -157,7 +251,7 @@ func (o *object) secret(field string, r *Reference) {
 	}
 }
 
-func validateUpstreamCluster(o *object, s *UpstreamClusterSpec) {
+func validateUpstreamCluster(o *Written, s *UpstreamClusterSpec) {
 	if len(s.Bootstrap) == 0 {
 		o.Problem("spec.bootstrap", "required: at least one host:port")
 	}
@@ -169,8 +263,8 @@ func validateUpstreamCluster(o *object, s *UpstreamClusterSpec) {
 		}
 	}
 	if t := s.TLS; t != nil {
-		o.path(&t.CAFile)
-		o.path(&t.CertFile)
+		o.path("spec.tls.caFile", &t.CAFile)
+		o.path("spec.tls.certFile", &t.CertFile)
 		switch {
 		case t.KeyFile != "" || o.Written("spec.tls.keyFile"):
 			o.secret("spec.tls.keyFile", &t.KeyFile)
@@ -186,7 +280,7 @@ func validateUpstreamCluster(o *object, s *UpstreamClusterSpec) {
 	}
 }
 
-func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
+func (l *validator) validateVirtualCluster(o *Written, v *VirtualCluster) {
 	s := &v.Spec
 	oneOf(o, "spec.type", &s.Type, "", Standard, Partner)
 
@@ -245,7 +339,7 @@ func (l *loader) validateVirtualCluster(o *object, v *VirtualCluster) {
 }
 
 // validateSpan is about virtual clusters with several clusters.
-func validateSpan(o *object, s *VirtualClusterSpec) {
+func validateSpan(o *Written, s *VirtualClusterSpec) {
 	taken := make(map[int32]string)
 	for _, name := range slices.Sorted(maps.Keys(s.Slots)) { // also of clusters that were here once: their slots stay theirs
 		slot := s.Slots[name]
@@ -305,7 +399,7 @@ const maxHostLabel = 63 - 12
 
 // host takes a host name. Labels and whole names share one space: a custom host
 // may have a single label.
-func (l *loader) host(o *object, field, host string) {
+func (l *validator) host(o *Written, field, host string) {
 	first, _, _ := strings.Cut(host, ".")
 	if brokerHost.MatchString(first) {
 		o.Problem(field, "%q looks like the host of a virtual broker: choose a name whose first label is neither b and digits nor begins so before a '-'", host)
@@ -315,20 +409,16 @@ func (l *loader) host(o *object, field, host string) {
 		o.Problem(field, "%q is longer than %d characters: the hosts of virtual brokers put b<node id>- in front of it", first, maxHostLabel)
 		return
 	}
-	if other, taken := l.hosts[host]; taken {
-		o.Problem(field, "%q is a host of VirtualCluster %s already, in %s", host, other.meta.Name, other.where())
-		return
-	}
-	l.hosts[host] = o
+	l.claim(o, hostClaim(host), field, "%q is a host of %s already%s", host)
 }
 
-func nonNegative[N int | int16 | int32 | int64](o *object, field string, n N) {
+func nonNegative[N int | int16 | int32 | int64](o *Written, field string, n N) {
 	if n < 0 {
 		o.Problem(field, "must not be negative")
 	}
 }
 
-func validateAuthentication(o *object, a *Authentication) {
+func validateAuthentication(o *Written, a *Authentication) {
 	const at = "spec.authentication"
 	others := a.Plain != nil || a.SCRAM != nil || o.Written(at+".oauthbearer") || a.MTLS != nil
 	switch {
@@ -360,11 +450,11 @@ func validateAuthentication(o *object, a *Authentication) {
 		if a.MTLS.CAFile == "" {
 			o.Problem(at+".mtls.caFile", "required: the CA of the clients' certificates")
 		}
-		o.path(&a.MTLS.CAFile)
+		o.path(at+".mtls.caFile", &a.MTLS.CAFile)
 	}
 }
 
-func validateIssuer(o *object, field string, issuer *OAuthIssuer) {
+func validateIssuer(o *Written, field string, issuer *OAuthIssuer) {
 	if issuer.Issuer == "" {
 		o.Problem(field+".issuer", "required")
 	}
@@ -383,7 +473,7 @@ func validateIssuer(o *object, field string, issuer *OAuthIssuer) {
 			o.Problem(field+".jwksURL", "file: needs a path behind it")
 			break
 		}
-		o.path(&path)
+		o.path(field+".jwksURL", &path)
 		issuer.JWKSURL = "file:" + path
 	case issuer.JWKSURL != "":
 		if !httpURL(issuer.JWKSURL) {
@@ -402,7 +492,7 @@ func httpURL(s string) bool {
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != ""
 }
 
-func validateACLSettings(o *object, s *VirtualClusterSpec) {
+func validateACLSettings(o *Written, s *VirtualClusterSpec) {
 	if s.Type == Partner {
 		if o.Written("spec.acls.enabled") && !s.ACLs.Enabled {
 			o.Problem("spec.acls.enabled", "a virtual cluster of type partner always has ACLs: write true, or leave the field out")
@@ -416,7 +506,7 @@ func validateACLSettings(o *object, s *VirtualClusterSpec) {
 
 // principal checks the spelling of a principal. Whether it exists is left open,
 // so that an account can be taken away and its ACLs later.
-func principal(o *object, field, p string) {
+func principal(o *Written, field, p string) {
 	switch name, ok := strings.CutPrefix(p, "User:"); {
 	case p == "":
 		o.Problem(field, "required, such as User:alice")
@@ -427,7 +517,7 @@ func principal(o *object, field, p string) {
 	}
 }
 
-func validateTopicPolicy(o *object, t *TopicPolicy) {
+func validateTopicPolicy(o *Written, t *TopicPolicy) {
 	const at = "spec.topics."
 	nonNegative(o, at+"maxTopics", t.MaxTopics)
 	nonNegative(o, at+"maxPartitions", t.MaxPartitions)
@@ -465,14 +555,14 @@ func validateTopicPolicy(o *object, t *TopicPolicy) {
 	}
 }
 
-func (l *loader) validateTopicGrant(o *object, s *TopicGrantSpec) {
+func (l *validator) validateTopicGrant(o *Written, s *TopicGrantSpec) {
 	l.upstream(o, "spec.cluster", s.Cluster)
 	oneOf(o, "spec.topic.pattern", &s.Topic.Pattern, Literal, Literal, Prefixed)
 	oneOf(o, "spec.access", &s.Access, "", ReadOnly, ReadWrite)
 	physicalTopic(o, "spec.topic.name", s.Topic.Name, s.Topic.Pattern == Prefixed)
 }
 
-func physicalTopic(o *object, field, name string, prefix bool) {
+func physicalTopic(o *Written, field, name string, prefix bool) {
 	if name == "" {
 		o.Problem(field, "required")
 		return
@@ -487,7 +577,7 @@ func physicalTopic(o *object, field, name string, prefix bool) {
 	}
 }
 
-func (l *loader) validateAliasTopic(o *object, a *AliasTopic) {
+func (l *validator) validateAliasTopic(o *Written, a *AliasTopic) {
 	s := &a.Spec
 	l.upstream(o, "spec.cluster", s.Cluster)
 	physicalTopic(o, "spec.topic", s.Topic, false)
@@ -496,7 +586,7 @@ func (l *loader) validateAliasTopic(o *object, a *AliasTopic) {
 			o.Problem("spec.identity", "%q is no topic id: write the 22 characters that kafka-topics --describe shows as TopicId", s.Identity)
 		}
 	}
-	vc := l.set.VirtualClusters[a.Metadata.VirtualCluster]
+	vc, _ := l.lookup(Key{Kind: KindVirtualCluster, Name: a.Metadata.VirtualCluster}).(*VirtualCluster)
 	if vc == nil || s.Cluster == "" {
 		return
 	}
@@ -510,18 +600,21 @@ func (l *loader) validateAliasTopic(o *object, a *AliasTopic) {
 		o.Problem("spec.topic", "%q is a topic of VirtualCluster %s itself, which sees it as %q", s.Topic, vc.Metadata.Name, s.Topic[len(own):])
 		return
 	}
-	physical := [3]string{vc.Metadata.Name, s.Cluster, s.Topic}
-	if other, taken := l.physical[physical]; taken {
-		o.Problem("spec.topic", "%s of %s has an alias in this virtual cluster already: %s, in %s", s.Topic, s.Cluster, other.meta.Name, other.where())
-		return
-	}
-	l.physical[physical] = o
+	l.claim(o, physicalClaim(vc.Metadata.Name, s.Cluster, s.Topic), "spec.topic", "%s has an alias in this virtual cluster already: %s%s", s.Topic+" of "+s.Cluster)
 }
 
-func (l *loader) validateServiceAccount(o *object, a *ServiceAccount) {
+func (l *validator) validateServiceAccount(o *Written, a *ServiceAccount) {
 	s := &a.Spec
 	oneOf(o, "spec.type", &s.Type, "", Local, External)
-	if s.Password != "" || o.Written("spec.password") {
+	if !o.fromFile() {
+		for _, field := range []string{"spec.password", "spec.verifiers"} {
+			if o.Written(field) {
+				o.Problem(field, "secrets are issued, or brought along, one by one: POST …/service-accounts/%s/secrets", a.Metadata.Name)
+			}
+		}
+		s.Password, s.Verifiers = "", nil
+	}
+	if s.Password != "" || o.Written("spec.password") && o.fromFile() {
 		o.secret("spec.password", &s.Password)
 	}
 	for i := range s.Verifiers {
@@ -532,7 +625,7 @@ func (l *loader) validateServiceAccount(o *object, a *ServiceAccount) {
 		if o.Written("spec.externalNames") {
 			o.Problem("spec.externalNames", "has no meaning for a local account")
 		}
-		if !o.Written("spec.password") && len(s.Verifiers) == 0 {
+		if o.fromFile() && !o.Written("spec.password") && len(s.Verifiers) == 0 {
 			o.Problem("spec", "a local account needs password or verifiers")
 		}
 		l.validateSecrets(o, s)
@@ -552,19 +645,14 @@ func (l *loader) validateServiceAccount(o *object, a *ServiceAccount) {
 			o.Problem(field, "must not be empty")
 			continue
 		}
-		key := [2]string{a.Metadata.VirtualCluster, name}
-		if other, taken := l.externalNames[key]; taken {
-			o.Problem(field, "%q is a name of ServiceAccount %s already, in %s", name, other.meta.Name, other.where())
-			continue
-		}
-		l.externalNames[key] = o
+		l.claim(o, externalClaim(a.Metadata.VirtualCluster, name), field, "%q is a name of %s already%s", name)
 	}
 }
 
 // validateSecrets counts secrets. One secret may have a verifier for each
 // mechanism, held together by their id; verifiers without an id are one secret
 // until a mechanism comes again.
-func (l *loader) validateSecrets(o *object, s *ServiceAccountSpec) {
+func (l *validator) validateSecrets(o *Written, s *ServiceAccountSpec) {
 	type kept struct{ id, mechanism string }
 	seen := make(map[kept]bool)
 	live := make(map[string]bool)
@@ -597,7 +685,7 @@ func (l *loader) validateSecrets(o *object, s *ServiceAccountSpec) {
 // The bounds of Kafka's scram.iterations (KIP-554).
 const minIterations, maxIterations = 4096, 16384
 
-func validateVerifier(o *object, field string, v *Verifier) {
+func validateVerifier(o *Written, field string, v *Verifier) {
 	bytes := 0
 	switch v.Mechanism {
 	case "SCRAM-SHA-256":
@@ -632,7 +720,7 @@ func validateVerifier(o *object, field string, v *Verifier) {
 	base64Field(o, field+".serverKey", v.ServerKey, bytes)
 }
 
-func base64Field(o *object, field, value string, bytes int) {
+func base64Field(o *Written, field, value string, bytes int) {
 	raw, err := base64.StdEncoding.Strict().DecodeString(value)
 	switch {
 	case value == "":
@@ -678,7 +766,7 @@ func argon2id(hash string) string {
 	return ""
 }
 
-func validateACL(o *object, s *ACLSpec) {
+func validateACL(o *Written, s *ACLSpec) {
 	principal(o, "spec.principal", s.Principal)
 	switch {
 	case s.Host == "" && !o.Written("spec.host"):

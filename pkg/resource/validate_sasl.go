@@ -41,7 +41,7 @@ func (s *UpstreamSASL) texts() map[string]string {
 	}
 }
 
-func validateUpstreamSASL(o *object, spec *UpstreamClusterSpec) {
+func validateUpstreamSASL(o *Written, spec *UpstreamClusterSpec) {
 	const at = "spec.sasl"
 	s := spec.SASL
 	// A secret in the place of a reference is reported whatever else is wrong.
@@ -105,8 +105,8 @@ var (
 	extensionValue = regexp.MustCompile(`^[\x21-\x7E \t\r\n]+$`)
 )
 
-func validateTokens(o *object, at string, s *UpstreamSASL) {
-	o.path(&s.CAFile)
+func validateTokens(o *Written, at string, s *UpstreamSASL) {
+	o.path(at+".caFile", &s.CAFile)
 	if s.TokenURL != "" {
 		endpoint(o, at+".tokenURL", s.TokenURL)
 	}
@@ -136,7 +136,7 @@ var (
 	serviceName   = regexp.MustCompile(`^[^/@\s]+$`)
 )
 
-func validateKerberos(o *object, at string, s *UpstreamSASL) {
+func validateKerberos(o *Written, at string, s *UpstreamSASL) {
 	if strings.HasPrefix(string(s.Keytab), "env:") {
 		o.Problem(at+".keytab", "a keytab is not text that a variable could hold: write file:PATH")
 	}
@@ -146,7 +146,7 @@ func validateKerberos(o *object, at string, s *UpstreamSASL) {
 	if s.Krb5Conf == "" {
 		s.Krb5Conf = "/etc/krb5.conf"
 	}
-	o.path(&s.Krb5Conf)
+	o.path(at+".krb5Conf", &s.Krb5Conf)
 	if s.ServiceName == "" {
 		s.ServiceName = "kafka"
 	}
@@ -162,7 +162,7 @@ var (
 	externalID = regexp.MustCompile(`^[\w+=,.@:/-]+$`)
 )
 
-func validateIAM(o *object, at string, spec *UpstreamClusterSpec) {
+func validateIAM(o *Written, at string, spec *UpstreamClusterSpec) {
 	s := spec.SASL
 	if spec.TLS == nil {
 		o.Problem("spec.tls", "required for %s, which Amazon MSK offers over TLS only: write tls: {}", s.Mechanism)
@@ -201,7 +201,7 @@ func validateIAM(o *object, at string, spec *UpstreamClusterSpec) {
 }
 
 // endpoint checks a URL that secrets are sent to.
-func endpoint(o *object, field, text string) {
+func endpoint(o *Written, field, text string) {
 	u, err := url.Parse(text)
 	switch {
 	case !httpURL(text):

@@ -128,7 +128,7 @@ func (s *Session) becomes(id auth.Identity) {
 // lifetime is what KIP-368 calls session_lifetime_ms: until the credential ends
 // or the virtual cluster's bound, 0 for none.
 func (s *Session) lifetime() time.Duration {
-	bound := s.vc.View().Spec.Authentication.MaxReauthentication
+	bound := time.Duration(s.vc.View().Spec.Authentication.MaxReauthentication)
 	if !s.identity.Expires.IsZero() {
 		left := max(time.Until(s.identity.Expires), time.Millisecond)
 		if bound == 0 || left < bound {

@@ -201,7 +201,7 @@ func (vc *VirtualCluster) build() *Table {
 		return nil
 	}
 	spec := st.view.Spec.Stubs
-	settings := stub.Settings{ReplicationFactor: spec.ReplicationFactor, KeepFor: spec.KeepFor, Disabled: spec.Disabled}
+	settings := stub.Settings{ReplicationFactor: spec.ReplicationFactor, KeepFor: time.Duration(spec.KeepFor), Disabled: spec.Disabled}
 	// Also for stubs that an earlier process made: they outlive their aliases for a while only.
 	if vc.keeper == nil && vc.ctx.Err() == nil && (st.view.needsStubs() || len(members[0].Meta.WithPrefix(st.view.Prefix+stub.Segment)) > 0) {
 		vc.keeper = stub.New(stub.Config{Home: vc.Home, VirtualCluster: vc.Name, Prefix: st.view.Prefix, Log: vc.log, Settings: settings})

@@ -1,10 +1,7 @@
 package resource
 
 import (
-	"reflect"
-	"slices"
 	"strconv"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -17,45 +14,42 @@ type Problem = strictyaml.Problem
 // Problems is every problem of a directory, by file and line.
 type Problems = strictyaml.Problems
 
-// object is one document of a file on its way into a Set.
-type object struct {
+// Written is an object as somebody wrote it: what it says and where each field stands.
+type Written struct {
 	*strictyaml.Document
+	Object Object
 
-	baseDir string // absolute
-	kind    string
-	meta    *Metadata
-	value   Object
+	baseDir string // absolute; empty: it came through the API
 }
 
-func (o *object) where() string { return o.File + ":" + strconv.Itoa(o.Line) }
-
-// kinds says what a kind is decoded into. The ACL model is Kafka's, the
-// spelling of its kind is ours.
-var kinds = map[string]func() (Object, *Metadata){
-	"Tenant":          func() (Object, *Metadata) { t := new(Tenant); return t, &t.Metadata },
-	"UpstreamCluster": func() (Object, *Metadata) { c := new(UpstreamCluster); return c, &c.Metadata },
-	"VirtualCluster":  func() (Object, *Metadata) { c := new(VirtualCluster); return c, &c.Metadata },
-	"TopicGrant":      func() (Object, *Metadata) { g := new(TopicGrant); return g, &g.Metadata },
-	"AliasTopic":      func() (Object, *Metadata) { a := new(AliasTopic); return a, &a.Metadata },
-	"ServiceAccount":  func() (Object, *Metadata) { a := new(ServiceAccount); return a, &a.Metadata },
-	"Acl":             func() (Object, *Metadata) { a := new(ACL); return a, &a.Metadata },
-}
-
-func kindNames() string {
-	names := make([]string, 0, len(kinds))
-	for name := range kinds {
-		names = append(names, name)
+// where is the place for those who look for it, in the form ", in file:line".
+func (o *Written) where() string {
+	if o.File == "" {
+		return ""
 	}
-	slices.Sort(names)
-	return strings.Join(names, ", ")
+	return ", in " + o.File + ":" + strconv.Itoa(o.Line)
+}
+
+func (o *Written) meta() *Metadata { return o.Object.Meta() }
+func (o *Written) kind() string    { return o.Object.Kind() }
+
+// fromFile tells what lies in files beside each other from what is stored: only the
+// former has relative paths and passwords.
+func (o *Written) fromFile() bool { return o.baseDir != "" }
+
+// Parse reads the objects that somebody sends, in YAML or JSON, one or several
+// documents. What each means is for [Validate].
+func Parse(data []byte, problems *Problems) []*Written {
+	objects, _ := parse("", "", data, problems)
+	return objects
 }
 
 // parse reads the objects of a file. Whole reports whether it came to the end of
 // the file: behind a syntax error nothing can be read.
-func parse(file, baseDir string, data []byte, problems *Problems) (objects []*object, whole bool) {
+func parse(file, baseDir string, data []byte, problems *Problems) (objects []*Written, whole bool) {
 	documents, whole := strictyaml.Read(file, data, problems)
 	for _, d := range documents {
-		o := &object{Document: d, baseDir: baseDir}
+		o := &Written{Document: d, baseDir: baseDir}
 		d.Special = o.special
 		if o.decode() {
 			objects = append(objects, o)
@@ -66,12 +60,13 @@ func parse(file, baseDir string, data []byte, problems *Problems) (objects []*ob
 
 // decode fills o in. It reports false if the document has no place in a set
 // because its kind is unknown.
-func (o *object) decode() bool {
+func (o *Written) decode() bool {
 	var head struct {
 		APIVersion string     `yaml:"apiVersion"`
 		Kind       string     `yaml:"kind"`
 		Metadata   *yaml.Node `yaml:"metadata"`
 		Spec       *yaml.Node `yaml:"spec"`
+		Status     *yaml.Node `yaml:"status"` // what was read is written again: it says nothing
 	}
 	o.Decode(o.Root, &head, "")
 	switch head.APIVersion {
@@ -81,7 +76,7 @@ func (o *object) decode() bool {
 	default:
 		o.Problem("apiVersion", "unknown version %q: write %s", head.APIVersion, APIVersion)
 	}
-	create, known := kinds[head.Kind]
+	kind, known := KindOf(head.Kind)
 	if !known {
 		if head.Kind == "" {
 			o.Problem("kind", "required: one of %s", kindNames())
@@ -90,24 +85,24 @@ func (o *object) decode() bool {
 		}
 		return false
 	}
-	o.kind = head.Kind
-	o.value, o.meta = create()
+	o.Object = kind.New()
 	for _, part := range []struct {
-		name, field string
-		node        *yaml.Node
-	}{{"metadata", "Metadata", head.Metadata}, {"spec", "Spec", head.Spec}} {
+		name string
+		node *yaml.Node
+		into any
+	}{{"metadata", head.Metadata, o.Object.Meta()}, {"spec", head.Spec, o.Object.spec()}} {
 		if part.node == nil {
 			o.Unreadable(part.name, "required")
 			continue
 		}
-		o.Decode(part.node, reflect.ValueOf(o.value).Elem().FieldByName(part.field).Addr().Interface(), part.name)
+		o.Decode(part.node, part.into, part.name)
 	}
-	o.meta.Source = Source{o.File, o.Line, o.Lines}
+	o.meta().Source = Source{o.File, o.Line, o.Lines}
 	return true
 }
 
 // special decodes what is written otherwise than its type says.
-func (o *object) special(n *yaml.Node, into any, path string) (done bool) {
+func (o *Written) special(n *yaml.Node, into any, path string) (done bool) {
 	switch into := into.(type) {
 	case *Reference:
 		if !strictyaml.IsScalar(n, "!!str") { // a password of digits, say: quotes would not help
