@@ -73,7 +73,7 @@ func TestExamplesOfTheDesignLoad(t *testing.T) {
 	if !reflect.DeepEqual(vc.Spec.Authentication, want) {
 		t.Errorf("authentication = %+v, want %+v", vc.Spec.Authentication, want)
 	}
-	if got, want := vc.Spec.Quotas, (Quotas{10000000, 20000000, 5000, 1000}); got != want {
+	if got, want := vc.Spec.Quotas, (Quotas{10000000, 20000000, 5000, 1000, 0, 0}); got != want {
 		t.Errorf("quotas = %+v, want %+v", got, want)
 	}
 	if tls := set.UpstreamClusters["west"].Spec.TLS; tls.CAFile != filepath.Join(here, "ca.pem") ||
@@ -326,8 +326,8 @@ func TestWhatIsRefused(t *testing.T) {
 			[]string{"1: spec.acls.superUsers[0]: \"admin\" has no type: write User:admin", "1: spec.acls.superUsers[1]:", "1: spec.acls.superUsers[2]:"},
 		},
 		{
-			"negative quotas", vc(good + ", authentication: {plain: {}}, quotas: {produceBytesPerSecond: -1, fetchBytesPerSecond: -1, requestsPerSecond: -1, connections: -1}"),
-			[]string{"1: spec.quotas.produceBytesPerSecond:", "1: spec.quotas.fetchBytesPerSecond:", "1: spec.quotas.requestsPerSecond:", "1: spec.quotas.connections: must not be negative"},
+			"negative quotas", vc(good + ", authentication: {plain: {}}, quotas: {produceBytesPerSecond: -1, fetchBytesPerSecond: -1, requestsPerSecond: -1, connections: -1, connectionsPerSecond: -1, partitions: -1}"),
+			[]string{"1: spec.quotas.produceBytesPerSecond:", "1: spec.quotas.fetchBytesPerSecond:", "1: spec.quotas.requestsPerSecond:", "1: spec.quotas.connections: must not be negative", "1: spec.quotas.connectionsPerSecond:", "1: spec.quotas.partitions:"},
 		},
 		{
 			"a topic policy that contradicts itself", vc(good + ", authentication: {plain: {}}, topics: {maxPartitions: 3, defaultPartitions: 4, minReplicationFactor: 3, maxReplicationFactor: 2, defaultReplicationFactor: 1, configKeys: ['']}"),
@@ -395,6 +395,11 @@ func TestWhatIsRefused(t *testing.T) {
 		{"references to nothing", account("type: local, password: 'env:'"), []string{"1: spec.password: env: needs"}},
 		{"a secrets manager", account("type: local, password: 'aws-sm:x'"), []string{"1: spec.password: aws-sm: is not supported yet"}},
 		{"a local account that cannot prove anything", account("type: local"), []string{"1: spec: a local account needs password or verifiers"}},
+		{
+			"negative quotas of an account", account("type: local, password: 'env:A', quotas: {produceBytesPerSecond: -1, fetchBytesPerSecond: -1, requestsPerSecond: -1, connections: -1, connectionsPerSecond: -1}"),
+			[]string{"1: spec.quotas.produceBytesPerSecond:", "1: spec.quotas.fetchBytesPerSecond:", "1: spec.quotas.requestsPerSecond:", "1: spec.quotas.connections: must not be negative", "1: spec.quotas.connectionsPerSecond:"},
+		},
+		{"partitions of an account", account("type: local, password: 'env:A', quotas: {partitions: 1}"), []string{"1: spec.quotas.partitions: unknown field"}},
 		{"an external account nobody names", account("type: external"), []string{"1: spec.externalNames: required"}},
 		{
 			"fields of the other type", account("type: local, password: 'env:A', externalNames: [x]") + "---\n" + doc("ServiceAccount", "name: bob, virtualCluster: shop", "type: external, externalNames: [y], password: 'env:A', verifiers: []"),

@@ -74,7 +74,7 @@ spec:
     mtls: {caFile: /etc/acme-ca.pem}
     maxReauthentication: 90s
   acls: {superUsers: ["User:admin"]}
-  quotas: {produceBytesPerSecond: 1, connections: 2}
+  quotas: {produceBytesPerSecond: 1, connections: 2, connectionsPerSecond: 3, partitions: 4}
   topics: {maxTopics: 3}
 ---
 apiVersion: tollgate/v1
@@ -90,7 +90,7 @@ spec: {cluster: west, topic: shop.orders, identity: AAAAAAAAAAAAAAAAAAAAAA}
 apiVersion: tollgate/v1
 kind: ServiceAccount
 metadata: {name: shipping, virtualCluster: full}
-spec: {type: local, expires: 2027-06-30T00:00:00+02:00}
+spec: {type: local, expires: 2027-06-30T00:00:00+02:00, quotas: {requestsPerSecond: 5}}
 ---
 apiVersion: tollgate/v1
 kind: ServiceAccount

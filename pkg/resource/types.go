@@ -287,12 +287,25 @@ type ACLSettings struct {
 	AllowEveryoneIfNoACL bool     `yaml:"allowEveryoneIfNoAclFound,omitempty" json:"allowEveryoneIfNoAclFound,omitempty"`
 }
 
-// Quotas bound a virtual cluster on one node; 0 means unlimited.
+// Quotas bound a virtual cluster, on all nodes of a fleet together; 0 means
+// unlimited. Partitions are those of the topics that it owns.
 type Quotas struct {
 	ProduceBytesPerSecond int64 `yaml:"produceBytesPerSecond,omitempty" json:"produceBytesPerSecond,omitempty"`
 	FetchBytesPerSecond   int64 `yaml:"fetchBytesPerSecond,omitempty" json:"fetchBytesPerSecond,omitempty"`
 	RequestsPerSecond     int64 `yaml:"requestsPerSecond,omitempty" json:"requestsPerSecond,omitempty"`
 	Connections           int   `yaml:"connections,omitempty" json:"connections,omitempty"`
+	ConnectionsPerSecond  int64 `yaml:"connectionsPerSecond,omitempty" json:"connectionsPerSecond,omitempty"`
+	Partitions            int   `yaml:"partitions,omitempty" json:"partitions,omitempty"`
+}
+
+// AccountQuotas bound one service account, within those of its virtual cluster; 0
+// means that only those do.
+type AccountQuotas struct {
+	ProduceBytesPerSecond int64 `yaml:"produceBytesPerSecond,omitempty" json:"produceBytesPerSecond,omitempty"`
+	FetchBytesPerSecond   int64 `yaml:"fetchBytesPerSecond,omitempty" json:"fetchBytesPerSecond,omitempty"`
+	RequestsPerSecond     int64 `yaml:"requestsPerSecond,omitempty" json:"requestsPerSecond,omitempty"`
+	Connections           int   `yaml:"connections,omitempty" json:"connections,omitempty"`
+	ConnectionsPerSecond  int64 `yaml:"connectionsPerSecond,omitempty" json:"connectionsPerSecond,omitempty"`
 }
 
 // TopicPolicy bounds the topics that tenants create; zero values mean the
@@ -381,11 +394,12 @@ const (
 // ServiceAccountSpec holds a password by reference, verifiers, or external
 // names. The principal is "User:" + metadata.name.
 type ServiceAccountSpec struct {
-	Type          AccountType `yaml:"type" json:"type"`
-	Password      Reference   `yaml:"password,omitempty" json:"password,omitempty"`
-	Verifiers     []Verifier  `yaml:"verifiers,omitempty" json:"verifiers,omitempty"`
-	ExternalNames []string    `yaml:"externalNames,omitempty" json:"externalNames,omitempty"`
-	Expires       time.Time   `yaml:"expires,omitempty" json:"expires,omitzero"`
+	Type          AccountType   `yaml:"type" json:"type"`
+	Password      Reference     `yaml:"password,omitempty" json:"password,omitempty"`
+	Verifiers     []Verifier    `yaml:"verifiers,omitempty" json:"verifiers,omitempty"`
+	ExternalNames []string      `yaml:"externalNames,omitempty" json:"externalNames,omitempty"`
+	Expires       time.Time     `yaml:"expires,omitempty" json:"expires,omitzero"`
+	Quotas        AccountQuotas `yaml:"quotas,omitempty" json:"quotas,omitzero"`
 }
 
 // Verifier proves knowledge of a secret without holding it. SCRAM: Mechanism

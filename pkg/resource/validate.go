@@ -328,10 +328,9 @@ func (l *validator) validateVirtualCluster(o *Written, v *VirtualCluster) {
 
 	validateAuthentication(o, &s.Authentication)
 	validateACLSettings(o, s)
-	nonNegative(o, "spec.quotas.produceBytesPerSecond", s.Quotas.ProduceBytesPerSecond)
-	nonNegative(o, "spec.quotas.fetchBytesPerSecond", s.Quotas.FetchBytesPerSecond)
-	nonNegative(o, "spec.quotas.requestsPerSecond", s.Quotas.RequestsPerSecond)
-	nonNegative(o, "spec.quotas.connections", s.Quotas.Connections)
+	q := s.Quotas
+	validateQuotas(o, AccountQuotas{q.ProduceBytesPerSecond, q.FetchBytesPerSecond, q.RequestsPerSecond, q.Connections, q.ConnectionsPerSecond})
+	nonNegative(o, "spec.quotas.partitions", q.Partitions)
 	validateTopicPolicy(o, &s.Topics)
 	if s.Type == Partner && s.AutoCreateTopics {
 		o.Problem("spec.autoCreateTopics", "a virtual cluster of type partner creates no topics")
@@ -416,6 +415,15 @@ func nonNegative[N int | int16 | int32 | int64](o *Written, field string, n N) {
 	if n < 0 {
 		o.Problem(field, "must not be negative")
 	}
+}
+
+// validateQuotas is about what virtual clusters and service accounts have alike.
+func validateQuotas(o *Written, q AccountQuotas) {
+	nonNegative(o, "spec.quotas.produceBytesPerSecond", q.ProduceBytesPerSecond)
+	nonNegative(o, "spec.quotas.fetchBytesPerSecond", q.FetchBytesPerSecond)
+	nonNegative(o, "spec.quotas.requestsPerSecond", q.RequestsPerSecond)
+	nonNegative(o, "spec.quotas.connections", q.Connections)
+	nonNegative(o, "spec.quotas.connectionsPerSecond", q.ConnectionsPerSecond)
 }
 
 func validateAuthentication(o *Written, a *Authentication) {
@@ -617,6 +625,7 @@ func (l *validator) validateServiceAccount(o *Written, a *ServiceAccount) {
 	if s.Password != "" || o.Written("spec.password") && o.fromFile() {
 		o.secret("spec.password", &s.Password)
 	}
+	validateQuotas(o, s.Quotas)
 	for i := range s.Verifiers {
 		validateVerifier(o, index("spec.verifiers", i), &s.Verifiers[i])
 	}
