@@ -474,9 +474,8 @@ func validateIssuer(o *Written, field string, issuer *OAuthIssuer) {
 			o.Problem(index(field+".audience", i), "must not be empty")
 		}
 	}
-	switch path, isFile := strings.CutPrefix(issuer.JWKSURL, "file:"); {
+	switch path, isFile := filePath(issuer.JWKSURL); {
 	case isFile:
-		path = strings.TrimPrefix(path, "//")
 		if path == "" {
 			o.Problem(field+".jwksURL", "file: needs a path behind it")
 			break
