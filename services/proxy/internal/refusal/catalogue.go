@@ -47,6 +47,20 @@ var (
 		Cause: "Brokers are shared by all tenants; their settings, log directories, leaders and reassignments are never open to one of them, whatever its ACLs say.",
 		Cure:  "Use an operator's connection straight to the upstream cluster.",
 	}
+	ACLsUnreachable = &Refusal{
+		ID:    "TG-ACL-008",
+		Kafka: kerr.RequestTimedOut,
+		When:  "a change of ACLs through the Kafka protocol",
+		Cause: "The portal, which keeps the ACLs, does not answer this node, or refuses its token.",
+		Cure:  "Look at the cause in the log line, the portal's health, and the API address and token of the node. The client may ask again: a change made twice is the same.",
+	}
+	ACLInvalid = &Refusal{
+		ID:    "TG-ACL-009",
+		Kafka: kerr.InvalidRequest,
+		When:  "an ACL, or a filter for ACLs, that has no meaning",
+		Cause: "A name, type, operation or principal in it is not one that ACLs of a virtual cluster can have; the text says which.",
+		Cure:  "Correct the ACL; principals are User:NAME of the virtual cluster's service accounts, hosts are * or addresses.",
+	}
 	MechanismNotOffered = &Refusal{
 		ID:    "TG-AUTH-001",
 		Kafka: kerr.UnsupportedSaslMechanism,
@@ -830,6 +844,8 @@ func All() []*Refusal {
 		QuotasReadOnly,
 		CredentialsReadOnly,
 		OperatorOnly,
+		ACLsUnreachable,
+		ACLInvalid,
 		MechanismNotOffered,
 		BadCredentials,
 		SASLMalformed,

@@ -51,6 +51,3 @@ func describeACLs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 	}
 	return resp, nil
 }
-
-// readOnlyACLs is the answer to changes while the resources come from files.
-const readOnlyACLs = "ACLs of this virtual cluster are managed in its resource files: change them there"

@@ -5,34 +5,33 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/pkg/acl"
+	"tollgate.internal/pkg/nodeapi"
 	"tollgate.internal/services/proxy/internal/refusal"
-	"tollgate.internal/services/proxy/internal/view"
 )
 
-// CreateAcls: versions 1 to 3; read-only while the resources come from files.
+// CreateAcls: versions 1 to 3; made by the portal, refused while the resources come
+// from files.
 func createACLs(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.CreateACLsRequest)
 	resp := req.ResponseKind().(*kmsg.CreateACLsResponse)
-	t, err := s.table(ctx)
-	if err != nil {
-		return nil, err
+	change := new(nodeapi.ACLChange)
+	for _, c := range req.Creations {
+		change.Create = append(change.Create, nodeapi.BindingOf(&acl.Binding{
+			Principal: c.Principal, Host: acl.CanonicalHost(c.Host), ResourceType: c.ResourceType, ResourceName: c.ResourceName,
+			Pattern: c.ResourcePatternType, Operation: c.Operation, Permission: c.PermissionType,
+		}))
 	}
-	code, text := s.refusedText(s.aclChange(t))
-	for range req.Creations {
+	done, why := s.changeACLs(ctx, change)
+	for i := range req.Creations {
 		out := kmsg.NewCreateACLsResponseResult()
-		out.ErrorCode, out.ErrorMessage = code, text
+		switch {
+		case why != nil:
+			out.ErrorCode, out.ErrorMessage = s.refusedText(why)
+		case done.Create[i].Refused != "":
+			out.ErrorCode, out.ErrorMessage = s.refusedText(refusal.ACLInvalid.Tell("%s", done.Create[i].Refused))
+		}
 		resp.Results = append(resp.Results, out)
 	}
 	return resp, nil
-}
-
-// aclChange is why ACLs are not changed.
-func (s *Session) aclChange(t *view.Table) error {
-	switch {
-	case !s.mayCluster(t, kmsg.ACLOperationAlter):
-		return refusal.ClusterNotAuthorized
-	case !t.View.ACL.Enabled():
-		return refusal.ACLsDisabled.Tell("No Authorizer is configured.")
-	}
-	return refusal.ACLsReadOnly.Tell(readOnlyACLs)
 }

@@ -50,6 +50,7 @@ type Node struct {
 	Meter         *meter.Meter
 	Backoff       *auth.Backoff
 	ProducerIDs   *producerid.Issuer
+	ACLs          ACLs          // nil: they cannot be changed
 	Requests      *netio.Budget // memory for request frames larger than netio.BaseSize
 	Decoding      *netio.Budget // memory for what requests become when they are decoded; nil: no limit
 	Answers       *netio.Budget // memory for answers that cannot pass on piece by piece

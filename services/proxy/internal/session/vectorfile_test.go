@@ -2,8 +2,10 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tollgate.internal/pkg/nodeapi"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
@@ -61,6 +64,25 @@ type vectorSession struct {
 	ClientID   *string           // "vector"
 	HeaderTags map[string]string // of the client's request header
 	Login      bool              // the client has not logged in yet
+	Portal     *vectorPortal     // keeps the ACLs; null: files do
+}
+
+// vectorPortal expects a change of ACLs, or is not there.
+type vectorPortal struct {
+	Change nodeapi.ACLChange
+	Answer nodeapi.ACLChanged
+	Down   bool
+}
+
+func (p *vectorPortal) ChangeACLs(_ context.Context, change *nodeapi.ACLChange) (*nodeapi.ACLChanged, error) {
+	switch {
+	case p.Down:
+		return nil, errors.New("connection refused")
+	case !reflect.DeepEqual(change, &p.Change):
+		got, _ := json.Marshal(change) // strings and numbers
+		return nil, fmt.Errorf("the portal is asked for %s", got)
+	}
+	return &p.Answer, nil
 }
 
 // vectorEvent is one section.

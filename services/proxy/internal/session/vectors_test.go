@@ -363,6 +363,9 @@ func (vs *vectorSession) open(t *testing.T, vc *view.VirtualCluster) *hotSession
 		if vs.Node != nil {
 			s.client.Node = *vs.Node
 		}
+		if vs.Portal != nil {
+			s.node.ACLs = vs.Portal
+		}
 	})
 	if vs.sasl() && !vs.Login {
 		handshake := kmsg.NewPtrSASLHandshakeRequest()
