@@ -10,7 +10,8 @@ import (
 // Read reads the objects of a file, whatever its name, or of a directory as
 // [LoadDir] does, to be sent to somebody who judges them. Nothing is filled in.
 // What only means something beside the file does not leave it: paths become
-// absolute, and what stands in the place of a reference, maybe a secret, is reported.
+// absolute, or what is there takes their place (certificates of CAs), and what stands
+// in the place of a reference, maybe a secret, is reported.
 func Read(path string, problems *Problems) []*Written {
 	l := &loader{now: time.Now(), problems: problems}
 	absolute, err := filepath.Abs(path)
@@ -46,7 +47,7 @@ func resolve(objects []*Written) {
 		switch v := o.Object.(type) {
 		case *UpstreamCluster:
 			if t := v.Spec.TLS; t != nil {
-				o.path("spec.tls.caFile", &t.CAFile)
+				o.bring("spec.tls.caFile", &t.CAFile, &t.CA)
 				o.path("spec.tls.certFile", &t.CertFile)
 				o.reference("spec.tls.keyFile", &t.KeyFile)
 			}
@@ -59,7 +60,7 @@ func resolve(objects []*Written) {
 			}
 		case *VirtualCluster:
 			if m := v.Spec.Authentication.MTLS; m != nil {
-				o.path("spec.authentication.mtls.caFile", &m.CAFile)
+				o.bring("spec.authentication.mtls.caFile", &m.CAFile, &m.CA)
 			}
 			for i := range v.Spec.Authentication.OAuthBearer {
 				url := &v.Spec.Authentication.OAuthBearer[i].JWKSURL
@@ -72,6 +73,21 @@ func resolve(objects []*Written) {
 			o.reference("spec.password", &v.Spec.Password)
 		}
 	}
+}
+
+// bring puts what is in a file of this machine in the place of its path. An absolute
+// path may be meant for the machines of the proxies, and stays.
+func (o *Written) bring(field string, path, content *string) {
+	if *path == "" || *content != "" || filepath.IsAbs(*path) {
+		return
+	}
+	o.path(field, path)
+	text, err := os.ReadFile(*path)
+	if err != nil {
+		o.Problem(field, "%s", reason(err))
+		return
+	}
+	*path, *content = "", string(text)
 }
 
 func (o *Written) reference(field string, r *Reference) {

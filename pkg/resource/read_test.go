@@ -1,6 +1,13 @@
 package resource
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,17 +36,28 @@ spec:
   home: main
   authentication: {oauthbearer: [{issuer: a, audience: [b], jwksURL: "file:keys.json"}, {issuer: b, audience: [b], jwksURL: "file:///etc/keys.json"}]}
 `
-	dir := write(t, map[string]string{"below/all.yaml": text})
+	ca := certificate(t)
+	dir := write(t, map[string]string{"below/all.yaml": text, "below/ca.pem": ca, "below/acme-ca.pem": ca})
 	var problems Problems
 	objects := Read(dir, &problems)
 	if len(problems) > 0 || len(objects) < 10 {
 		t.Fatalf("%d objects, %v", len(objects), problems)
 	}
-	relative := 0
+	relative, brought := 0, 0
 	for _, o := range objects {
 		sent, err := Marshal(o.Object)
 		if err != nil {
 			t.Fatal(err)
+		}
+		switch v := o.Object.(type) {
+		case *UpstreamCluster:
+			if v.Spec.TLS != nil && v.Spec.TLS.CA == ca && v.Spec.TLS.CAFile == "" {
+				brought++
+			}
+		case *VirtualCluster:
+			if m := v.Spec.Authentication.MTLS; m != nil && m.CA == ca && m.CAFile == "" {
+				brought++
+			}
 		}
 		relative += strings.Count(string(sent), filepath.Join(dir, "below"))
 		var problems Problems
@@ -50,8 +68,44 @@ spec:
 			}
 		}
 	}
-	if relative < 12 {
-		t.Errorf("%d paths below the directory of the file, want at least 12", relative)
+	if relative < 9 || brought != 3 {
+		t.Errorf("%d paths below the directory of the file, want at least 9; %d certificates brought along, want 3", relative, brought)
+	}
+}
+
+// certificate is one in PEM form.
+func certificate(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+func TestCertificatesInAnObject(t *testing.T) {
+	spec := func(mtls string) string {
+		return base + "apiVersion: tollgate/v1\nkind: VirtualCluster\nmetadata: {name: m, tenant: acme}\nspec: {type: standard, host: m, home: main, authentication: {mtls: {" + mtls + "}}}\n"
+	}
+	good, _ := json.Marshal(certificate(t))
+	for _, tt := range []struct{ name, mtls, want string }{
+		{"certificates", "ca: " + string(good), ""},
+		{"beside a file", "caFile: /etc/ca.pem, ca: " + string(good), "mtls.caFile: has no meaning beside ca"},
+		{"a key", `ca: "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"`, "mtls.ca: holds no certificate"},
+		{"a broken one", `ca: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"`, "mtls.ca: x509: "},
+		{"nothing", `ca: ""`, "mtls.caFile: required"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, problems := load(t, spec(tt.mtls))
+			if tt.want == "" && len(problems) > 0 || tt.want != "" && !strings.Contains(problems.Error(), tt.want) {
+				t.Errorf("problems %v, want %q", problems, tt.want)
+			}
+		})
 	}
 }
 

@@ -116,8 +116,10 @@ type UpstreamClusterSpec struct {
 	SASL      *UpstreamSASL `yaml:"sasl,omitempty" json:"sasl,omitempty"`
 }
 
-// UpstreamTLS names PEM files; an empty CAFile means the system's roots.
+// UpstreamTLS names PEM files, or holds what is in them; without CA and CAFile it is
+// the system's roots.
 type UpstreamTLS struct {
+	CA         string    `yaml:"ca,omitempty" json:"ca,omitempty"` // in place of CAFile
 	CAFile     string    `yaml:"caFile,omitempty" json:"caFile,omitempty"`
 	CertFile   string    `yaml:"certFile,omitempty" json:"certFile,omitempty"`
 	KeyFile    Reference `yaml:"keyFile,omitempty" json:"keyFile,omitempty"`
@@ -275,7 +277,8 @@ type OAuthIssuer struct {
 // MTLS accepts client certificates of a CA. PrincipalRules are Kafka's
 // ssl.principal.mapping.rules (KIP-371); empty means DEFAULT.
 type MTLS struct {
-	CAFile         string `yaml:"caFile" json:"caFile"`
+	CA             string `yaml:"ca,omitempty" json:"ca,omitempty"`         // PEM; in place of CAFile
+	CAFile         string `yaml:"caFile,omitempty" json:"caFile,omitempty"` // read by the proxies
 	PrincipalRules string `yaml:"principalRules,omitempty" json:"principalRules,omitempty"`
 }
 

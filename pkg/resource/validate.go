@@ -1,7 +1,10 @@
 package resource
 
 import (
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
+	"errors"
 	"maps"
 	"net"
 	"net/netip"
@@ -263,7 +266,7 @@ func validateUpstreamCluster(o *Written, s *UpstreamClusterSpec) {
 		}
 	}
 	if t := s.TLS; t != nil {
-		o.path("spec.tls.caFile", &t.CAFile)
+		validateCA(o, "spec.tls", t.CA, &t.CAFile)
 		o.path("spec.tls.certFile", &t.CertFile)
 		switch {
 		case t.KeyFile != "" || o.Written("spec.tls.keyFile"):
@@ -278,6 +281,42 @@ func validateUpstreamCluster(o *Written, s *UpstreamClusterSpec) {
 	if s.SASL != nil {
 		validateUpstreamSASL(o, s)
 	}
+}
+
+// validateCA is about certificates that stand in the object or in a file.
+func validateCA(o *Written, at, ca string, file *string) {
+	o.path(at+".caFile", file)
+	if ca == "" {
+		if o.Written(at + ".ca") {
+			o.Problem(at+".ca", "must not be empty: leave it out instead")
+		}
+		return
+	}
+	if *file != "" {
+		o.Problem(at+".caFile", "has no meaning beside ca: the certificates come from one of the two")
+	}
+	if _, err := Certificates([]byte(ca)); err != nil {
+		o.Problem(at+".ca", "%v", err)
+	}
+}
+
+// Certificates are those of a PEM text, at least one. Whatever else is in it is
+// passed over.
+func Certificates(text []byte) (certs []*x509.Certificate, err error) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("holds no certificate in PEM form, which begins with -----BEGIN CERTIFICATE-----")
+	}
+	return certs, nil
 }
 
 func (l *validator) validateVirtualCluster(o *Written, v *VirtualCluster) {
@@ -455,10 +494,10 @@ func validateAuthentication(o *Written, a *Authentication) {
 		seen[issuer.Issuer] = true
 	}
 	if a.MTLS != nil {
-		if a.MTLS.CAFile == "" {
-			o.Problem(at+".mtls.caFile", "required: the CA of the clients' certificates")
+		if a.MTLS.CAFile == "" && a.MTLS.CA == "" {
+			o.Problem(at+".mtls.caFile", "required: the CA of the clients' certificates, in a file or in ca")
 		}
-		o.path(at+".mtls.caFile", &a.MTLS.CAFile)
+		validateCA(o, at+".mtls", a.MTLS.CA, &a.MTLS.CAFile)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"os"
 	"time"
@@ -25,32 +24,39 @@ func loadCertificates(vc *resource.VirtualCluster) (*certificates, error) {
 	if m == nil {
 		return nil, nil
 	}
-	const caFile = "spec.authentication.mtls.caFile"
 	rules, ruleErr := parsePrincipalRules(m.PrincipalRules)
 	if ruleErr != nil {
 		ruleErr = vc.Metadata.Problem("spec.authentication.mtls.principalRules", "%v", ruleErr)
 	}
 	c := &certificates{pool: x509.NewCertPool(), roots: make(map[string]bool), rules: rules}
-	file := vc.Metadata.Path(m.CAFile)
-	text, err := os.ReadFile(file)
+	certs, err := authorities(vc)
 	if err != nil {
-		return nil, errors.Join(ruleErr, vc.Metadata.Problem(caFile, "%v", err))
+		return nil, errors.Join(ruleErr, err)
 	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, errors.Join(ruleErr, vc.Metadata.Problem(caFile, "%s: %v", file, err))
-		}
+	for _, cert := range certs {
 		c.pool.AddCert(cert)
 		c.roots[rootID(cert)] = true
 	}
-	if len(c.roots) == 0 {
-		return nil, errors.Join(ruleErr, vc.Metadata.Problem(caFile, "%s holds no certificate", file))
-	}
 	return c, ruleErr
+}
+
+// authorities are the CAs of a virtual cluster's clients.
+func authorities(vc *resource.VirtualCluster) ([]*x509.Certificate, error) {
+	m := vc.Spec.Authentication.MTLS
+	field, in, text := "spec.authentication.mtls.ca", "", []byte(m.CA)
+	if m.CA == "" {
+		file := vc.Metadata.Path(m.CAFile)
+		field, in = "spec.authentication.mtls.caFile", file+" "
+		var err error
+		if text, err = os.ReadFile(file); err != nil {
+			return nil, vc.Metadata.Problem(field, "%v", err)
+		}
+	}
+	certs, err := resource.Certificates(text)
+	if err != nil {
+		return nil, vc.Metadata.Problem(field, "%s%v", in, err)
+	}
+	return certs, nil
 }
 
 func rootID(c *x509.Certificate) string {

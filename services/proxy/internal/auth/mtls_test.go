@@ -271,3 +271,20 @@ func TestMTLSProblems(t *testing.T) {
 		t.Fatalf("NewRealm with an empty caFile: %v", err)
 	}
 }
+
+// Where the resources come from a control plane, the certificates are in them.
+func TestCertificatesOfTheResource(t *testing.T) {
+	ca := newCA(t, "ca")
+	d, _ := newTestDeps()
+	vc := cluster(resource.Authentication{MTLS: &resource.MTLS{CA: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}))}})
+	r, err := NewRealm(vc, []*resource.ServiceAccount{externalAccount("shipping", "CN=ship-1,O=Acme")}, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := r.FromCertificate([]*x509.Certificate{ca.client(t, "ship-1")}); err != nil || id.Account != "shipping" {
+		t.Errorf("FromCertificate = %+v, %v", id, err)
+	}
+	if id, err := r.FromCertificate([]*x509.Certificate{newCA(t, "ca").client(t, "ship-1")}); err == nil {
+		t.Errorf("FromCertificate = %+v of another authority", id)
+	}
+}

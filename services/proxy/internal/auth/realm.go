@@ -247,7 +247,9 @@ func (r *Realm) Anonymous() (Identity, bool) {
 
 // MaxReauthentication is how long a login is good for at most (KIP-368); zero
 // means as long as its credential.
-func (r *Realm) MaxReauthentication() time.Duration { return time.Duration(r.settings.MaxReauthentication) }
+func (r *Realm) MaxReauthentication() time.Duration {
+	return time.Duration(r.settings.MaxReauthentication)
+}
 
 // local is the identity of an account that proved a secret.
 func (r *Realm) local(a *account, v *verifier, mechanism string) Identity {

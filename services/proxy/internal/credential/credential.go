@@ -218,6 +218,11 @@ func (m *material) tls() *tls.Config {
 		return nil
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, DynamicRecordSizingDisabled: true}
+	if t.CA != "" {
+		m.note("spec.tls.ca", t.CA)
+		cfg.RootCAs = x509.NewCertPool()
+		cfg.RootCAs.AppendCertsFromPEM([]byte(t.CA))
+	}
 	if t.CAFile != "" {
 		cfg.RootCAs = m.pool("spec.tls.caFile", t.CAFile)
 	}
