@@ -6,21 +6,16 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"hash/fnv"
+
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/auth"
 	"tollgate.internal/services/proxy/internal/credential"
@@ -29,41 +24,46 @@ import (
 	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/session"
-	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
 )
 
 // gateway is a running proxy: what it serves, and to whom.
+//
+// Locks are taken in this order: changing, reaching, mu, served.mu. Nobody waits for
+// the network or the source while he holds mu or reaching.
 type gateway struct {
 	cfg         *Config
 	deps        *auth.Deps
 	node        *session.Node
 	credentials *credential.Keeper
 	listener    *listener.Listener
+	names       *listener.Names
+	finder      *finder      // nil: everything there is is loaded
 	admin       net.Listener // nil: none
 	handler     http.Handler // of admin
 	checks      *admin.Checks
-	serving     atomic.Pointer[serving]
 	started     time.Time
 
-	mu       sync.Mutex // one apply at a time
-	clusters map[string]*runningCluster
-	ports    map[string]listener.Spec // of Config.PortsOf, by virtual cluster
+	life       context.Context // ends with close
+	end        context.CancelFunc
+	background sync.WaitGroup
 
-	sessionsMu sync.Mutex
-	sessions   map[*session.Session]struct{}
+	changing locks      // one change at a time of each virtual cluster, by name
+	reaching sync.Mutex // one change at a time of the upstream clusters
+	asking   sync.Mutex // of Config.PortsOf
 
+	mu                sync.RWMutex
+	served            map[string]*served         // by virtual cluster
+	revisions         map[string]applied         // of every virtual cluster there ever was
+	clusters          map[string]*runningCluster // upstream, by name
+	upstreamRevisions map[string]applied
+	ports             map[string]listener.Spec // of Config.PortsOf, by virtual cluster
+	ended             bool                     // nothing new is served
+
+	files    *files                // nil: it serves what the control plane says
 	problem  atomic.Pointer[error] // why the files were not loaded last time
 	refusals *refusal.Notes
 	counts   counts
-}
-
-// serving is one consistent state of the resources, swapped whole.
-type serving struct {
-	set      *resource.Set
-	names    *listener.Names
-	clusters map[string]*view.VirtualCluster
-	changes  time.Time // when to compile again without a change of files
 }
 
 func newGateway(cfg *Config) (*gateway, error) {
@@ -71,17 +71,26 @@ func newGateway(cfg *Config) (*gateway, error) {
 		cfg:         cfg,
 		started:     time.Now(),
 		deps:        auth.NewDeps(auth.Options{SaltKey: cfg.SaltKey}),
-		clusters:    make(map[string]*runningCluster),
 		credentials: credential.NewKeeper(cfg.Log),
-		sessions:    make(map[*session.Session]struct{}),
-		checks:      admin.NewChecks(checkListeners, checkResources, checkUpstream),
-		refusals:    refusal.NewNotes(cfg.Log),
-		counts:      newCounts(),
+		served:      make(map[string]*served), revisions: make(map[string]applied),
+		clusters: make(map[string]*runningCluster), upstreamRevisions: make(map[string]applied),
+		ports:    make(map[string]listener.Spec),
+		checks:   admin.NewChecks(checkListeners, checkResources, checkUpstream),
+		refusals: refusal.NewNotes(cfg.Log),
+		counts:   newCounts(),
 	}
 	g.node = &session.Node{
 		Log: cfg.Log, Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
 		Requests: netio.NewBudget(cfg.RequestMemory), Decoding: netio.NewBudget(cfg.RequestMemory), Answers: netio.NewBudget(cfg.RequestMemory), MaxFrameBytes: cfg.MaxFrameBytes, MaxInFlight: cfg.InFlight, FrameTimeout: cfg.FrameTimeout, WriteStall: cfg.StallTimeout,
 		Refusals: g.refusals, Refused: g.counts.requests.Add, Observe: g.counts.durations.observe,
+	}
+	var err error
+	if g.names, err = listener.NewNames(cfg.Domains, nil); err != nil {
+		return nil, err
+	}
+	g.life, g.end = context.WithCancel(context.Background())
+	if cfg.source != nil {
+		g.finder = newFinder(g.life, cfg.source, g)
 	}
 	ids, err := newProducerIDs(cfg)
 	if err != nil {
@@ -122,125 +131,25 @@ func newGateway(cfg *Config) (*gateway, error) {
 	return g, nil
 }
 
-// apply puts a set of resources into service, or reports why it cannot and
-// changes nothing.
-func (g *gateway) apply(set *resource.Set) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now := time.Now()
-	old := g.serving.Load()
-	next := &serving{set: set, clusters: make(map[string]*view.VirtualCluster)}
-	var errs []error
-
-	reached, err := g.reach(set)
-	if err != nil {
-		errs = append(errs, err)
-	}
-	views := make(map[string]*view.View)
-	var hosts []listener.Hosts
-	for name, vc := range set.VirtualClusters {
-		v, err := view.Compile(set, name, now, g.deps)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if old != nil && old.clusters[name] != nil {
-			if err := v.Follows(old.clusters[name].View()); err != nil {
-				errs = append(errs, vc.Metadata.Problem("spec.slots", "%v", err))
-				continue
-			}
-		}
-		views[name] = v
-		hosts = append(hosts, listener.Hosts{VirtualCluster: name, Label: vc.Spec.Host, Custom: vc.Spec.CustomHosts})
-		if !v.Changes.IsZero() && (next.changes.IsZero() || v.Changes.Before(next.changes)) {
-			next.changes = v.Changes
-		}
-	}
-	names, err := listener.NewNames(g.cfg.Domains, hosts)
-	if err != nil {
-		errs = append(errs, err)
-	}
-	ports, err := g.openPorts(set)
-	if err != nil {
-		errs = append(errs, err)
-	}
-	if len(errs) > 0 {
-		reached.abandon()
-		ports.abandon(g)
-		slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-		return errors.Join(errs...)
-	}
-
-	g.look(reached)
-	next.names = names
-	clusters := make(map[string]*upstream.Cluster)
-	for name, c := range reached.clusters {
-		clusters[name] = c.cluster
-	}
-	for name, v := range views {
-		if old != nil {
-			if vc := old.clusters[name]; vc != nil && vc.Home == clusters[v.Spec.Home] {
-				vc.Swap(v, clusters)
-				next.clusters[name] = vc
-				continue
-			}
-		}
-		vc := view.NewVirtualCluster(v, clusters, g.cfg.Log)
-		vc.FeaturesEpoch = g.started.Unix()
-		// One tenant gets no more than half of the memory, whatever it sends.
-		vc.Requests, vc.Answers = g.node.Requests.Share(g.cfg.RequestMemory/2), g.node.Answers.Share(g.cfg.RequestMemory/2)
-		next.clusters[name] = vc
-	}
-	g.serving.Store(next)
-	unused := reached.commit(g)
-	ports.commit(g)
-
-	// Sessions end whose virtual cluster is gone or whose login is no longer
-	// good; the others do not notice.
-	for _, s := range g.allSessions() {
-		if vc := s.VirtualCluster(); next.clusters[vc.Name] != vc {
-			s.End(errMoved)
-			continue
-		}
-		s.Revalidate()
-	}
-	if old != nil {
-		for name, vc := range old.clusters {
-			if next.clusters[name] != vc {
-				vc.Close()
-			}
-		}
-	}
-	for _, c := range unused {
-		c.Close()
-	}
-	return nil
-}
-
-// look has the metadata of every cluster that answers be as new as the resources: an
-// alias may come to mean a topic that was made a moment ago.
-func (g *gateway) look(r *reached) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	var wg sync.WaitGroup
-	for _, c := range r.clusters {
-		if c.cluster.State().Reached && c.cluster.Stale(0) {
-			wg.Go(func() { _, _ = c.cluster.Fresh(ctx, 0) })
-		}
-	}
-	wg.Wait()
-}
-
 // Host, Hosts, ClientCAs, ClientCertificateRequired and ConnectionLimit make the
 // gateway the listener's router.
-func (g *gateway) Host(name string) (listener.Route, bool) { return g.serving.Load().names.Host(name) }
+func (g *gateway) Host(ctx context.Context, name string) (r listener.Route, ok bool, err error) {
+	if r, ok = g.names.Host(name); ok || g.finder == nil {
+		return r, ok, nil
+	}
+	if err := g.finder.find(ctx, name); err != nil {
+		return r, false, err
+	}
+	r, ok = g.names.Host(name)
+	return r, ok, nil
+}
 
-// Hosts lists the bootstrap host names.
-func (g *gateway) Hosts() []string { return g.serving.Load().names.Hosts() }
+// Hosts are some of the bootstrap host names that are loaded.
+func (g *gateway) Hosts(most int) (some []string, all int) { return g.names.Hosts(most) }
 
 func (g *gateway) view(vc string) *view.View {
-	if c := g.serving.Load().clusters[vc]; c != nil {
-		return c.View()
+	if sv := g.find(vc); sv != nil {
+		return sv.vc.View()
 	}
 	return nil
 }
@@ -269,32 +178,24 @@ func (g *gateway) ConnectionLimit(vc string) int {
 
 // serve is one client connection.
 func (g *gateway) serve(ctx context.Context, c *listener.Conn) {
-	vc := g.serving.Load().clusters[c.Route.VirtualCluster]
-	if vc == nil {
+	sv := g.find(c.Route.VirtualCluster)
+	if sv == nil {
 		g.closed(ctx, c, "", refusal.VirtualClusterUnknown.Errorf("virtual cluster %q", c.Route.VirtualCluster))
 		return
 	}
 	t, _ := c.Conn.(*tls.Conn)
 	client := &session.Client{
-		Net: c.Conn, Sock: c.Raw.(*netio.Conn), TLS: t, SASL: wantsSASL(c, vc.View()),
+		Net: c.Conn, Sock: c.Raw.(*netio.Conn), TLS: t, SASL: wantsSASL(c, sv.vc.View()),
 		Remote: c.Remote, Node: c.Route.Node, Advertise: c.Advertise, Authenticated: c.Authenticated,
 	}
-	s := session.New(g.node, client, vc)
-	g.sessionsMu.Lock()
-	g.sessions[s] = struct{}{}
-	g.sessionsMu.Unlock()
-	// The resources may have changed since the look-up above.
-	if now := g.serving.Load().clusters[vc.Name]; now != vc {
+	s := session.New(g.node, client, sv.vc)
+	if !sv.enter(s) { // changed since the look-up above
 		s.End(errMoved)
 	}
 	err := s.Run(context.WithoutCancel(ctx))
-	g.sessionsMu.Lock()
-	delete(g.sessions, s)
-	g.sessionsMu.Unlock()
+	sv.leave(s)
 	g.closed(ctx, c, s.Principal(), err)
 }
-
-var errMoved = refusal.VirtualClusterUnknown.Errorf("it was removed or moved")
 
 // closed counts the end of a session, and logs it unless the client just left.
 func (g *gateway) closed(ctx context.Context, c *listener.Conn, principal string, err error) {
@@ -332,19 +233,8 @@ func wantsSASL(c *listener.Conn, v *view.View) bool {
 	return !anonymous
 }
 
-func (g *gateway) allSessions() []*session.Session {
-	g.sessionsMu.Lock()
-	defer g.sessionsMu.Unlock()
-	all := make([]*session.Session, 0, len(g.sessions))
-	for s := range g.sessions {
-		all = append(all, s)
-	}
-	return all
-}
-
-// run serves until ctx ends, then drains. loaded is the signature of the resource
-// files that were applied.
-func (g *gateway) run(ctx context.Context, loaded uint64) error {
+// run serves until ctx ends, then drains.
+func (g *gateway) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -353,7 +243,14 @@ func (g *gateway) run(ctx context.Context, loaded uint64) error {
 	wg.Go(func() { served <- g.listener.Serve(serveCtx) })
 	watchCtx, endWatch := context.WithCancel(ctx)
 	defer endWatch()
-	wg.Go(func() { g.watch(watchCtx, loaded) })
+	wg.Go(func() { g.watch(watchCtx) })
+	if g.cfg.source != nil {
+		wg.Go(func() {
+			if err := g.cfg.source.Run(serveCtx, g); err != nil && serveCtx.Err() == nil {
+				g.cfg.Log.Error("the control plane is no longer followed", "err", err)
+			}
+		})
+	}
 	if g.node.ProducerIDs != nil {
 		wg.Go(func() { g.node.ProducerIDs.Run(serveCtx) })
 	}
@@ -399,11 +296,12 @@ func (g *gateway) run(ctx context.Context, loaded uint64) error {
 	return <-served
 }
 
-// watch follows the resource files, the ends of grants, and the brokers that port
-// listeners must have sockets for.
-func (g *gateway) watch(ctx context.Context, seen uint64) {
+// watch looks now and then at what nobody tells of: files, sessions that stall, the
+// brokers that port listeners must have sockets for, and what is no longer used.
+func (g *gateway) watch(ctx context.Context) {
 	tick := time.NewTicker(g.cfg.ReloadEvery)
 	defer tick.Stop()
+	swept := time.Now()
 	for {
 		g.setBrokers()
 		g.check()
@@ -416,38 +314,16 @@ func (g *gateway) watch(ctx context.Context, seen uint64) {
 			}
 		}
 		g.reread()
-		now := signature(g.cfg.Resources)
-		current := g.serving.Load()
-		due := !current.changes.IsZero() && time.Now().After(current.changes)
-		if now == seen && !due {
+		if g.files != nil {
+			g.files.follow(g)
 			continue
 		}
-		set := current.set
-		if now != seen {
-			seen = now
-			var err error
-			if set, err = resource.LoadDir(g.cfg.Resources); err != nil {
-				g.refused(err)
-				continue
-			}
-		}
-		if err := g.apply(set); err != nil {
-			g.refused(err)
-			continue
-		}
-		g.problem.Store(nil)
-		g.cfg.Log.Info("resources applied", "virtual_clusters", len(set.VirtualClusters))
-		if g.cfg.Applied != nil {
-			g.cfg.Applied(set)
+		g.loadPinned()
+		if time.Since(swept) >= min(time.Minute, g.cfg.Control.UnloadAfter) {
+			swept = time.Now()
+			g.unload()
 		}
 	}
-}
-
-// refused keeps the old resources and says why.
-func (g *gateway) refused(err error) {
-	g.problem.Store(&err)
-	g.counts.reloads.Add(1)
-	g.cfg.Log.Error("resources not applied, the previous ones stay in service", "err", err)
 }
 
 // addresses are those of the listeners, by name.
@@ -466,11 +342,11 @@ func (g *gateway) addresses() map[string]string {
 
 func (g *gateway) setBrokers() {
 	for _, spec := range g.portListeners() {
-		vc := g.serving.Load().clusters[spec.VirtualCluster]
-		if vc == nil {
+		sv := g.find(spec.VirtualCluster)
+		if sv == nil {
 			continue
 		}
-		t := vc.Table()
+		t := sv.vc.Table()
 		if t == nil {
 			continue
 		}
@@ -484,32 +360,6 @@ func (g *gateway) setBrokers() {
 	}
 }
 
-// signature changes when any file below dir does. Links are followed, as LoadDir
-// follows them; a link back into itself ends at the depth no real tree has.
-func signature(dir string) uint64 {
-	h := fnv.New64a()
-	var walk func(path string, depth int)
-	walk = func(path string, depth int) {
-		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-			h.Write([]byte(err.Error()))
-		case !info.IsDir():
-			h.Write([]byte(path + "\x00" + strconv.FormatInt(info.ModTime().UnixNano(), 10) + "\x00" + strconv.FormatInt(info.Size(), 10) + "\x00"))
-		case depth < 16:
-			entries, err := os.ReadDir(path)
-			if err != nil {
-				h.Write([]byte(err.Error()))
-			}
-			for _, e := range entries {
-				walk(filepath.Join(path, e.Name()), depth+1)
-			}
-		}
-	}
-	walk(dir, 0)
-	return h.Sum64()
-}
-
 // close ends what is left when nothing is served, or nothing ever was.
 func (g *gateway) close() {
 	g.listener.Stop()
@@ -517,15 +367,21 @@ func (g *gateway) close() {
 		g.admin.Close()
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if s := g.serving.Load(); s != nil {
-		for _, vc := range s.clusters {
-			vc.Close()
-		}
+	g.ended = true
+	names := slices.Collect(maps.Keys(g.served))
+	g.mu.Unlock()
+	g.end()
+	g.background.Wait()
+	for _, name := range names {
+		unlock := g.changing.lock(name)
+		g.drop(name, errMoved)
+		unlock()
 	}
-	for _, c := range g.clusters {
-		c.cluster.Close()
-		c.credential.Close()
+	g.mu.Lock()
+	upstreams := slices.Collect(maps.Keys(g.clusters))
+	g.mu.Unlock()
+	for _, name := range upstreams {
+		g.forgetUpstream(name)
 	}
 	g.credentials.Close()
 }

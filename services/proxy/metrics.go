@@ -126,7 +126,7 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	sessions := make(map[string]int)
-	for name := range g.serving.Load().clusters {
+	for name := range g.loaded() {
 		sessions[name] = 0
 	}
 	for _, s := range g.allSessions() {
@@ -150,13 +150,13 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), at.vc, at.d.String())
 		}
 	}
-	g.mu.Lock()
+	g.mu.RLock()
 	clusters := make(map[string]*runningCluster, len(g.clusters))
 	for name, c := range g.clusters {
 		clusters[name] = c
 	}
 	problems := g.credentialProblems()
-	g.mu.Unlock()
+	g.mu.RUnlock()
 	for vc, st := range g.stubs() {
 		for state, n := range st.Counts {
 			gauge(descStubs, float64(n), vc, stub.State(state).String())
@@ -242,7 +242,7 @@ func (g *gateway) check() {
 		g.checks.Set(checkResources, nil)
 	}
 	g.checkProducerIDs()
-	g.mu.Lock()
+	g.mu.RLock()
 	var missing []error
 	reached := len(g.clusters) == 0
 	for name, c := range g.clusters {
@@ -255,7 +255,7 @@ func (g *gateway) check() {
 	for _, err := range g.credentialProblems() {
 		missing = append(missing, err)
 	}
-	g.mu.Unlock()
+	g.mu.RUnlock()
 	slices.SortFunc(missing, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	// One cluster that is down must not take the node out of service for the
 	// others.

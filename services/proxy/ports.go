@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 
@@ -11,65 +9,92 @@ import (
 	"tollgate.internal/services/proxy/internal/listener"
 )
 
-// portChanges are the listeners by port that a set of resources asks for, see
-// Config.PortsOf. New ones are open before the set is in service, and refuse
-// clients until it is.
-type portChanges struct {
-	wanted  map[string]listener.Spec // by virtual cluster
-	opened  []string                 // names of new listeners
-	changed []string                 // virtual clusters whose listener is another now
+// portChange is what becomes of the listener by port of a virtual cluster, see
+// Config.PortsOf. A new one is open before the virtual cluster is in service, and
+// refuses clients until it is.
+type portChange struct {
+	vc     string
+	spec   listener.Spec
+	wanted bool
+	opened bool // it is new
 }
 
-func (g *gateway) openPorts(set *resource.Set) (*portChanges, error) {
-	p := &portChanges{wanted: make(map[string]listener.Spec)}
+// openPort is called under the lock of the virtual cluster's name, as commit and
+// closePort are.
+func (g *gateway) openPort(vc *resource.VirtualCluster) (p portChange, err error) {
+	p.vc = vc.Metadata.Name
 	if g.cfg.PortsOf == nil {
 		return p, nil
 	}
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(set.VirtualClusters)) {
-		vc := set.VirtualClusters[name]
-		spec, ok := g.cfg.PortsOf(vc)
-		if !ok {
-			continue
-		}
-		p.wanted[name] = spec
-		switch old, open := g.ports[name]; {
-		case !open:
-			if err := g.listener.Add(spec); err != nil {
-				errs = append(errs, vc.Metadata.Problem("", "%v", err))
-				continue
-			}
-			p.opened = append(p.opened, spec.Name)
-		case !reflect.DeepEqual(old, spec):
-			p.changed = append(p.changed, name)
-		}
+	g.asking.Lock()
+	p.spec, p.wanted = g.cfg.PortsOf(vc)
+	g.asking.Unlock()
+	if _, open := g.port(p.vc); !p.wanted || open {
+		return p, nil
 	}
-	return p, errors.Join(errs...)
+	if err := g.listener.Add(p.spec); err != nil {
+		return p, vc.Metadata.Problem("", "%v", err)
+	}
+	p.opened = true
+	return p, nil
 }
 
 // abandon closes what was opened.
-func (p *portChanges) abandon(g *gateway) {
-	for _, name := range p.opened {
-		g.listener.Remove(name)
+func (p *portChange) abandon(g *gateway) {
+	if p.opened {
+		g.listener.Remove(p.spec.Name)
 	}
 }
 
-// commit closes the listeners of virtual clusters that are gone, and opens those
-// that were changed anew.
-func (p *portChanges) commit(g *gateway) {
-	for name, old := range g.ports {
-		if _, stays := p.wanted[name]; !stays {
-			g.listener.Remove(old.Name)
+// commit opens a listener that was changed anew.
+func (p *portChange) commit(g *gateway) {
+	old, open := g.port(p.vc)
+	switch {
+	case !p.wanted:
+		g.closePort(p.vc)
+		return
+	case open && reflect.DeepEqual(old, p.spec):
+		return
+	case open:
+		g.listener.Remove(old.Name)
+		if err := g.listener.Add(p.spec); err != nil {
+			g.cfg.Log.Error("listener not opened", "virtual_cluster", p.vc, "err", fmt.Errorf("reopen: %w", err))
+			g.setPort(p.vc, nil) // tried again with the next change
+			return
 		}
 	}
-	for _, name := range p.changed {
-		g.listener.Remove(g.ports[name].Name)
-		if err := g.listener.Add(p.wanted[name]); err != nil {
-			g.cfg.Log.Error("listener not opened", "virtual_cluster", name, "err", fmt.Errorf("reopen: %w", err))
-			delete(p.wanted, name) // tried again with the next change
-		}
+	g.setPort(p.vc, &p.spec)
+}
+
+// closePort closes the listener of a virtual cluster that has none any more.
+func (g *gateway) closePort(vc string) {
+	if old, open := g.port(vc); open {
+		g.listener.Remove(old.Name)
+		g.setPort(vc, nil)
 	}
-	g.ports = p.wanted
+}
+
+func (g *gateway) port(vc string) (listener.Spec, bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	spec, open := g.ports[vc]
+	return spec, open
+}
+
+func (g *gateway) setPort(vc string, spec *listener.Spec) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if spec == nil {
+		delete(g.ports, vc)
+		return
+	}
+	g.ports[vc] = *spec
+}
+
+// hasPort reports whether a virtual cluster has a listener of its own. g.mu is held.
+func (g *gateway) hasPort(vc string) bool {
+	_, open := g.ports[vc]
+	return open || slices.ContainsFunc(g.cfg.Listeners, func(s listener.Spec) bool { return s.VirtualCluster == vc })
 }
 
 // portListeners are all listeners by port.
@@ -79,8 +104,8 @@ func (g *gateway) portListeners() (specs []listener.Spec) {
 			specs = append(specs, spec)
 		}
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.mu.RLock()
+	defer g.mu.RUnlock()
 	for _, spec := range g.ports {
 		specs = append(specs, spec)
 	}

@@ -4,11 +4,13 @@
 // [Run] serves until its context ends. What it serves comes from a directory of
 // resource files ([Config.Resources]), which is watched: a change is put under the
 // live sessions, and a mistake in it changes nothing but the log, the readiness
-// detail and a metric.
+// detail and a metric. Or it comes from a control plane ([Config.Control]): each
+// virtual cluster when its first client does, and every change of it within a second.
 package proxy
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"iter"
@@ -18,6 +20,7 @@ import (
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/pkg/secret"
+	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/listener"
 )
 
@@ -51,6 +54,7 @@ const AdminAddress = "admin"
 // Config is everything a proxy needs. Zero values get the defaults beside them.
 type Config struct {
 	Resources string     // directory of resource files
+	Control   *Control   // in place of Resources: the control plane
 	Domains   []string   // virtual clusters are <host>.<domain>
 	Listeners []Listener // at least one
 	Admin     string     // address of the admin listener; empty: none
@@ -95,6 +99,42 @@ type Config struct {
 	// Ready is called once, when every listener accepts and the resources are
 	// loaded, with the address of each listener by name. Optional.
 	Ready func(addresses map[string]string)
+
+	source fleet.Source // of Control; tests have others
+}
+
+// Control says where a node of a fleet learns what it serves.
+type Control struct {
+	// Redis is the URL of the Redis that carries the fleet: redis://, rediss://, unix://,
+	// and the Sentinel and Cluster forms of go-redis. Its password, when the URL has none,
+	// is RedisPassword.
+	Redis         string
+	RedisPassword secret.Secret
+	// PublicKeys are of those who may sign what the node serves, the portal's Ed25519
+	// keys: the present one, and while it is replaced the next one too.
+	PublicKeys []ed25519.PublicKey
+	// State is a directory of this node alone: what it loaded is kept there, and served
+	// when Redis is away. It holds verifiers and is readable by nobody else.
+	State string
+	// Deployment tells fleets on one Redis apart.
+	Deployment string
+	Node       FleetNode
+	// API is the URL of the portal's API and APIToken the node's own token; empty: what
+	// tenants change by Kafka's admin protocol is refused.
+	API      string
+	APIToken secret.Secret
+	// Preload loads everything at the start and keeps it: for a node that serves by
+	// port, where no host name brings a virtual cluster, and for small fleets.
+	Preload bool
+	// UnloadAfter is how long a virtual cluster without sessions stays in memory; 1 h.
+	UnloadAfter time.Duration
+}
+
+// FleetNode is what a node tells the others of itself.
+type FleetNode struct {
+	ID        string // another for each node
+	Advertise string // host or host:port where clients reach this node alone; empty: only through a balancer
+	Rack      string // as brokers name it; for clients that say theirs
 }
 
 // ProducerIDs says where the ids of idempotent producers come from.
@@ -143,8 +183,15 @@ func (c *Config) defaults() error {
 		c.ReloadEvery = 250 * time.Millisecond
 	}
 	var errs []error
-	if c.Resources == "" {
-		errs = append(errs, errors.New("no resource directory: give one with --resources"))
+	switch {
+	case c.Resources == "" && c.Control == nil:
+		errs = append(errs, errors.New("neither a resource directory nor a control plane: give --resources or --control-redis"))
+	case c.Resources != "" && c.Control != nil:
+		errs = append(errs, errors.New("both a resource directory and a control plane: a node serves what one of them says"))
+	case c.Control != nil:
+		if c.Control.UnloadAfter == 0 {
+			c.Control.UnloadAfter = time.Hour
+		}
 	}
 	if len(c.Listeners) == 0 && c.PortsOf == nil {
 		errs = append(errs, errors.New("no listeners"))
@@ -162,8 +209,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.defaults(); err != nil {
 		return err
 	}
-	loaded := signature(cfg.Resources) // before: what changes while it loads is loaded again
-	set, err := resource.LoadDir(cfg.Resources)
+	if cfg.Control != nil {
+		return runControlled(ctx, &cfg)
+	}
+	f := &files{dir: cfg.Resources}
+	set, err := f.load()
 	if err != nil {
 		return fmt.Errorf("load resources from %s:\n%w", cfg.Resources, err)
 	}
@@ -172,8 +222,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer g.close()
+	g.files = f
 	if err := g.apply(set); err != nil {
 		return err
 	}
-	return g.run(ctx, loaded)
+	return g.run(ctx)
 }

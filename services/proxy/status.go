@@ -57,7 +57,7 @@ type VirtualClusterStatus struct {
 
 func (g *gateway) status() Status {
 	var out Status
-	g.mu.Lock()
+	g.mu.RLock()
 	for _, name := range slices.Sorted(maps.Keys(g.clusters)) {
 		s := g.clusters[name].cluster.State()
 		u := UpstreamStatus{Name: name, Reached: s.Reached, Suspect: s.Suspect, Since: s.Since.UTC()}
@@ -66,8 +66,8 @@ func (g *gateway) status() Status {
 		}
 		out.UpstreamClusters = append(out.UpstreamClusters, u)
 	}
-	g.mu.Unlock()
-	clusters := g.serving.Load().clusters
+	g.mu.RUnlock()
+	clusters := g.loaded()
 	for _, name := range slices.Sorted(maps.Keys(clusters)) {
 		out.VirtualClusters = append(out.VirtualClusters, statusOf(clusters[name]))
 	}
@@ -125,7 +125,7 @@ func (g *gateway) serveStatus(w http.ResponseWriter, _ *http.Request) {
 // stubs is how the stub topics of the virtual clusters are that have any.
 func (g *gateway) stubs() map[string]stub.Status {
 	all := make(map[string]stub.Status)
-	for name, vc := range g.serving.Load().clusters {
+	for name, vc := range g.loaded() {
 		if st, kept := vc.Stubs(); kept {
 			all[name] = st
 		}

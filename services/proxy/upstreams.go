@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"time"
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/credential"
@@ -15,119 +16,251 @@ import (
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
-// runningCluster is an upstream cluster as it was configured last.
+// runningCluster is an upstream cluster as it was configured last. Virtual clusters may
+// use it before its document is there: it is then one that does not answer.
 type runningCluster struct {
-	resource   *resource.UpstreamCluster
-	cluster    *upstream.Cluster
+	cluster *upstream.Cluster
+	there   chan struct{} // closed when the document has come
+
+	// Guarded by gateway.mu, and changed under gateway.reaching.
+	resource   *resource.UpstreamCluster // nil: it has not come
 	credential *credential.Credential
-	problem    error // why the files are not as they are in use; guarded by gateway.mu
+	problem    error // why the files are not as they are in use
+	removed    bool  // the document has gone again
+
+	users int // virtual clusters; guarded by gateway.mu
 }
 
-// reached are the upstream clusters of a set of resources, not yet in service.
-type reached struct {
-	clusters map[string]*runningCluster
-	fresh    []*runningCluster // made for this; of a cluster that is in service, or of one that was started
-	started  []*upstream.Cluster
+// opened is what an upstream cluster is to be reached by, not yet in service.
+type opened struct {
+	resource   *resource.UpstreamCluster
+	credential *credential.Credential // nil: as before
+	problem    error
 }
 
-// reach finds or starts the clusters of a set. A cluster is the one of its name,
-// whatever is changed about how it is reached: its sessions go on.
+// open makes ready what a document says.
 //
-// Files that cannot be read refuse a change of the resources that names them. Those of
-// a cluster that is as it was do not, nor does one cluster keep a gateway from starting.
-func (g *gateway) reach(set *resource.Set) (*reached, error) {
-	r := &reached{clusters: make(map[string]*runningCluster)}
-	var errs []error
-	starting := g.serving.Load() == nil
-	for _, name := range slices.Sorted(maps.Keys(set.UpstreamClusters)) {
-		u := set.UpstreamClusters[name]
-		old := g.clusters[name]
-		if old != nil && reflect.DeepEqual(old.resource.Spec, u.Spec) && old.resource.Metadata.BaseDir() == u.Metadata.BaseDir() {
-			r.clusters[name] = old
-			continue
-		}
-		next := &runningCluster{resource: u}
-		next.credential, next.problem = g.credentials.Open(u)
-		if next.problem != nil && !starting {
-			errs = append(errs, next.problem)
-			next.credential.Close()
-			continue
-		}
-		if old != nil {
-			next.cluster = old.cluster
-		} else {
-			next.cluster = upstream.New(upstream.Config{
-				Name: name, Bootstrap: u.Spec.Bootstrap, TLS: next.credential.TLS, SASL: next.credential.SASL,
-				Log: g.cfg.Log, Dial: g.cfg.Dial,
-			})
-			r.started = append(r.started, next.cluster)
-		}
-		r.clusters[name] = next
-		r.fresh = append(r.fresh, next)
+// Files that cannot be read refuse a change that names them. Those of a cluster that is
+// as it was do not, nor does a cluster that is new keep a gateway from starting, or
+// others from being served.
+func (g *gateway) open(u *resource.UpstreamCluster, tolerant bool) (*opened, error) {
+	g.mu.RLock()
+	old := g.clusters[u.Metadata.Name]
+	same := old != nil && old.resource != nil && reflect.DeepEqual(old.resource.Spec, u.Spec) && old.resource.Metadata.BaseDir() == u.Metadata.BaseDir()
+	g.mu.RUnlock()
+	o := &opened{resource: u}
+	if same {
+		return o, nil
 	}
-	return r, errors.Join(errs...)
+	if o.credential, o.problem = g.credentials.Open(u); o.problem != nil && !tolerant {
+		o.credential.Close()
+		return nil, o.problem
+	}
+	return o, nil
 }
 
-// abandon ends what was started.
-func (r *reached) abandon() {
-	for _, c := range r.fresh {
-		c.credential.Close()
-	}
-	for _, c := range r.started {
-		c.Close()
+// abandon gives up what was opened.
+func (o *opened) abandon() {
+	if o.credential != nil {
+		o.credential.Close()
 	}
 }
 
-// commit puts the clusters into service, and returns those that are no longer.
-func (r *reached) commit(g *gateway) (unused []*upstream.Cluster) {
-	for _, next := range r.fresh {
-		name := next.resource.Metadata.Name
-		if old := g.clusters[name]; old != nil {
-			next.use()
-			old.credential.Close()
-		}
-		g.warn(next)
-		if next.problem != nil {
-			g.unusable(next, "upstream credential cannot be used")
-		}
+// install puts what was opened into service. A cluster is the one of its name, whatever
+// is changed about how it is reached: its sessions go on. g.reaching is held.
+func (g *gateway) install(o *opened) {
+	name := o.resource.Metadata.Name
+	g.mu.Lock()
+	c := g.clusters[name]
+	made := c == nil
+	if made {
+		c = &runningCluster{there: make(chan struct{})}
+		c.cluster = upstream.New(upstream.Config{
+			Name: name, Bootstrap: o.resource.Spec.Bootstrap, TLS: o.credential.TLS, SASL: o.credential.SASL,
+			Log: g.cfg.Log, Dial: g.cfg.Dial,
+		})
+		g.clusters[name] = c
 	}
-	for name, old := range g.clusters {
-		if r.clusters[name] == nil {
-			unused = append(unused, old.cluster)
-			old.credential.Close()
-		}
+	first := c.resource == nil
+	c.resource, c.removed = o.resource, false
+	former := c.credential
+	if o.credential != nil {
+		c.credential, c.problem = o.credential, o.problem
 	}
-	g.clusters = r.clusters
-	return unused
+	g.mu.Unlock()
+	if !made && o.credential != nil {
+		c.cluster.Reconfigure(o.resource.Spec.Bootstrap, o.credential.TLS, o.credential.SASL)
+	}
+	if first {
+		close(c.there)
+	}
+	if o.credential == nil {
+		return
+	}
+	if former != nil {
+		former.Close()
+	}
+	g.warn(c)
+	if o.problem != nil {
+		g.unusable(name, o.problem, "upstream credential cannot be used")
+	}
 }
 
-// use has new connections made with the credential.
-func (c *runningCluster) use() {
-	c.cluster.Reconfigure(c.resource.Spec.Bootstrap, c.credential.TLS, c.credential.SASL)
+// PutUpstream says how an upstream cluster is reached.
+func (g *gateway) PutUpstream(u *resource.UpstreamCluster, revision int64) error {
+	g.reaching.Lock()
+	defer g.reaching.Unlock()
+	name := u.Metadata.Name
+	g.mu.RLock()
+	c := g.clusters[name]
+	due, err := g.upstreamRevisions[name].follows(revision, false, c != nil && c.resource != nil)
+	ended := g.ended
+	g.mu.RUnlock()
+	switch {
+	case ended:
+		return errEnded
+	case err != nil || !due:
+		return err
+	}
+	o, err := g.open(u, c == nil || c.resource == nil)
+	if err != nil {
+		return err
+	}
+	g.install(o)
+	g.mu.Lock()
+	g.upstreamRevisions[name] = applied{revision: revision}
+	g.mu.Unlock()
+	return nil
+}
+
+// RemoveUpstream forgets an upstream cluster when nobody uses it any more.
+func (g *gateway) RemoveUpstream(name string, revision int64) error {
+	g.reaching.Lock()
+	defer g.reaching.Unlock()
+	g.mu.RLock()
+	c := g.clusters[name]
+	due, err := g.upstreamRevisions[name].follows(revision, true, c != nil)
+	g.mu.RUnlock()
+	if err != nil || !due {
+		return err
+	}
+	g.mu.Lock()
+	g.upstreamRevisions[name] = applied{revision: revision, removed: true}
+	g.mu.Unlock()
+	g.forgetUpstream(name)
+	return nil
+}
+
+// forgetUpstream closes a cluster, at once or when the last virtual cluster that uses it
+// has gone.
+func (g *gateway) forgetUpstream(name string) {
+	g.mu.Lock()
+	c := g.clusters[name]
+	if c != nil {
+		c.removed = true
+		c.users++ // for unuse
+	}
+	g.mu.Unlock()
+	if c != nil {
+		g.unuse([]*runningCluster{c})
+	}
+}
+
+// use has clusters kept for one more virtual cluster. Those whose documents are missing
+// are asked for.
+func (g *gateway) use(names []string) []*runningCluster {
+	clusters := make([]*runningCluster, 0, len(names))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, name := range names {
+		c := g.clusters[name]
+		if c == nil {
+			c = &runningCluster{there: make(chan struct{})}
+			c.cluster = upstream.New(upstream.Config{Name: name, Log: g.cfg.Log, Dial: g.cfg.Dial})
+			g.clusters[name] = c
+			if !g.ended && g.cfg.source != nil {
+				g.background.Go(func() { g.bring(c) })
+			}
+		}
+		c.users++
+		clusters = append(clusters, c)
+	}
+	return clusters
+}
+
+// unuse undoes use, and closes clusters that are of no more use.
+func (g *gateway) unuse(clusters []*runningCluster) {
+	var last []*runningCluster
+	g.mu.Lock()
+	for _, c := range clusters {
+		if c.users--; c.users == 0 && (c.removed || c.resource == nil) {
+			delete(g.clusters, c.cluster.Name())
+			last = append(last, c)
+		}
+	}
+	g.mu.Unlock()
+	for _, c := range last {
+		c.cluster.Close()
+		if c.credential != nil {
+			c.credential.Close()
+		}
+	}
+}
+
+// askAgain is how often a document is asked for that is missing.
+const askAgain = time.Second
+
+// bring asks for the document of a cluster until it is there or nobody needs it.
+func (g *gateway) bring(c *runningCluster) {
+	name := c.cluster.Name()
+	for first := true; ; first = false {
+		ctx, cancel := context.WithTimeout(g.life, loadLimit)
+		err := g.cfg.source.Upstream(ctx, name)
+		cancel()
+		again := time.NewTimer(askAgain)
+		select {
+		case <-c.there:
+			again.Stop()
+			return
+		case <-g.life.Done():
+			again.Stop()
+			return
+		case <-again.C:
+		}
+		g.mu.RLock()
+		needed := g.clusters[name] == c
+		g.mu.RUnlock()
+		if !needed {
+			return
+		}
+		if first {
+			g.cfg.Log.Warn("upstream cluster is not known yet", "cluster", name, "err", err)
+		}
+	}
 }
 
 func (g *gateway) warn(c *runningCluster) {
 	for _, w := range c.credential.Warnings {
-		g.cfg.Log.Warn("upstream credential is not safe on its way", "cluster", c.resource.Metadata.Name, "warning", w)
+		g.cfg.Log.Warn("upstream credential is not safe on its way", "cluster", c.cluster.Name(), "warning", w)
 	}
 }
 
-func (g *gateway) unusable(c *runningCluster, text string) {
-	refusal.Log(context.Background(), g.cfg.Log, slog.LevelError, text, refusal.CredentialUnusable.With(c.problem), "cluster", c.resource.Metadata.Name)
+func (g *gateway) unusable(cluster string, problem error, text string) {
+	refusal.Log(context.Background(), g.cfg.Log, slog.LevelError, text, refusal.CredentialUnusable.With(problem), "cluster", cluster)
 }
 
 // reread looks at the files that the clusters' credentials were made of, wherever they
 // are, and has new connections made with what is in them now. What cannot be used is
 // reported, and the last that could be stays.
-//
-// It is called by the goroutine that applies resources.
 func (g *gateway) reread() {
-	g.mu.Lock()
+	g.reaching.Lock()
+	defer g.reaching.Unlock()
+	g.mu.RLock()
 	clusters := maps.Clone(g.clusters)
-	g.mu.Unlock()
+	g.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(clusters)) {
 		c := clusters[name]
-		if !c.credential.Changed() {
+		if c.resource == nil || !c.credential.Changed() {
 			continue
 		}
 		next, err := g.credentials.Open(c.resource)
@@ -135,24 +268,30 @@ func (g *gateway) reread() {
 		known := c.problem != nil && err != nil && c.problem.Error() == err.Error()
 		keep := next.Same(old) || err != nil && old.Usable()
 		g.mu.Lock()
-		c.problem = err
-		if !keep {
-			c.credential = next
+		gone := g.clusters[name] != c
+		if !gone {
+			c.problem = err
+			if !keep {
+				c.credential = next
+			}
 		}
 		g.mu.Unlock()
 		switch {
+		case gone:
+			next.Close()
+			continue
 		case keep:
 			old.Follow(next)
 			next.Close()
 		default:
-			c.use()
+			c.cluster.Reconfigure(c.resource.Spec.Bootstrap, next.TLS, next.SASL)
 			old.Close()
 		}
 		switch {
 		case err != nil && !known && keep:
-			g.unusable(c, "upstream credential cannot be used, the one before serves on")
+			g.unusable(name, err, "upstream credential cannot be used, the one before serves on")
 		case err != nil && !known:
-			g.unusable(c, "upstream credential cannot be used")
+			g.unusable(name, err, "upstream credential cannot be used")
 		case err == nil && !keep:
 			g.cfg.Log.Info("upstream credential replaced", "cluster", name)
 			g.warn(c)
@@ -160,12 +299,15 @@ func (g *gateway) reread() {
 	}
 }
 
-// credentialProblems are, by cluster, files that cannot be used and logins that failed.
-// g.mu is held.
+// credentialProblems are, by cluster, documents that are missing, files that cannot be
+// used and logins that failed. g.mu is held.
 func (g *gateway) credentialProblems() map[string]error {
 	problems := make(map[string]error)
 	for name, c := range g.clusters {
 		var errs []error
+		if c.resource == nil {
+			errs = append(errs, fmt.Errorf("cluster %s: its UpstreamCluster has not come from the control plane", name))
+		}
 		if c.problem != nil {
 			errs = append(errs, fmt.Errorf("cluster %s: credential cannot be used: %w", name, c.problem))
 		}
@@ -177,4 +319,11 @@ func (g *gateway) credentialProblems() map[string]error {
 		}
 	}
 	return problems
+}
+
+// upstreams are the names of the upstream clusters.
+func (g *gateway) upstreams() []string {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return slices.Sorted(maps.Keys(g.clusters))
 }

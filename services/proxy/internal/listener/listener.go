@@ -32,10 +32,13 @@ import (
 // A Router knows the virtual clusters. It is asked for every connection, so a
 // reload takes effect with the next one.
 type Router interface {
-	// Host maps a host name, in lower case, to its route.
-	Host(name string) (Route, bool)
-	// Hosts are the bootstrap names, for the log line about an unknown one.
-	Hosts() []string
+	// Host maps a host name, in lower case, to its route. It may wait while the
+	// virtual cluster is loaded, but for a few seconds only and no longer than ctx.
+	// The error says that nobody knows yet whose the name is.
+	Host(ctx context.Context, name string) (r Route, ok bool, err error)
+	// Hosts are some of the bootstrap names, and how many there are, for the log
+	// line about an unknown one.
+	Hosts(most int) (some []string, all int)
 	// ClientCAs is nil when a virtual cluster asks for no client certificate.
 	ClientCAs(vc string) *x509.CertPool
 	// ClientCertificateRequired makes the handshake fail without one. When it is
@@ -147,6 +150,8 @@ type socket struct {
 	config *tls.Config
 	port   uint16
 	closed chan struct{}
+
+	withCAs sync.Map // virtual cluster → *tls.Config that asks for client certificates
 }
 
 // New checks the configuration, reads the certificates and opens the sockets
@@ -282,7 +287,7 @@ func (l *Listener) open(spec int, node int32) error {
 		}
 	}
 	if s.Protocol.Encrypted() {
-		sock.config = l.serverConfig(s, l.certs[spec])
+		sock.config = l.serverConfig(s, l.certs[spec], &sock.withCAs)
 	}
 	l.sockets[id] = sock
 	if l.start != nil {
@@ -326,6 +331,16 @@ func (l *Listener) shut(id socketID, sock *socket) {
 	delete(l.sockets, id)
 	close(sock.closed)
 	sock.Close()
+}
+
+// Forget drops what was kept for connections of a virtual cluster that is no longer
+// served.
+func (l *Listener) Forget(vc string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sock := range l.sockets {
+		sock.withCAs.Delete(vc)
+	}
 }
 
 // Addr returns the address of a spec's bootstrap socket, nil once it is closed.
@@ -465,7 +480,7 @@ func (l *Listener) accept(ctx context.Context, s *socket) {
 // admit takes a connection from accept to the start of its session, or closes it.
 func (l *Listener) admit(ctx context.Context, s *socket, nc net.Conn) {
 	c := &Conn{Spec: s.spec, Remote: addrOf(nc.RemoteAddr()), listener: l, socket: nc, port: s.port}
-	err := l.handshake(s, c)
+	err := l.handshake(ctx, s, c)
 	if err != nil {
 		c.release()
 		l.refused(ctx, c, err)
@@ -483,7 +498,7 @@ var errEnded = errors.New("the listener has ended")
 
 // handshake does everything that comes before the session. What has to be undone
 // when the connection is over is in c, for release.
-func (l *Listener) handshake(s *socket, c *Conn) error {
+func (l *Listener) handshake(ctx context.Context, s *socket, c *Conn) error {
 	accepted := time.Now()
 	if !l.track(c.socket) {
 		return errEnded
@@ -512,7 +527,7 @@ func (l *Listener) handshake(s *socket, c *Conn) error {
 	c.Route = Route{s.spec.VirtualCluster, s.node}
 	if s.config != nil {
 		tc := tls.Server(c.Raw, s.config)
-		if err := tc.Handshake(); err != nil {
+		if err := tc.HandshakeContext(ctx); err != nil {
 			return err
 		}
 		state := tc.ConnectionState()
@@ -520,8 +535,11 @@ func (l *Listener) handshake(s *socket, c *Conn) error {
 		if s.spec.Routing == BySNI {
 			// Asked again: the virtual cluster may have gone since the hello.
 			var ok bool
+			var err error
 			c.host = normaliseHost(state.ServerName)
-			if c.Route, ok = l.cfg.Router.Host(c.host); !ok {
+			if c.Route, ok, err = l.cfg.Router.Host(ctx, c.host); err != nil {
+				return refusal.VirtualClusterNotLoaded.Errorf("host %q: %w", c.host, err)
+			} else if !ok {
 				return l.unknownHost(c.host)
 			}
 			if c.Route.Node != Bootstrap {

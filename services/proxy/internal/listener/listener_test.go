@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"hash/crc32"
 	"io"
 	"log/slog"
@@ -110,6 +111,12 @@ type router struct {
 	cas      map[string]*x509.CertPool
 	required bool
 	limit    int
+	unknown  error // nobody knows whose the name is
+}
+
+func (r *router) Host(_ context.Context, name string) (Route, bool, error) {
+	route, ok := r.Names.Host(name)
+	return route, ok, r.unknown
 }
 
 func (r *router) ClientCAs(vc string) *x509.CertPool    { return r.cas[vc] }
@@ -309,6 +316,23 @@ func TestAnUnknownHostIsClosedAndTheLogNamesThoseThatWork(t *testing.T) {
 		if log := b.log.String(); !strings.Contains(log, "acme.gw.test, bolt.gw.test, kafka.acme.test") || !strings.Contains(log, "refusal="+tc.want.ID) {
 			t.Errorf("%q: the log names no host that works: %s", tc.server, log)
 		}
+	}
+}
+
+// An alert is final to a client. While nobody knows whose a name is there is none: the
+// client comes back.
+func TestAHostNobodyCanLookUpIsClosedWithoutAnAlert(t *testing.T) {
+	ca := newAuthority(t)
+	r := newRouter(t)
+	r.unknown = errors.New("the store is away")
+	b := serve(t, Config{Specs: []Spec{sniSpec(ca.files(t, "*.gw.test"))}, Router: r})
+	client := tls.Client(dial(t, b.Addr("public")), &tls.Config{ServerName: "acme.gw.test", RootCAs: ca.pool})
+	if err := client.Handshake(); err == nil || strings.Contains(err.Error(), "tls: ") {
+		t.Errorf("the client sees %v, want a connection that is closed", err)
+	}
+	b.wantRefusal(t, refusal.VirtualClusterNotLoaded)
+	if log := b.log.String(); !strings.Contains(log, "the store is away") {
+		t.Errorf("the log does not say why: %s", log)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Bootstrap is the Node of a Route that names no virtual broker.
@@ -29,9 +30,13 @@ type Hosts struct {
 	VirtualCluster string
 	Label          string
 	Custom         []string
+	// Revision says who has a name that two claim: the higher one. What a node knows
+	// of two virtual clusters may be of different age.
+	Revision int64
 }
 
-// Names maps host names to routes. It is immutable.
+// Names maps host names to routes. What a change costs does not depend on how many
+// names there are. It is safe for concurrent use.
 //
 //	<label>.<domain>             the bootstrap of a virtual cluster
 //	b<vNode>-<label>.<domain>    one of its virtual brokers
@@ -41,8 +46,16 @@ type Hosts struct {
 // *.<domain> covers all of them. No label may look like the name of a broker;
 // that is what makes the mapping reversible.
 type Names struct {
-	routes     map[string]string // bootstrap host → virtual cluster
-	bootstraps []string
+	domains []string
+
+	mu     sync.RWMutex
+	owners map[string]owner    // by bootstrap host
+	hosts  map[string][]string // by virtual cluster; some may have gone to another since
+}
+
+type owner struct {
+	virtualCluster string
+	revision       int64
 }
 
 var (
@@ -53,35 +66,105 @@ var (
 // longestPrefix is the longest "b<vNode>-": a first label leaves room for it.
 const longestPrefix = len("b1073741823-")
 
-// NewNames checks and indexes the names of all virtual clusters.
+// NewNames checks the names of virtual clusters and maps them.
 func NewNames(domains []string, clusters []Hosts) (*Names, error) {
-	n := &Names{routes: make(map[string]string, len(domains)*len(clusters))}
+	n := &Names{domains: domains, owners: make(map[string]owner), hosts: make(map[string][]string)}
+	err := n.Check(clusters...)
+	if err == nil {
+		n.Put(clusters...)
+	}
+	return n, err
+}
+
+// of are the bootstrap hosts of a virtual cluster.
+func (n *Names) of(c Hosts) []string {
+	hosts := make([]string, 0, len(n.domains)+len(c.Custom))
+	if c.Label != "" {
+		for _, d := range n.domains {
+			hosts = append(hosts, normaliseHost(c.Label+"."+d))
+		}
+	}
+	for _, h := range c.Custom {
+		hosts = append(hosts, normaliseHost(h))
+	}
+	return hosts
+}
+
+// Check reports what cannot be a name, and names that several of the virtual
+// clusters claim.
+func (n *Names) Check(clusters ...Hosts) error {
 	var errs []error
-	add := func(vc, host string) {
-		host = normaliseHost(host)
-		if err := checkHost(host); err != nil {
-			errs = append(errs, fmt.Errorf("virtual cluster %s: host %q: %w", vc, host, err))
-			return
+	taken := make(map[string]string, len(clusters))
+	for _, c := range clusters {
+		for _, host := range n.of(c) {
+			if err := checkHost(host); err != nil {
+				errs = append(errs, fmt.Errorf("virtual cluster %s: host %q: %w", c.VirtualCluster, host, err))
+				continue
+			}
+			if other, double := taken[host]; double {
+				errs = append(errs, fmt.Errorf("virtual cluster %s: host %q is taken by %s", c.VirtualCluster, host, other))
+				continue
+			}
+			taken[host] = c.VirtualCluster
 		}
-		if other, taken := n.routes[host]; taken {
-			errs = append(errs, fmt.Errorf("virtual cluster %s: host %q is taken by %s", vc, host, other))
-			return
-		}
-		n.routes[host] = vc
-		n.bootstraps = append(n.bootstraps, host)
+	}
+	return errors.Join(errs...)
+}
+
+// Put gives virtual clusters these names, which were checked, in place of those they
+// had, all at once. It returns the names that others keep, whose revision is higher.
+func (n *Names) Put(clusters ...Hosts) (kept []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range clusters {
+		n.release(c.VirtualCluster)
 	}
 	for _, c := range clusters {
-		if c.Label != "" {
-			for _, d := range domains {
-				add(c.VirtualCluster, c.Label+"."+d)
+		hosts := n.of(c)
+		for _, host := range hosts {
+			if has, taken := n.owners[host]; taken && has.revision > c.Revision {
+				kept = append(kept, host)
+				continue
 			}
+			n.owners[host] = owner{c.VirtualCluster, c.Revision}
 		}
-		for _, h := range c.Custom {
-			add(c.VirtualCluster, h)
+		n.hosts[c.VirtualCluster] = hosts
+	}
+	return kept
+}
+
+// Remove takes a virtual cluster's names away.
+func (n *Names) Remove(vc string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.release(vc)
+}
+
+func (n *Names) release(vc string) {
+	for _, host := range n.hosts[vc] {
+		if n.owners[host].virtualCluster == vc {
+			delete(n.owners, host)
 		}
 	}
-	slices.Sort(n.bootstraps)
-	return n, errors.Join(errs...)
+	delete(n.hosts, vc)
+}
+
+// Claims are the names by which documents may claim a host: its label, when it is
+// right below one of the domains, and the host itself. There are none when it cannot
+// be the name of a virtual cluster or of one of its brokers.
+func (n *Names) Claims(name string) (bootstrap string, claims []string) {
+	bootstrap = normaliseHost(name)
+	if _, of, ok := splitBroker(bootstrap); ok {
+		bootstrap = of
+	}
+	if checkHost(bootstrap) != nil {
+		return "", nil
+	}
+	label, domain, _ := strings.Cut(bootstrap, ".")
+	if slices.ContainsFunc(n.domains, func(d string) bool { return normaliseHost(d) == domain }) {
+		claims = append(claims, label)
+	}
+	return bootstrap, append(claims, bootstrap)
 }
 
 func checkHost(host string) error {
@@ -122,22 +205,38 @@ func normaliseHost(name string) string {
 // Host returns what a host name leads to.
 func (n *Names) Host(name string) (Route, bool) {
 	name = normaliseHost(name)
-	if vc, ok := n.routes[name]; ok {
-		return Route{vc, Bootstrap}, true
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if o, ok := n.owners[name]; ok {
+		return Route{o.virtualCluster, Bootstrap}, true
 	}
 	vNode, bootstrap, ok := splitBroker(name)
 	if !ok {
 		return Route{}, false
 	}
-	vc, ok := n.routes[bootstrap]
+	o, ok := n.owners[bootstrap]
 	if !ok {
 		return Route{}, false
 	}
-	return Route{vc, vNode}, true
+	return Route{o.virtualCluster, vNode}, true
 }
 
-// Hosts returns the bootstrap names, sorted. The caller must not change them.
-func (n *Names) Hosts() []string { return n.bootstraps }
+// manyHosts is how many names are sorted for a log line. Of more, any will do.
+const manyHosts = 100
+
+// Hosts returns some of the bootstrap names, sorted, and how many there are.
+func (n *Names) Hosts(most int) (some []string, all int) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	all = len(n.owners)
+	for host := range n.owners {
+		if some = append(some, host); all > manyHosts && len(some) == most {
+			break
+		}
+	}
+	slices.Sort(some)
+	return some[:min(len(some), most)], all
+}
 
 // BrokerHost is the name of a virtual broker beside the bootstrap host.
 func BrokerHost(bootstrap string, vNode int32) string {

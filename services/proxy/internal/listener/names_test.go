@@ -62,8 +62,66 @@ func TestNamesAndRoutesAreInverse(t *testing.T) {
 				}
 			}
 		}
-		if len(names.Hosts()) != 3*len(clusters) {
-			t.Fatalf("%d hosts for %d virtual clusters", len(names.Hosts()), len(clusters))
+		if some, all := names.Hosts(2); all != 3*len(clusters) || len(some) != min(2, all) {
+			t.Fatalf("%d hosts for %d virtual clusters, such as %q", all, len(clusters), some)
+		}
+	}
+}
+
+func allHosts(n *Names) []string {
+	_, all := n.Hosts(0)
+	some, _ := n.Hosts(all)
+	return some
+}
+
+// Names change hands while others stay as they are: when they are exchanged nobody is
+// without one, and of two claims the newer one counts, whichever comes first.
+func TestNamesChangeHands(t *testing.T) {
+	names, err := NewNames([]string{"gw.test"}, []Hosts{{VirtualCluster: "a", Label: "one"}, {VirtualCluster: "b", Label: "two", Custom: []string{"kafka.b.test"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := func(what, host, vc string) {
+		t.Helper()
+		if r, ok := names.Host(host); ok != (vc != "") || r.VirtualCluster != vc {
+			t.Errorf("%s: %s leads to %q, want %q", what, host, r.VirtualCluster, vc)
+		}
+	}
+	names.Put(Hosts{VirtualCluster: "a", Label: "two"}, Hosts{VirtualCluster: "b", Label: "one"})
+	is("exchanged", "two.gw.test", "a")
+	is("exchanged", "b7-one.gw.test", "b")
+	is("given up", "kafka.b.test", "")
+	if kept := names.Put(Hosts{VirtualCluster: "c", Label: "one", Revision: 7}); kept != nil {
+		t.Errorf("%q are kept by who claimed them before", kept)
+	}
+	is("claimed later", "one.gw.test", "c")
+	if kept := names.Put(Hosts{VirtualCluster: "b", Label: "one", Custom: []string{"kafka.b.test"}, Revision: 6}); len(kept) != 1 || kept[0] != "one.gw.test" {
+		t.Errorf("%q are kept, want one.gw.test", kept)
+	}
+	is("claimed by an older one", "one.gw.test", "c")
+	is("claimed by nobody else", "kafka.b.test", "b")
+	names.Remove("b")
+	is("the loser is gone", "one.gw.test", "c")
+	is("the loser is gone", "kafka.b.test", "")
+	names.Remove("c")
+	is("the owner is gone", "one.gw.test", "")
+	is("somebody else", "two.gw.test", "a")
+}
+
+// What documents are asked about for a name that is not known: nothing for what cannot
+// be a name.
+func TestWhatMayClaimAName(t *testing.T) {
+	names, err := NewNames([]string{"gw.test", "eu.gw.test"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"acme.gw.test": "acme.gw.test: acme acme.gw.test", "B12-Acme.gw.test.": "acme.gw.test: acme acme.gw.test",
+		"acme.eu.gw.test": "acme.eu.gw.test: acme acme.eu.gw.test", "kafka.acme.test": "kafka.acme.test: kafka.acme.test",
+		"acme": ": ", "b07-acme.gw.test": ": ", "a_b.gw.test": ": ", "": ": ", strings.Repeat("a.", 150) + "test": ": ",
+	} {
+		if host, claims := names.Claims(name); host+": "+strings.Join(claims, " ") != want {
+			t.Errorf("Claims(%q) = %q, %q, want %s", name, host, claims, want)
 		}
 	}
 }
@@ -152,7 +210,7 @@ func FuzzHost(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, bootstrap := range names.Hosts() {
+		for _, bootstrap := range allHosts(names) {
 			if r, ok := names.Host(bootstrap); !ok || r.Node != Bootstrap {
 				t.Errorf("%q leads to %+v, %t", bootstrap, r, ok)
 			}
@@ -168,7 +226,7 @@ func FuzzHost(f *testing.F) {
 			return
 		}
 		known := false
-		for _, bootstrap := range names.Hosts() {
+		for _, bootstrap := range allHosts(names) {
 			host := bootstrap
 			if r.Node != Bootstrap {
 				host = BrokerHost(bootstrap, r.Node)

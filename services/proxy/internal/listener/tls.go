@@ -25,9 +25,9 @@ const knownHosts = 10
 
 // unknownHost refuses a host name, in words that name those that would work.
 func (l *Listener) unknownHost(name string) error {
-	hosts := l.cfg.Router.Hosts()
-	known := strings.Join(hosts[:min(len(hosts), knownHosts)], ", ")
-	if more := len(hosts) - knownHosts; more > 0 {
+	hosts, all := l.cfg.Router.Hosts(knownHosts)
+	known := strings.Join(hosts, ", ")
+	if more := all - len(hosts); more > 0 {
 		known += fmt.Sprintf(" and %d more", more)
 	}
 	if known == "" {
@@ -40,20 +40,27 @@ func (l *Listener) unknownHost(name string) error {
 }
 
 // serverConfig is the TLS side of a socket. It lives as long as the socket, so
-// that session tickets stay good while certificates change under it.
-func (l *Listener) serverConfig(s *Spec, certs *certificates) *tls.Config {
+// that session tickets stay good while certificates change under it. What is made for
+// a virtual cluster that asks for client certificates is in withCAs.
+func (l *Listener) serverConfig(s *Spec, certs *certificates, withCAs *sync.Map) *tls.Config {
 	base := &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
 		GetCertificate:              certs.forClient,
 		DynamicRecordSizingDisabled: true, // frames leave in full records from the first
 	}
-	var withCAs sync.Map // virtual cluster → *clientConfig
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		vc := s.VirtualCluster
 		if s.Routing == BySNI {
-			route, ok := Route{}, false
+			var route Route
+			var ok bool
+			var err error
 			if name := normaliseHost(hello.ServerName); name != "" {
-				route, ok = l.cfg.Router.Host(name)
+				route, ok, err = l.cfg.Router.Host(hello.Context(), name)
+			}
+			if err != nil {
+				// No alert: clients take one for the last word, and this is to be tried again.
+				hello.Conn.Close()
+				return nil, refusal.VirtualClusterNotLoaded.Errorf("host %q: %w", hello.ServerName, err)
 			}
 			if !ok {
 				err := l.unknownHost(hello.ServerName)

@@ -387,6 +387,12 @@ var (
 		Cause: "The broker's virtual node id is outside every range of the listener's brokerPorts.",
 		Cure:  "Widen a range, or add one whose firstNode is the id in the log line.",
 	}
+	VirtualClusterNotLoaded = &Refusal{
+		ID:    "TG-LISTEN-019",
+		When:  "a TLS connection to a host name of which the node could not find out whose it is",
+		Cause: "It is the first client of its virtual cluster on this node, and neither the control plane's Redis nor the node's disk gave the virtual cluster in time; the log line says why. Or so many names that nobody owns are asked for that the node asks for no more.",
+		Cure:  "None for the client: its connection is closed without a word, and it tries again. Make the Redis reachable from the node, or find who sends the unknown names.",
+	}
 	Internal = &Refusal{
 		ID:    "TG-NODE-001",
 		Kafka: kerr.UnknownServerError,
@@ -897,6 +903,7 @@ func All() []*Refusal {
 		ProtocolNotOffered,
 		VirtualClusterUnknown,
 		BrokerWithoutPort,
+		VirtualClusterNotLoaded,
 		Internal,
 		Draining,
 		SocketsExhausted,

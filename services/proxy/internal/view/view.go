@@ -14,6 +14,7 @@ import (
 	"tollgate.internal/pkg/acl"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/auth"
+	"tollgate.internal/services/proxy/internal/upstream"
 )
 
 // View is one virtual cluster as the resources describe it.
@@ -45,13 +46,11 @@ func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*V
 	if vc == nil {
 		return nil, fmt.Errorf("no virtual cluster %q", name)
 	}
-	aliases, accounts, acls := set.OfVirtualCluster(name)
+	_, accounts, acls := set.OfVirtualCluster(name)
 	sum := sha256.Sum256([]byte("tollgate cluster id\x00" + name))
 	v := &View{
 		Name: name, Tenant: vc.Metadata.Tenant, Spec: vc.Spec, Prefix: name + ".",
 		ClusterID: base64.RawURLEncoding.EncodeToString(sum[:16]),
-		aliases:   make(map[string]alias, len(aliases)),
-		ungranted: make(map[string]bool),
 	}
 	if t := set.Tenants[v.Tenant]; t != nil && t.Spec.State != "" && t.Spec.State != resource.TenantActive {
 		v.Suspended = true
@@ -73,6 +72,37 @@ func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*V
 		}
 		v.ACL = acl.New(bindings, vc.Spec.ACLs.SuperUsers, vc.Spec.ACLs.AllowEveryoneIfNoACL)
 	}
+	v.lend(set, now)
+	return v, nil
+}
+
+// At is v at another time. Nothing but the grants depends on it, so this cannot fail: a
+// grant that ends does, whatever else is wrong. The set is what v was compiled from.
+func (v *View) At(set *resource.Set, now time.Time) *View {
+	next := *v
+	next.lend(set, now)
+	return &next
+}
+
+// Missing are the clusters of which a topic is wanted that their metadata do not have.
+// It may have been made a moment ago.
+func (v *View) Missing(clusters map[string]*upstream.Cluster) (missing []*upstream.Cluster) {
+	for _, a := range v.aliases {
+		c := clusters[a.cluster]
+		if c == nil || slices.Contains(missing, c) {
+			continue
+		}
+		if m := c.Metadata(); m != nil && m.Topic(a.physical) == nil {
+			missing = append(missing, c)
+		}
+	}
+	return missing
+}
+
+// lend maps the aliases that a grant covers.
+func (v *View) lend(set *resource.Set, now time.Time) {
+	aliases, _, _ := set.OfVirtualCluster(v.Name)
+	v.aliases, v.ungranted, v.Changes = make(map[string]alias, len(aliases)), make(map[string]bool), time.Time{}
 	grants := set.GrantsOf(v.Tenant)
 	for _, a := range aliases {
 		entry, covered := alias{cluster: a.Spec.Cluster, physical: a.Spec.Topic}, false
@@ -95,7 +125,6 @@ func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*V
 			v.ungranted[a.Metadata.Name] = true
 		}
 	}
-	return v, nil
 }
 
 // Standard reports whether the virtual cluster owns topics of its own.
