@@ -1,0 +1,224 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+
+	"github.com/redis/go-redis/v9"
+
+	"tollgate.internal/pkg/bundle"
+)
+
+// keepEntries is about how long the stream is. A proxy that was away for longer looks
+// at everything it has loaded.
+const keepEntries = 100_000
+
+// batch is how much goes to Redis at once: enough to hide the way there, and no more
+// than it answers within the bound of one command.
+const batch = 200
+
+// Publisher is the portal's side. Several may write at the same time: what is older
+// never takes the place of what is newer.
+//
+// A change is published by [Publisher.Put], [Publisher.Announce], [Publisher.SetHead],
+// in this order, and each may be done again after it failed, or after Redis was lost.
+type Publisher struct {
+	board
+	signer *bundle.Signer
+}
+
+// NewPublisher publishes what signer signs. Trusted are the keys of portals that are
+// at work beside it; the signer's own is always trusted.
+func NewPublisher(client redis.UniversalClient, d Deployment, signer *bundle.Signer, trusted bundle.Keyring) (*Publisher, error) {
+	if err := d.Check(); err != nil {
+		return nil, err
+	}
+	keys := signer.Keyring()
+	for id, key := range trusted {
+		keys[id] = key
+	}
+	return &Publisher{board{client, d, keys}, signer}, nil
+}
+
+// sealed is a bundle on its way.
+type sealed struct {
+	*bundle.Bundle
+	data   []byte
+	before []string // hosts that the bundle it replaces had
+	kept   bool     // a newer one stays
+}
+
+// Put writes bundles and the hosts that they claim, and takes back the hosts that
+// they no longer do. A bundle that is older than the one in Redis changes nothing.
+func (p *Publisher) Put(ctx context.Context, bundles ...*bundle.Bundle) error {
+	for some := range slices.Chunk(bundles, batch) {
+		todo := make([]*sealed, len(some))
+		for i, b := range some {
+			if b.Deployment != string(p.deployment) {
+				return fmt.Errorf("publish %v: it is of deployment %q, not %q", b.ID, b.Deployment, p.deployment)
+			}
+			data, err := p.signer.SealBundle(b)
+			if err != nil {
+				return fmt.Errorf("publish %v: %w", b.ID, err)
+			}
+			todo[i] = &sealed{Bundle: b, data: data}
+		}
+		if err := p.putBundles(ctx, todo); err != nil {
+			return err
+		}
+		if err := p.putHosts(ctx, todo); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Publisher) putBundles(ctx context.Context, todo []*sealed) error {
+	over := make(map[bundle.ID]string) // what is worth nothing, by its revision
+	for range 3 {
+		var again []*sealed
+		pipe := p.client.Pipeline()
+		answers := make([]*redis.Cmd, len(todo))
+		for i, s := range todo {
+			answers[i] = pipe.Eval(ctx, putScript, []string{p.deployment.bundle(s.ID)}, s.Revision, s.data, over[s.ID])
+		}
+		_, _ = pipe.Exec(ctx) // each has its own error
+		for i, s := range todo {
+			got, err := answer(answers[i], 3)
+			if err != nil {
+				return explain("write", p.deployment.bundle(s.ID), err)
+			}
+			was, err := p.keys.Open([]byte(got[2]), string(p.deployment), s.ID)
+			switch {
+			case got[0] == "put" && err == nil:
+				s.before = was.Hosts()
+			case got[0] == "put":
+			case err == nil && was.Revision >= s.Revision:
+				s.kept = true
+			default:
+				over[s.ID] = got[1]
+				again = append(again, s)
+			}
+		}
+		if todo = again; len(todo) == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("write %s: what is there is not of this portal, and comes back", p.deployment.bundle(todo[0].ID))
+}
+
+func (p *Publisher) putHosts(ctx context.Context, todo []*sealed) error {
+	pipe := p.client.Pipeline()
+	for _, s := range todo {
+		if s.kept {
+			continue
+		}
+		for _, host := range s.before {
+			if !s.Claims(host) {
+				pipe.Eval(ctx, unclaimScript, []string{p.deployment.host(host)}, s.Name, s.Revision)
+			}
+		}
+	}
+	type claim struct {
+		host   string
+		by     *sealed
+		answer *redis.Cmd
+	}
+	var claims []claim
+	for _, s := range todo {
+		if s.kept {
+			continue
+		}
+		for _, host := range s.Hosts() {
+			claims = append(claims, claim{host, s, pipe.Eval(ctx, putScript, []string{p.deployment.host(host)}, s.Revision, s.Name, "")})
+		}
+	}
+	if pipe.Len() == 0 {
+		return nil
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return explain("write", p.deployment.host("*"), err)
+	}
+	for _, c := range claims {
+		got, err := answer(c.answer, 3)
+		if err != nil {
+			return explain("write", p.deployment.host(c.host), err)
+		}
+		if got[0] == "put" || got[2] == c.by.Name {
+			continue
+		}
+		// Somebody had the host later, and so by now there is a later change of this
+		// one; or the hint is wrong.
+		other, err := p.stored(ctx, p.deployment.bundle(bundle.ID{Kind: bundle.VirtualCluster, Name: got[2]}))
+		if err != nil {
+			return err
+		}
+		if b, err := p.keys.Open(other.Data, string(p.deployment), bundle.ID{Kind: bundle.VirtualCluster, Name: got[2]}); err == nil && b.Claims(c.host) {
+			continue
+		}
+		if err := p.client.Eval(ctx, putScript, []string{p.deployment.host(c.host)}, c.by.Revision, c.by.Name, got[1]).Err(); err != nil {
+			return explain("write", p.deployment.host(c.host), err)
+		}
+	}
+	return nil
+}
+
+// Announce tells the proxies which bundles are new.
+func (p *Publisher) Announce(ctx context.Context, changes ...Change) error {
+	for some := range slices.Chunk(changes, batch) {
+		args := []any{keepEntries}
+		for _, c := range some {
+			args = append(args, 6, "kind", string(c.Kind), "name", c.Name, "revision", c.Revision)
+		}
+		if err := p.append(ctx, args); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Publisher) append(ctx context.Context, args []any) error {
+	if err := p.client.Eval(ctx, announceScript, []string{p.deployment.changes()}, args...).Err(); err != nil {
+		return explain("append to", p.deployment.changes(), err)
+	}
+	return nil
+}
+
+// SetHead says that everything up to a revision is put and announced. A head that is
+// higher already stays.
+func (p *Publisher) SetHead(ctx context.Context, revision int64) error {
+	data, err := seal(p.signer, bundle.ForHead, Head{p.deployment, revision})
+	if err != nil {
+		return err
+	}
+	key, over := p.deployment.head(), ""
+	for range 3 {
+		got, err := answer(p.client.Eval(ctx, putScript, []string{key}, revision, data, over), 3)
+		switch {
+		case err != nil:
+			return explain("write", key, err)
+		case got[0] == "put" && got[1] == revisionText(revision) && got[2] == string(data):
+			return nil // and announced, by whoever wrote it
+		case got[0] == "put":
+			return p.append(ctx, []any{keepEntries, 2, "head", data})
+		}
+		if h, err := OpenHead(p.keys, p.deployment, []byte(got[2])); err == nil && h.Revision >= revision {
+			return nil
+		}
+		over = got[1]
+	}
+	return fmt.Errorf("write %s: what is there is not of this portal, and comes back", key)
+}
+
+// Send gives a command to the process that a node is. A node that cannot be reached
+// hears of it when it can again.
+func (p *Publisher) Send(ctx context.Context, c Command) error {
+	c.Deployment, c.ID = p.deployment, rand.Text()
+	data, err := seal(p.signer, bundle.ForCommand, c)
+	if err != nil {
+		return err
+	}
+	return p.append(ctx, []any{keepEntries, 2, "command", data})
+}

@@ -1,0 +1,155 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tollgate.internal/pkg/bundle"
+)
+
+// Reader is a proxy's side. It hands on what stands in Redis; the caller opens it.
+type Reader struct{ board }
+
+// NewReader reads what is signed by one of keys.
+func NewReader(client redis.UniversalClient, d Deployment, keys bundle.Keyring) (*Reader, error) {
+	if err := d.Check(); err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("no public keys: without one nothing that the portal says is believed")
+	}
+	return &Reader{board{client, d, keys}}, nil
+}
+
+// SealedHead is the head as it stands in Redis; nil if there is none.
+func (r *Reader) SealedHead(ctx context.Context) ([]byte, error) {
+	s, err := r.stored(ctx, r.deployment.head())
+	return s.Data, err
+}
+
+// Tail is the position of the last entry of the stream; [Start] if there is none.
+func (r *Reader) Tail(ctx context.Context) (string, error) {
+	last, err := r.client.XRevRangeN(ctx, r.deployment.changes(), "+", "-", 1).Result()
+	if err != nil {
+		return "", explain("read", r.deployment.changes(), err)
+	}
+	if len(last) == 0 {
+		return Start, nil
+	}
+	return last[0].ID, nil
+}
+
+// slack is how much later than asked for a server answers that does not hang.
+const slack = time.Second
+
+// Follow waits for entries behind a position, and returns none after wait.
+func (r *Reader) Follow(ctx context.Context, after string, wait time.Duration) ([]Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait+slack)
+	defer cancel()
+	streams, err := r.client.XRead(ctx, &redis.XReadArgs{
+		Streams: []string{r.deployment.changes(), after}, Count: 1000, Block: wait,
+	}).Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return nil, nil
+	case err != nil:
+		return nil, explain("follow", r.deployment.changes(), err)
+	}
+	var entries []Entry
+	for _, s := range streams {
+		for _, m := range s.Messages {
+			entries = append(entries, decodeEntry(m.ID, m.Values))
+		}
+	}
+	return entries, nil
+}
+
+// Host is the virtual cluster that a host is said to lead to; empty: none.
+func (r *Reader) Host(ctx context.Context, host string) (string, error) {
+	name, err := r.client.HGet(ctx, r.deployment.host(host), "data").Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", explain("read", r.deployment.host(host), err)
+	}
+	return name, nil
+}
+
+// Want is a bundle that is wanted if its revision is above one.
+type Want struct {
+	bundle.ID
+	Above int64
+}
+
+// Found is what Redis has of a Want. Data is sealed; nil if there is nothing newer.
+type Found struct {
+	Want
+	There bool // at some revision
+	Data  []byte
+}
+
+// Bundles fetches bundles.
+func (r *Reader) Bundles(ctx context.Context, wants []Want) ([]Found, error) {
+	pipe := r.client.Pipeline()
+	answers := make([]*redis.Cmd, len(wants))
+	for i, w := range wants {
+		answers[i] = pipe.Eval(ctx, getScript, []string{r.deployment.bundle(w.ID)}, w.Above)
+	}
+	_, _ = pipe.Exec(ctx) // each has its own error
+	found := make([]Found, len(wants))
+	for i, w := range wants {
+		got, err := answer(answers[i], 2)
+		if err != nil {
+			return nil, explain("read", r.deployment.bundle(w.ID), err)
+		}
+		found[i] = Found{Want: w, There: got[0] != "none"}
+		if got[0] == "new" {
+			found[i].Data = []byte(got[1])
+		}
+	}
+	return found, nil
+}
+
+// Heartbeat writes a node's record. Owner is what its processes have and nobody
+// else's do. A node of that id which another owner holds is returned, and nothing
+// is written.
+func (r *Reader) Heartbeat(ctx context.Context, n Node, owner string) (rival *Node, err error) {
+	record, err := json.Marshal(n)
+	if err != nil {
+		return nil, fmt.Errorf("encode record of node %s: %w", n.ID, err)
+	}
+	key := r.deployment.node(n.ID)
+	text, err := r.client.Eval(ctx, heartbeatScript, []string{key}, owner, record, NodeTTL.Milliseconds()).Text()
+	if err != nil {
+		return nil, explain("write", key, err)
+	}
+	if text != "" {
+		other, err := decodeNode(n.ID, text)
+		if err != nil {
+			return nil, err
+		}
+		return &other, nil
+	}
+	err = r.client.ZAdd(ctx, r.deployment.nodes(), redis.Z{Score: float64(n.Heartbeat.UnixMilli()), Member: n.ID}).Err()
+	if err != nil {
+		return nil, explain("write", r.deployment.nodes(), err)
+	}
+	return nil, nil
+}
+
+// Leave is the last heartbeat of a node. Its id is free then.
+func (r *Reader) Leave(ctx context.Context, n Node, owner string) error {
+	n.State = NodeGone
+	record, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("encode record of node %s: %w", n.ID, err)
+	}
+	key := r.deployment.node(n.ID)
+	if err := r.client.Eval(ctx, leaveScript, []string{key}, owner, record, NodeTTL.Milliseconds()).Err(); err != nil {
+		return explain("write", key, err)
+	}
+	return nil
+}
