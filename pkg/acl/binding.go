@@ -29,6 +29,37 @@ func BindingOf(r *resource.ACL) (Binding, error) {
 	return b, nil
 }
 
+// ResourceOf is the resource that stands for a binding, without its name. Its words
+// are for validation to spell.
+func ResourceOf(b Binding, virtualCluster string) (*resource.ACL, error) {
+	if err := b.Valid(); err != nil {
+		return nil, err
+	}
+	return &resource.ACL{
+		Metadata: resource.Metadata{VirtualCluster: virtualCluster},
+		Spec: resource.ACLSpec{
+			Principal: b.Principal,
+			Host:      b.Host,
+			Resource: resource.ACLResource{
+				Type:    wordOf(resourceTypes, b.ResourceType),
+				Name:    b.ResourceName,
+				Pattern: resource.Pattern(wordOf(patterns, b.Pattern)),
+			},
+			Operation:  wordOf(operations, b.Operation),
+			Permission: wordOf(permissions, b.Permission),
+		},
+	}, nil
+}
+
+func wordOf[V comparable](words map[string]V, value V) string {
+	for word, v := range words {
+		if v == value && word != "" {
+			return word
+		}
+	}
+	return ""
+}
+
 // CanonicalHost spells an address as the gateway spells the addresses of its
 // clients. Java writes IPv6 in full; both spellings mean the same host here.
 func CanonicalHost(host string) string {

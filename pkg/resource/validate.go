@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tollgate.internal/pkg/strictyaml"
 )
 
 // World is what exists beside the objects that are validated. What it cannot look
@@ -731,6 +733,14 @@ func (l *validator) validateSecrets(o *Written, s *ServiceAccountSpec) {
 
 // The bounds of Kafka's scram.iterations (KIP-554).
 const minIterations, maxIterations = 4096, 16384
+
+// CheckVerifier says what is wrong with a verifier that stands for itself, in a field
+// of this name.
+func CheckVerifier(field string, v *Verifier) Problems {
+	var problems Problems
+	validateVerifier(&Written{Document: &strictyaml.Document{Problems: &problems}}, field, v)
+	return problems
+}
 
 func validateVerifier(o *Written, field string, v *Verifier) {
 	bytes := 0

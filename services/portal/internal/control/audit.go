@@ -1,0 +1,226 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/portal/internal/store"
+)
+
+// Action is what was done.
+type Action string
+
+// The actions of the log.
+const (
+	ActionCreate       Action = "create"
+	ActionReplace      Action = "replace"
+	ActionDelete       Action = "delete"
+	ActionIssueSecret  Action = "issue-secret"
+	ActionImportSecret Action = "import-secret"
+	ActionExpireSecret Action = "expire-secret"
+	ActionRevokeSecret Action = "revoke-secret"
+	ActionCreateToken  Action = "create-token"
+	ActionRevokeToken  Action = "revoke-token"
+)
+
+// Entry is one line of the audit log: who did what to which object, when and from
+// where. Before and After are what anybody may read of the object; a secret or a
+// token is in Detail by its id.
+type Entry struct {
+	Revision  int64           `json:"revision"`
+	Seq       int64           `json:"seq"` // within a change of several objects
+	Time      time.Time       `json:"time"`
+	Actor     string          `json:"actor"`
+	ActorKind string          `json:"actorKind"`
+	Address   string          `json:"address,omitempty"`
+	Request   string          `json:"request,omitempty"`
+	Action    Action          `json:"action"`
+	Kind      string          `json:"kind"`
+	Scope     string          `json:"scope,omitempty"`
+	Name      string          `json:"name"`
+	Tenant    string          `json:"tenant,omitempty"`
+	Detail    string          `json:"detail,omitempty"`
+	Before    json.RawMessage `json:"before,omitempty"`
+	After     json.RawMessage `json:"after,omitempty"`
+}
+
+// Key is the object that an entry is about.
+func (e *Entry) Key() resource.Key {
+	return resource.Key{Kind: e.Kind, Scope: e.Scope, Name: e.Name}
+}
+
+// audit adds a line, in the transaction of the change.
+func (w *write) audit(ctx context.Context, action string, key resource.Key, tenant, detail, before, after string) error {
+	w.some = true
+	return w.tx.AddEntry(ctx, store.Entry{
+		At: w.now, Actor: w.actor.Name, ActorKind: w.actor.Kind, Address: w.actor.Address, Request: w.actor.Request,
+		Action: action, Key: key, Tenant: tenant, Detail: detail, Before: before, After: after,
+	})
+}
+
+// AuditQuery selects from the log. Empty fields select all.
+type AuditQuery struct {
+	Kind, Scope, Name string
+	Tenant, Actor     string
+	Action            Action
+	From, To          time.Time // half-open
+	Oldest            bool      // oldest first; otherwise newest first
+	Limit             int       // 1 to MaxLimit; 0: MaxLimit
+	After             string    // Next of the page before
+}
+
+// AuditPage is a part of the log.
+type AuditPage struct {
+	Entries []Entry
+	Next    string // for the next page; empty: this was the last
+}
+
+// Audit reads the log.
+func (c *Control) Audit(ctx context.Context, q AuditQuery) (AuditPage, error) {
+	sq := store.EntryQuery{
+		Key: resource.Key{Kind: q.Kind, Scope: q.Scope, Name: q.Name}, Tenant: q.Tenant, Actor: q.Actor, Action: string(q.Action),
+		From: q.From, To: q.To, Newest: !q.Oldest,
+	}
+	a, b, err := openCursor(q.After)
+	if err != nil {
+		return AuditPage{}, err
+	}
+	if a != "" {
+		var errRevision, errSeq error
+		sq.Revision, errRevision = strconv.ParseInt(a, 10, 64)
+		sq.Seq, errSeq = strconv.ParseInt(b, 10, 64)
+		if errRevision != nil || errSeq != nil || sq.Revision <= 0 {
+			return AuditPage{}, invalid("after", "is not what the page before gave: leave it out to begin anew")
+		}
+	}
+	limit := q.Limit
+	if limit <= 0 || limit > MaxLimit {
+		limit = MaxLimit
+	}
+	sq.Limit = limit + 1
+	var page AuditPage
+	err = c.store.Read(ctx, func(tx *store.Tx) error {
+		entries, err := tx.Entries(ctx, sq)
+		if err != nil {
+			return err
+		}
+		page = AuditPage{}
+		if len(entries) > limit {
+			entries = entries[:limit]
+			last := entries[limit-1]
+			page.Next = cursor(strconv.FormatInt(last.Revision, 10), strconv.FormatInt(last.Seq, 10))
+		}
+		for _, e := range entries {
+			page.Entries = append(page.Entries, entry(e))
+		}
+		return nil
+	})
+	return page, err
+}
+
+func entry(e store.Entry) Entry {
+	return Entry{
+		Revision: e.Revision, Seq: e.Seq, Time: e.At, Actor: e.Actor, ActorKind: e.ActorKind, Address: e.Address, Request: e.Request,
+		Action: Action(e.Action), Kind: e.Key.Kind, Scope: e.Key.Scope, Name: e.Key.Name, Tenant: e.Tenant, Detail: e.Detail,
+		Before: raw(e.Before), After: raw(e.After),
+	}
+}
+
+func raw(text string) json.RawMessage {
+	if text == "" {
+		return nil
+	}
+	return json.RawMessage(text)
+}
+
+// Head is the newest revision.
+func (c *Control) Head(ctx context.Context) (int64, error) { return c.store.Head(ctx) }
+
+// How often the store is asked whether somebody else changed something, and how
+// long it is left alone when it does not answer.
+const (
+	pollEvery  = 200 * time.Millisecond
+	retryAfter = time.Second
+)
+
+// Wait returns as soon as there is a revision above after: at once for changes of
+// this Control, within a moment for those of others.
+func (c *Control) Wait(ctx context.Context, after int64) (head int64, err error) {
+	for {
+		changed := c.watch() // before the question, so that nothing comes between
+		if head, err = c.store.Head(ctx); err != nil || head > after {
+			return head, err
+		}
+		select {
+		case <-ctx.Done():
+			return head, ctx.Err()
+		case <-changed:
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+func (c *Control) watch() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+func (c *Control) announce() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// Events sends every entry of the log behind a revision, and then those that come,
+// in their order and none twice, until ctx ends; then it closes the channel. While
+// the database is away it waits. Whoever does not receive misses nothing: nothing
+// is kept in memory for them.
+func (c *Control) Events(ctx context.Context, after int64) <-chan Entry {
+	events := make(chan Entry)
+	go func() {
+		defer close(events)
+		revision, seq := after, int64(1)<<62 // behind everything of this revision
+		for ctx.Err() == nil {
+			var entries []store.Entry
+			head, err := c.Wait(ctx, revision)
+			if err == nil {
+				entries, err = c.since(ctx, revision, seq)
+			}
+			if err != nil {
+				select {
+				case <-ctx.Done():
+				case <-time.After(retryAfter):
+				}
+				continue
+			}
+			if len(entries) == 0 {
+				revision = head
+			}
+			for _, e := range entries {
+				select {
+				case events <- entry(e):
+					revision, seq = e.Revision, e.Seq
+				case <-ctx.Done():
+					return
+				}
+			}
+			if len(entries) < MaxLimit {
+				seq = 1 << 62 // a change is there as a whole, so its rest was there too
+			}
+		}
+	}()
+	return events
+}
+
+func (c *Control) since(ctx context.Context, revision, seq int64) (entries []store.Entry, err error) {
+	err = c.store.Read(ctx, func(tx *store.Tx) error {
+		entries, err = tx.Entries(ctx, store.EntryQuery{Revision: revision, Seq: seq, Limit: MaxLimit})
+		return err
+	})
+	return entries, err
+}

@@ -1,0 +1,400 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/portal/internal/store"
+)
+
+// Put creates or replaces one object.
+func (c *Control) Put(ctx context.Context, actor Actor, object *resource.Written, options Options) (Result, error) {
+	results, err := c.Apply(ctx, actor, []*resource.Written{object}, options)
+	if err != nil {
+		return Result{}, err
+	}
+	return results[0], nil
+}
+
+// Apply creates or replaces objects, all of them or none. They may stand in any
+// order and refer to each other. The results are in the order of the objects.
+// Problems that were found when the objects were parsed count as its own.
+func (c *Control) Apply(ctx context.Context, actor Actor, objects []*resource.Written, options Options) ([]Result, error) {
+	var results []Result
+	err := c.write(ctx, actor, options.DryRun, func(w *write) (err error) {
+		results, err = w.put(ctx, objects, options)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if options.DryRun {
+		for i := range results {
+			before := int64(0)
+			if results[i].Before != nil {
+				before = results[i].Before.Meta().Revision
+			}
+			results[i].Revision, results[i].Object.Meta().Revision = before, before
+		}
+	}
+	return results, nil
+}
+
+// Delete removes an object that no other needs.
+func (c *Control) Delete(ctx context.Context, actor Actor, key resource.Key, options Options) (Result, error) {
+	var result Result
+	err := c.write(ctx, actor, options.DryRun, func(w *write) (err error) {
+		result, err = w.remove(ctx, key, options)
+		return err
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	if options.DryRun {
+		result.Revision = result.Before.Meta().Revision
+	}
+	return result, nil
+}
+
+// write is one change on its way.
+type write struct {
+	tx    *store.Tx
+	actor Actor
+	now   time.Time
+	some  bool // whether there is a change at all
+
+	bundles map[mark]bool // what the fleet is to be told, and whether it is deleted
+}
+
+// mark is a bundle, or all bundles of virtual clusters of a tenant.
+type mark struct{ kind, name, tenant string }
+
+// write runs change in a transaction and lets those know that wait for changes.
+func (c *Control) write(ctx context.Context, actor Actor, dryRun bool, change func(*write) error) error {
+	kept := false
+	err := c.store.Write(ctx, func(tx *store.Tx) error {
+		w := &write{tx: tx, actor: actor, now: c.now().UTC().Truncate(time.Microsecond), bundles: make(map[mark]bool)}
+		if err := change(w); err != nil {
+			return err
+		}
+		if err := w.markBundles(ctx); err != nil {
+			return err
+		}
+		if kept = w.some && !dryRun; !kept {
+			return store.Discard
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if kept {
+		c.announce()
+	}
+	return nil
+}
+
+// put validates and stores objects.
+func (w *write) put(ctx context.Context, objects []*resource.Written, options Options) ([]Result, error) {
+	beside := newWorld(ctx, w.tx)
+	if err := w.admit(ctx, objects, options); err != nil {
+		return nil, err
+	}
+	resource.Validate(objects, beside, w.now)
+	if beside.trouble != nil {
+		return nil, beside.trouble
+	}
+	var problems *Invalid
+	if problems = problemsOf(objects); problems != nil {
+		return nil, problems
+	}
+
+	// First everything is given up, then everything taken: so two objects of one
+	// change may swap what only one can have.
+	puts := make([]*put, len(objects))
+	for i, o := range objects {
+		p, err := w.prepare(ctx, o, options)
+		if err != nil {
+			return nil, err
+		}
+		puts[i] = p
+	}
+	for _, p := range puts {
+		if p.result.Change == Replaced {
+			if err := w.tx.ReleaseClaims(ctx, p.row.Key); err != nil {
+				return nil, err
+			}
+		}
+	}
+	ordered := slices.SortedStableFunc(slices.Values(puts), func(a, b *put) int { return a.row.Key.Compare(b.row.Key) })
+	for _, p := range ordered {
+		if err := w.keep(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	after := newWorld(ctx, w.tx)
+	for _, p := range ordered {
+		if err := w.lookAround(ctx, p, after); err != nil {
+			return nil, err
+		}
+	}
+	if problems = problemsOf(objects); problems != nil {
+		return nil, problems
+	}
+	results := make([]Result, len(puts))
+	for i, p := range puts {
+		if p.result.Object.Kind() == resource.KindServiceAccount {
+			if err := w.addSecrets(ctx, &p.result.Stored); err != nil {
+				return nil, err
+			}
+		}
+		results[i] = p.result
+	}
+	return results, nil
+}
+
+// put is one object on its way.
+type put struct {
+	written *resource.Written
+	row     store.Row // what is to be stored
+	before  store.Row
+	result  Result
+}
+
+// admit keeps a tenant within what is its own.
+func (w *write) admit(ctx context.Context, objects []*resource.Written, options Options) error {
+	if options.Tenant == "" {
+		return nil
+	}
+	for _, o := range objects {
+		owner, err := w.owner(ctx, o.Object)
+		if err != nil {
+			return err
+		}
+		if owner != options.Tenant {
+			return &NotFound{Key: scopeKey(resource.KeyOf(o.Object))}
+		}
+	}
+	return nil
+}
+
+// scopeKey is what an object is within, or itself: whose absence is to be told.
+func scopeKey(key resource.Key) resource.Key {
+	if kind, _ := resource.KindOf(key.Kind); kind.Scope != "" {
+		return resource.Key{Kind: kind.Scope, Name: key.Scope}
+	}
+	return key
+}
+
+// owner is the tenant that an object belongs to.
+func (w *write) owner(ctx context.Context, o resource.Object) (string, error) {
+	switch o.Kind() {
+	case resource.KindTenant:
+		return o.Meta().Name, nil
+	case resource.KindUpstreamCluster:
+		return "", nil
+	}
+	if vc := o.Meta().VirtualCluster; vc != "" {
+		row, _, err := w.tx.Object(ctx, resource.Key{Kind: resource.KindVirtualCluster, Name: vc})
+		return row.Tenant, err
+	}
+	return o.Meta().Tenant, nil
+}
+
+// prepare finds out what a valid object changes.
+func (w *write) prepare(ctx context.Context, o *resource.Written, options Options) (*put, error) {
+	p := &put{written: o}
+	key := resource.KeyOf(o.Object)
+	before, exists, err := w.tx.Object(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	want := options.IfRevision
+	if want == 0 {
+		want = o.Object.Meta().Revision
+	}
+	switch {
+	case options.IfAbsent && exists:
+		return nil, &Exists{Key: key, Revision: before.Revision}
+	case want > 0 && want != before.Revision:
+		return nil, &Conflict{Key: key, Want: want, Have: before.Revision}
+	}
+	object := resource.Clone(o.Object)
+	object.Meta().Source = resource.Source{}
+	object.Meta().Revision = 0
+	document, err := resource.Marshal(object)
+	if err != nil {
+		return nil, err
+	}
+	p.row = store.Row{
+		Key: key, Labels: object.Meta().Labels, Revision: w.tx.Revision, Created: w.tx.Revision,
+		CreatedAt: w.now, ChangedAt: w.now, Document: string(document),
+	}
+	p.result = Result{Change: Created, Revision: w.tx.Revision}
+	if exists {
+		p.before = before
+		if p.result.Before, err = read(before); err != nil {
+			return nil, err
+		}
+		p.result.Change = Replaced
+		p.row.Created, p.row.CreatedAt = before.Created, before.CreatedAt
+		if before.Document == p.row.Document {
+			p.result.Change, p.result.Revision = Unchanged, before.Revision
+			p.row.Revision, p.row.ChangedAt = before.Revision, before.ChangedAt
+		}
+	}
+	object.Meta().Revision = p.row.Revision
+	p.result.Stored = Stored{Object: object, Status: Status{Created: p.row.CreatedAt, Changed: p.row.ChangedAt}, Tenant: before.Tenant}
+	return p, nil
+}
+
+// keep stores an object that is changed.
+func (w *write) keep(ctx context.Context, p *put) (err error) {
+	if p.result.Change == Unchanged {
+		return nil
+	}
+	o, key := p.result.Object, p.row.Key
+	if p.row.Tenant, err = w.owner(ctx, o); err != nil {
+		return err
+	}
+	p.result.Tenant = p.row.Tenant
+	if err := w.tx.PutObject(ctx, p.row); err != nil {
+		return err
+	}
+	for _, claim := range resource.Claims(o) {
+		taken, err := w.tx.PutClaim(ctx, storeClaim(claim), key)
+		if err != nil {
+			return err
+		}
+		if taken { // validation looked for that, so this is a mistake of ours
+			return fmt.Errorf("%s: %s %q is taken", key, claim.What, claim.Value)
+		}
+	}
+	dependencies := resource.Dependencies(o)
+	references := make([]store.Reference, len(dependencies))
+	for i, d := range dependencies {
+		references[i] = store.Reference{Field: d.Field, To: d.On}
+	}
+	if err := w.tx.PutReferences(ctx, key, references); err != nil {
+		return err
+	}
+	w.touch(o, false)
+	return w.audit(ctx, string(actionOf[p.result.Change]), key, p.row.Tenant, "", p.before.Document, p.row.Document)
+}
+
+var actionOf = map[Change]Action{Created: ActionCreate, Replaced: ActionReplace, Deleted: ActionDelete}
+
+// touch says which bundles an object is part of.
+func (w *write) touch(o resource.Object, deleted bool) {
+	w.some = true
+	m := o.Meta()
+	switch o.Kind() {
+	case resource.KindUpstreamCluster, resource.KindVirtualCluster:
+		w.bundles[mark{kind: o.Kind(), name: m.Name}] = deleted
+	case resource.KindTenant:
+		w.bundles[mark{kind: resource.KindVirtualCluster, tenant: m.Name}] = false
+	case resource.KindTopicGrant:
+		w.bundles[mark{kind: resource.KindVirtualCluster, tenant: m.Tenant}] = false
+	default:
+		w.bundles[mark{kind: resource.KindVirtualCluster, name: m.VirtualCluster}] = false
+	}
+}
+
+func (w *write) markBundles(ctx context.Context) error {
+	for m, deleted := range w.bundles {
+		var err error
+		if m.tenant != "" {
+			err = w.tx.MarkBundlesOf(ctx, m.kind, m.tenant)
+		} else {
+			err = w.tx.MarkBundle(ctx, m.kind, m.name, deleted)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove deletes an object.
+func (w *write) remove(ctx context.Context, key resource.Key, options Options) (Result, error) {
+	row, exists, err := w.tx.Object(ctx, key)
+	if err != nil {
+		return Result{}, err
+	}
+	switch {
+	case !exists || options.Tenant != "" && row.Tenant != options.Tenant:
+		return Result{}, &NotFound{Key: key}
+	case options.IfRevision > 0 && options.IfRevision != row.Revision:
+		return Result{}, &Conflict{Key: key, Want: options.IfRevision, Have: row.Revision}
+	}
+	o, err := read(row)
+	if err != nil {
+		return Result{}, err
+	}
+	by, total, err := w.tx.ReferencedBy(ctx, key, named)
+	if err != nil {
+		return Result{}, err
+	}
+	if total > 0 {
+		return Result{}, &Referenced{Key: key, By: by, Total: total}
+	}
+	if err := w.tx.DeleteObject(ctx, key); err != nil {
+		return Result{}, err
+	}
+	detail := ""
+	switch o := o.(type) {
+	case *resource.TopicGrant:
+		if bare, err := w.uncovered(ctx, o); err != nil {
+			return Result{}, err
+		} else if len(bare) > 0 {
+			return Result{}, &Referenced{Key: key, By: bare[:min(len(bare), named)], Total: int64(len(bare))}
+		}
+	case *resource.ServiceAccount:
+		n, err := w.tx.DeleteSecrets(ctx, key.Scope, key.Name, "")
+		if err != nil {
+			return Result{}, err
+		}
+		if n > 0 {
+			detail = fmt.Sprintf("with %d secrets", n)
+		}
+	case *resource.Tenant:
+		n, err := w.tx.RevokeTokensOf(ctx, key.Name, w.now)
+		if err != nil {
+			return Result{}, err
+		}
+		if n > 0 {
+			detail = fmt.Sprintf("with %d tokens", n)
+		}
+	}
+	w.touch(o, true)
+	if err := w.audit(ctx, string(ActionDelete), key, row.Tenant, detail, row.Document, ""); err != nil {
+		return Result{}, err
+	}
+	return Result{
+		Stored: Stored{Object: o, Status: Status{Created: row.CreatedAt, Changed: row.ChangedAt}, Tenant: row.Tenant},
+		Before: o, Change: Deleted, Revision: w.tx.Revision,
+	}, nil
+}
+
+// named is how many objects a refusal names.
+const named = 20
+
+// problemsOf gathers what was reported for objects, which may share their list.
+func problemsOf(objects []*resource.Written) *Invalid {
+	var lists []*resource.Problems
+	var all resource.Problems
+	for _, o := range objects {
+		if !slices.Contains(lists, o.Problems) {
+			lists = append(lists, o.Problems)
+			all = append(all, *o.Problems...)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	all.Sort()
+	return &Invalid{all}
+}

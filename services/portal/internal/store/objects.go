@@ -1,0 +1,238 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"tollgate.internal/pkg/resource"
+)
+
+// Row is an object as it is kept.
+type Row struct {
+	Key       resource.Key
+	Tenant    string // whose it is; "": nobody's
+	Labels    map[string]string
+	Revision  int64
+	Created   int64 // the revision that made it
+	CreatedAt time.Time
+	ChangedAt time.Time
+	Document  string // JSON
+}
+
+const rowColumns = "kind, scope, name, tenant, revision, created_revision, created_at, changed_at, document"
+
+func scanRow(scan func(...any) error) (r Row, err error) {
+	var created, changed int64
+	err = scan(&r.Key.Kind, &r.Key.Scope, &r.Key.Name, &r.Tenant, &r.Revision, &r.Created, &created, &changed, &r.Document)
+	r.CreatedAt, r.ChangedAt = fromMicros(created), fromMicros(changed)
+	return r, err
+}
+
+// Object finds an object; false where there is none. Labels are left out.
+func (t *Tx) Object(ctx context.Context, key resource.Key) (r Row, ok bool, err error) {
+	err = t.query(ctx, func(scan func(...any) error) (err error) {
+		ok = true
+		r, err = scanRow(scan)
+		return err
+	}, "SELECT "+rowColumns+" FROM objects WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name)
+	return r, ok, err
+}
+
+// Exists reports whether there is an object.
+func (t *Tx) Exists(ctx context.Context, key resource.Key) (bool, error) {
+	var one int64
+	return t.one(ctx, "SELECT 1 FROM objects WHERE kind = ? AND scope = ? AND name = ?", []any{key.Kind, key.Scope, key.Name}, &one)
+}
+
+// PutObject creates or replaces an object and its labels.
+func (t *Tx) PutObject(ctx context.Context, r Row) error {
+	if _, err := t.exec(ctx, `INSERT INTO objects (`+rowColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (kind, scope, name) DO UPDATE SET tenant = excluded.tenant, revision = excluded.revision,
+			changed_at = excluded.changed_at, document = excluded.document`,
+		r.Key.Kind, r.Key.Scope, r.Key.Name, r.Tenant, r.Revision, r.Created, micros(r.CreatedAt), micros(r.ChangedAt), r.Document); err != nil {
+		return err
+	}
+	if err := t.deleteLabels(ctx, r.Key); err != nil {
+		return err
+	}
+	for label, value := range r.Labels {
+		if _, err := t.exec(ctx, "INSERT INTO labels (kind, scope, name, label, value) VALUES (?, ?, ?, ?, ?)",
+			r.Key.Kind, r.Key.Scope, r.Key.Name, label, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Tx) deleteLabels(ctx context.Context, key resource.Key) error {
+	_, err := t.exec(ctx, "DELETE FROM labels WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name)
+	return err
+}
+
+// DeleteObject removes an object with its labels, claims and references.
+func (t *Tx) DeleteObject(ctx context.Context, key resource.Key) error {
+	if err := t.deleteLabels(ctx, key); err != nil {
+		return err
+	}
+	if err := t.ReleaseClaims(ctx, key); err != nil {
+		return err
+	}
+	if err := t.PutReferences(ctx, key, nil); err != nil {
+		return err
+	}
+	_, err := t.exec(ctx, "DELETE FROM objects WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name)
+	return err
+}
+
+// Query selects objects of one kind. Empty fields select all.
+type Query struct {
+	Kind, Scope, Tenant string
+	Name                string // what the name contains
+	Labels              []Requirement
+	AfterScope          string // with AfterName: only what comes behind this object
+	AfterName           string
+	Limit               int // 0: no limit
+}
+
+// Operator is how a label is compared.
+type Operator uint8
+
+// The operators. NotIn selects what does not have the label, too.
+const (
+	In Operator = iota
+	NotIn
+	Exists
+	NotExists
+)
+
+// Requirement is one condition on labels.
+type Requirement struct {
+	Label    string
+	Operator Operator
+	Values   []string
+}
+
+// Objects lists objects in the order of scope and name.
+func (t *Tx) Objects(ctx context.Context, q Query) (rows []Row, err error) {
+	query := "SELECT " + rowColumns + " FROM objects WHERE "
+	where, args := q.where()
+	query += where
+	if q.AfterScope != "" || q.AfterName != "" {
+		query += " AND (scope, name) > (?, ?)"
+		args = append(args, q.AfterScope, q.AfterName)
+	}
+	query += " ORDER BY scope, name"
+	if q.Limit > 0 {
+		query += " LIMIT ?"
+		args = append(args, q.Limit)
+	}
+	err = t.query(ctx, func(scan func(...any) error) error {
+		r, err := scanRow(scan)
+		rows = append(rows, r)
+		return err
+	}, query, args...)
+	return rows, err
+}
+
+// CountObjects is how many objects a query selects, whatever its page.
+func (t *Tx) CountObjects(ctx context.Context, q Query) (n int64, err error) {
+	where, args := q.where()
+	_, err = t.one(ctx, "SELECT count(*) FROM objects WHERE "+where, args, &n)
+	return n, err
+}
+
+func (q *Query) where() (string, []any) {
+	conditions, args := []string{"kind = ?"}, []any{q.Kind}
+	add := func(condition string, more ...any) {
+		conditions, args = append(conditions, condition), append(args, more...)
+	}
+	if q.Scope != "" {
+		add("scope = ?", q.Scope)
+	}
+	if q.Tenant != "" {
+		add("tenant = ?", q.Tenant)
+	}
+	if q.Name != "" {
+		add("replace(name, ?, '') <> name", q.Name) // "contains", in words that both databases have
+	}
+	for _, r := range q.Labels {
+		const labels = "EXISTS (SELECT 1 FROM labels l WHERE l.kind = objects.kind AND l.scope = objects.scope AND l.name = objects.name AND l.label = ?"
+		values := []any{r.Label}
+		for _, v := range r.Values {
+			values = append(values, v)
+		}
+		in := " AND l.value IN (" + strings.Join(slices.Repeat([]string{"?"}, len(r.Values)), ", ") + "))"
+		switch r.Operator {
+		case In:
+			add(labels+in, values...)
+		case NotIn:
+			add("NOT "+labels+in, values...)
+		case Exists:
+			add(labels+")", r.Label)
+		case NotExists:
+			add("NOT "+labels+")", r.Label)
+		}
+	}
+	return strings.Join(conditions, " AND "), args
+}
+
+// Claim is something that only one object may have.
+type Claim struct{ Space, Scope, Value string }
+
+// Holder finds who has a claim.
+func (t *Tx) Holder(ctx context.Context, c Claim) (key resource.Key, taken bool, err error) {
+	taken, err = t.one(ctx, "SELECT kind, object_scope, object_name FROM claims WHERE space = ? AND scope = ? AND value = ?",
+		[]any{c.Space, c.Scope, c.Value}, &key.Kind, &key.Scope, &key.Name)
+	return key, taken, err
+}
+
+// PutClaim gives a claim to an object. Taken reports that another has it.
+func (t *Tx) PutClaim(ctx context.Context, c Claim, key resource.Key) (taken bool, err error) {
+	rows, err := t.exec(ctx, `INSERT INTO claims (space, scope, value, kind, object_scope, object_name) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (space, scope, value) DO NOTHING`, c.Space, c.Scope, c.Value, key.Kind, key.Scope, key.Name)
+	return rows == 0, err
+}
+
+// ReleaseClaims takes every claim from an object.
+func (t *Tx) ReleaseClaims(ctx context.Context, key resource.Key) error {
+	_, err := t.exec(ctx, "DELETE FROM claims WHERE kind = ? AND object_scope = ? AND object_name = ?", key.Kind, key.Scope, key.Name)
+	return err
+}
+
+// Reference is a field that names another object.
+type Reference struct {
+	Field string
+	To    resource.Key
+}
+
+// PutReferences replaces the references of an object.
+func (t *Tx) PutReferences(ctx context.Context, key resource.Key, references []Reference) error {
+	if _, err := t.exec(ctx, "DELETE FROM refs WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name); err != nil {
+		return err
+	}
+	for _, r := range references {
+		if _, err := t.exec(ctx, "INSERT INTO refs (kind, scope, name, field, to_kind, to_scope, to_name) VALUES (?, ?, ?, ?, ?, ?, ?)",
+			key.Kind, key.Scope, key.Name, r.Field, r.To.Kind, r.To.Scope, r.To.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReferencedBy lists up to limit objects that name an object, and counts them all.
+func (t *Tx) ReferencedBy(ctx context.Context, key resource.Key, limit int) (by []resource.Key, total int64, err error) {
+	const from = " FROM (SELECT DISTINCT kind, scope, name FROM refs WHERE to_kind = ? AND to_scope = ? AND to_name = ?) r"
+	args := []any{key.Kind, key.Scope, key.Name}
+	if _, err = t.one(ctx, "SELECT count(*)"+from, args, &total); err != nil || total == 0 {
+		return nil, total, err
+	}
+	err = t.query(ctx, func(scan func(...any) error) error {
+		var k resource.Key
+		err := scan(&k.Kind, &k.Scope, &k.Name)
+		by = append(by, k)
+		return err
+	}, "SELECT kind, scope, name"+from+" ORDER BY kind, scope, name LIMIT ?", append(args, limit)...)
+	return by, total, err
+}

@@ -1,0 +1,280 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"tollgate.internal/pkg/resource"
+)
+
+func row(kind, scope, name string) Row {
+	return Row{Key: resource.Key{Kind: kind, Scope: scope, Name: name}, Document: "{}"}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	for _, tt := range []struct{ url, want string }{
+		{"", "write sqlite:PATH or postgres://"},
+		{"mysql://user:hunter2@host/db", "write sqlite:PATH or postgres://"},
+		{"sqlite:", "needs the path of a file"},
+		{"sqlite::memory:", "needs the path of a file"},
+		{"sqlite:/no/such/directory/x.db", "no such file or directory"},
+		{"postgres://user:hunter2@127.0.0.1:1/db?connect_timeout=2", "unavailable"},
+		{"postgres://user:hunter2@127.0.0.1:x/db", "database: "},
+	} {
+		_, err := Open(t.Context(), tt.url)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("Open(%q): %v, want %s", tt.url, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("Open(%q) shows the password: %v", tt.url, err)
+		}
+	}
+}
+
+func TestSQLiteIsForItsOwnerOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a%20b?c#d.db")
+	s := open(t, "sqlite:"+path)
+	if err := s.Write(t.Context(), func(tx *Tx) error { return tx.PutObject(t.Context(), row("Tenant", "", "a")) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has the rights %v", info.Name(), info.Mode())
+		}
+	}
+	for _, want := range []struct{ pragma, value string }{{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}} {
+		var got string
+		if err := s.write.QueryRow("PRAGMA " + want.pragma).Scan(&got); err != nil || got != want.value {
+			t.Errorf("%s is %s, %v, want %s", want.pragma, got, err, want.value)
+		}
+	}
+}
+
+// Both databases end in the same schema, from the same files.
+func TestSchemaIsTheSame(t *testing.T) {
+	schemas := make(map[string][]string)
+	each(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		query := `SELECT m.name || '.' || p.name || CASE WHEN p."notnull" = 1 THEN ' required' ELSE '' END FROM sqlite_master m, pragma_table_info(m.name) p
+			WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name NOT LIKE 'goose%'
+			UNION ALL SELECT 'index ' || name FROM sqlite_master WHERE type = 'index' AND name NOT LIKE 'sqlite%' AND name NOT LIKE 'goose%'`
+		if s.postgres {
+			query = `SELECT table_name || '.' || column_name || CASE WHEN is_nullable = 'NO' THEN ' required' ELSE '' END FROM information_schema.columns
+				WHERE table_schema = 'public' AND table_name NOT LIKE 'goose%'
+				UNION ALL SELECT 'index ' || indexname FROM pg_indexes WHERE schemaname = 'public' AND indexname NOT LIKE '%_pkey'`
+		}
+		rows, err := s.read.Query(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var column string
+			if err := rows.Scan(&column); err != nil {
+				t.Fatal(err)
+			}
+			name := "sqlite"
+			if s.postgres {
+				name = "postgres"
+			}
+			schemas[name] = append(schemas[name], column)
+		}
+	})
+	for _, columns := range schemas {
+		slices.Sort(columns)
+	}
+	if len(schemas["sqlite"]) == 0 || !slices.Equal(schemas["sqlite"], schemas["postgres"]) {
+		t.Errorf("SQLite: %q\nPostgreSQL: %q", schemas["sqlite"], schemas["postgres"])
+	}
+}
+
+func TestOpenedAgainItIsTheSame(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		// Several at once: they wait for each other's migrations.
+		var wg sync.WaitGroup
+		names := make([]string, 4)
+		for i := range names {
+			wg.Go(func() {
+				s, err := Open(t.Context(), url)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				names[i] = s.Deployment()
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if names[0] == "" || len(slices.Compact(names)) != 1 {
+			t.Errorf("deployment is called %q", names)
+		}
+	})
+}
+
+func TestANewerSchemaIsRefused(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		if _, err := s.write.Exec(s.rebind("INSERT INTO goose_db_version (version_id, is_applied) VALUES (?, ?)"), 9000, true); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(t.Context(), url)
+		if err == nil || !strings.Contains(err.Error(), "a newer version wrote it") {
+			t.Errorf("Open: %v", err)
+		}
+	})
+}
+
+// Writers of several stores on one database wait for each other: revisions have no
+// gaps, and what is read at a revision is all there is up to it.
+func TestRevisionsAreInOrder(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		ctx := t.Context()
+		stores := []*Store{open(t, url), open(t, url)}
+		const writers, each = 8, 10
+		var wg sync.WaitGroup
+		for n := range writers {
+			wg.Go(func() {
+				s := stores[n%len(stores)]
+				for i := range each {
+					if err := s.Write(ctx, func(tx *Tx) error {
+						if err := tx.PutObject(ctx, Row{Key: resource.Key{Kind: "Tenant", Name: fmt.Sprintf("t%d-%d", n, i)}, Revision: tx.Revision, Document: "{}"}); err != nil {
+							return err
+						}
+						return tx.AddEntry(ctx, Entry{})
+					}); err != nil {
+						t.Error(err)
+					}
+					if err := s.Write(ctx, func(tx *Tx) error {
+						if err := tx.PutObject(ctx, row("Tenant", "", "never")); err != nil {
+							return err
+						}
+						return Discard
+					}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		readers, stop := context.WithCancel(ctx)
+		var reading sync.WaitGroup
+		reading.Go(func() {
+			for readers.Err() == nil {
+				err := stores[0].Read(ctx, func(tx *Tx) error {
+					rows, err := tx.Objects(ctx, Query{Kind: "Tenant"})
+					if err == nil && int64(len(rows)) != tx.Revision {
+						t.Errorf("%d objects at revision %d", len(rows), tx.Revision)
+					}
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Wait()
+		stop()
+		reading.Wait()
+		if err := stores[0].Read(ctx, func(tx *Tx) error {
+			entries, err := tx.Entries(ctx, EntryQuery{})
+			if err != nil {
+				return err
+			}
+			if len(entries) != writers*each || tx.Revision != writers*each {
+				t.Errorf("%d entries at revision %d, want %d", len(entries), tx.Revision, writers*each)
+			}
+			for i, e := range entries {
+				if e.Revision != int64(i+1) {
+					t.Errorf("entry %d has revision %d", i, e.Revision)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAFailedChangeLeavesNothing(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		ctx := t.Context()
+		s := open(t, url)
+		trouble := errors.New("trouble")
+		if err := s.Write(ctx, func(tx *Tx) error {
+			if err := tx.PutObject(ctx, row("Tenant", "", "a")); err != nil {
+				return err
+			}
+			return trouble
+		}); !errors.Is(err, trouble) {
+			t.Errorf("Write: %v", err)
+		}
+		canceled, cancel := context.WithCancel(ctx)
+		if err := s.Write(canceled, func(tx *Tx) error {
+			err := tx.PutObject(ctx, row("Tenant", "", "a"))
+			cancel()
+			return err
+		}); err == nil {
+			t.Error("a change is kept although nobody waits for it")
+		}
+		if head, err := s.Head(ctx); err != nil || head != 0 {
+			t.Errorf("Head: %d, %v, want 0", head, err)
+		}
+		if err := s.Write(ctx, func(tx *Tx) error {
+			if ok, err := tx.Exists(ctx, resource.Key{Kind: "Tenant", Name: "a"}); ok || err != nil {
+				t.Errorf("Exists: %v, %v", ok, err)
+			}
+			return nil
+		}); err != nil {
+			t.Errorf("a change after failed ones: %v", err)
+		}
+	})
+}
+
+// What can be read only by looking at every object gets slow with the tenth
+// thousandth tenant.
+func TestQueriesUseIndexes(t *testing.T) {
+	ctx := t.Context()
+	s := open(t, "sqlite:"+filepath.Join(t.TempDir(), "x.db"))
+	for _, query := range []string{
+		"SELECT 1 FROM objects WHERE kind = ? AND scope = ? AND name = ?",
+		"SELECT 1 FROM objects WHERE kind = ? AND tenant = ? AND (scope, name) > (?, ?) ORDER BY scope, name LIMIT 10",
+		"SELECT 1 FROM objects WHERE kind = ? AND scope = ? AND (scope, name) > (?, ?) ORDER BY scope, name LIMIT 10",
+		"SELECT 1 FROM claims WHERE space = ? AND scope = ? AND value = ?",
+		"DELETE FROM claims WHERE kind = ? AND object_scope = ? AND object_name = ?",
+		"DELETE FROM refs WHERE kind = ? AND scope = ? AND name = ?",
+		"SELECT count(*) FROM (SELECT DISTINCT kind, scope, name FROM refs WHERE to_kind = ? AND to_scope = ? AND to_name = ?) r",
+		"SELECT 1 FROM secrets WHERE virtual_cluster = ? AND account = ?",
+		"SELECT 1 FROM bundles WHERE published < revision ORDER BY revision, kind, name LIMIT 10",
+		"SELECT 1 FROM bundles WHERE (kind, name) > (?, ?) ORDER BY kind, name LIMIT 10",
+		"SELECT 1 FROM audit WHERE 1 = 1 AND tenant = ? AND (revision, seq) < (?, ?) ORDER BY revision DESC, seq DESC LIMIT 10",
+		"SELECT 1 FROM audit WHERE 1 = 1 AND (revision, seq) > (?, ?) ORDER BY revision, seq LIMIT 10",
+	} {
+		rows, err := s.read.QueryContext(ctx, "EXPLAIN QUERY PLAN "+query, slices.Repeat([]any{"x"}, strings.Count(query, "?"))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(detail, "SCAN") && detail != "SCAN r" && !strings.Contains(detail, "bundles_pending") {
+				t.Errorf("%s: %s", query, detail)
+			}
+		}
+		rows.Close()
+	}
+}
