@@ -68,14 +68,16 @@ func (f *finder) find(ctx context.Context, name string) error {
 		return nil
 	}
 	return f.fly(ctx, host, func(ctx context.Context) (string, error) {
-		var errs []error
 		for _, claim := range claims {
-			errs = append(errs, f.source.Find(ctx, claim))
+			err := f.source.Find(ctx, claim)
 			if r, ok := f.g.names.Host(host); ok {
 				return r.VirtualCluster, nil
 			}
+			if err != nil {
+				return "", err
+			}
 		}
-		return "", errors.Join(errs...)
+		return "", nil
 	})
 }
 

@@ -239,18 +239,6 @@ func (g *gateway) run(ctx context.Context) error {
 	defer wg.Wait()
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	served := make(chan error, 1)
-	wg.Go(func() { served <- g.listener.Serve(serveCtx) })
-	watchCtx, endWatch := context.WithCancel(ctx)
-	defer endWatch()
-	wg.Go(func() { g.watch(watchCtx) })
-	if g.cfg.source != nil {
-		wg.Go(func() {
-			if err := g.cfg.source.Run(serveCtx, g); err != nil && serveCtx.Err() == nil {
-				g.cfg.Log.Error("the control plane is no longer followed", "err", err)
-			}
-		})
-	}
 	if g.node.ProducerIDs != nil {
 		wg.Go(func() { g.node.ProducerIDs.Run(serveCtx) })
 	}
@@ -261,6 +249,19 @@ func (g *gateway) run(ctx context.Context) error {
 			}
 		})
 	}
+	if g.cfg.source != nil {
+		if err := g.control(ctx, serveCtx, &wg); err != nil {
+			if ctx.Err() != nil {
+				err = nil // it was ended before it began
+			}
+			return err
+		}
+	}
+	served := make(chan error, 1)
+	wg.Go(func() { served <- g.listener.Serve(serveCtx) })
+	watchCtx, endWatch := context.WithCancel(ctx)
+	defer endWatch()
+	wg.Go(func() { g.watch(watchCtx) })
 	g.checks.Set(checkListeners, nil)
 	addresses := g.addresses()
 	args := make([]any, 0, 2*len(addresses))

@@ -236,9 +236,12 @@ const (
 // check brings the readiness detail up to date. A mistake in the files is a
 // warning: the node serves on with what it has.
 func (g *gateway) check() {
-	if p := g.problem.Load(); p != nil {
+	switch p := g.problem.Load(); {
+	case p != nil:
 		g.checks.Warn(checkResources, *p)
-	} else {
+	case g.cfg.source != nil:
+		g.checks.Warn(checkResources, g.cfg.source.Problem())
+	default:
 		g.checks.Set(checkResources, nil)
 	}
 	g.checkProducerIDs()
@@ -258,8 +261,8 @@ func (g *gateway) check() {
 	g.mu.RUnlock()
 	slices.SortFunc(missing, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	// One cluster that is down must not take the node out of service for the
-	// others.
-	if reached {
+	// others: those that are loaded, or that the next client loads.
+	if reached || g.cfg.source != nil {
 		g.checks.Warn(checkUpstream, errors.Join(missing...))
 	} else {
 		g.checks.Set(checkUpstream, errors.Join(missing...))

@@ -14,7 +14,7 @@ import (
 // asks it, and it answers by calling the [Applier] that Run was given: with Put and
 // PutUpstream before Find, Load and Upstream return. Those three come from many
 // goroutines at once, never twice at once for the same name, and never from within
-// a call of the Applier. Before Run was called they fail.
+// a call of the Applier.
 type Source interface {
 	// Find loads the virtual cluster that claims host, if there is one. Host is
 	// what the documents say, in lower case: spec.host, which is a single label, or
@@ -29,8 +29,10 @@ type Source interface {
 	// the gateway asks again every second for as long as it needs it.
 	Upstream(ctx context.Context, name string) error
 	// Run follows the changes of what is loaded until ctx ends. The gateway calls it
-	// once, before the first of the calls above, and serves while Run is on its way.
-	Run(ctx context.Context, into Applier) error
+	// once. Run calls ready when the functions above can be called, and, if it is to
+	// load everything beforehand, when that is done: the gateway lets clients in from
+	// then on. It takes seconds at most, also while there is nobody to ask.
+	Run(ctx context.Context, into Applier, ready func()) error
 	// Problem is why the node serves by what it last knew, in words for operators;
 	// nil: it knows of every change.
 	Problem() error

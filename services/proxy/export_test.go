@@ -1,0 +1,9 @@
+package proxy
+
+import "tollgate.internal/services/proxy/internal/fleet"
+
+// From has a node served by a source that is not the control plane's.
+func From(cfg Config, source fleet.Source, control Control) Config {
+	cfg.Resources, cfg.Control, cfg.source = "", &control, source
+	return cfg
+}
