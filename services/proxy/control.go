@@ -2,12 +2,16 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
 
 // runControlled is Run with a control plane.
 func runControlled(ctx context.Context, cfg *Config) error {
+	if cfg.source == nil {
+		return errors.New("serving what a control plane says is not part of this build")
+	}
 	g, err := newGateway(cfg)
 	if err != nil {
 		return err

@@ -10,7 +10,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"iter"
@@ -18,6 +17,7 @@ import (
 	"net"
 	"time"
 
+	"tollgate.internal/pkg/bundle"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/proxy/internal/fleet"
@@ -106,19 +106,20 @@ type Config struct {
 // Control says where a node of a fleet learns what it serves.
 type Control struct {
 	// Redis is the URL of the Redis that carries the fleet: redis://, rediss://, unix://,
-	// and the Sentinel and Cluster forms of go-redis. Its password, when the URL has none,
-	// is RedisPassword.
+	// and the Sentinel and Cluster forms of go-redis. RedisPassword, if there is one, takes
+	// the place of the URL's.
 	Redis         string
 	RedisPassword secret.Secret
-	// PublicKeys are of those who may sign what the node serves, the portal's Ed25519
-	// keys: the present one, and while it is replaced the next one too.
-	PublicKeys []ed25519.PublicKey
-	// State is a directory of this node alone: what it loaded is kept there, and served
-	// when Redis is away. It holds verifiers and is readable by nobody else.
+	// PublicKeys are of those who may sign what the node serves, the portal's: the
+	// present one, and while it is replaced the next one too.
+	PublicKeys bundle.Keyring
+	// State is a directory of this node alone: what it was told is kept there, and served
+	// when Redis is away.
 	State string
 	// Deployment tells fleets on one Redis apart.
 	Deployment string
-	Node       FleetNode
+	Node       string // id, another for each node
+	Rack       string // of the node, as brokers name it
 	// API is the URL of the portal's API and APIToken the node's own token; empty: what
 	// tenants change by Kafka's admin protocol is refused.
 	API      string
@@ -128,13 +129,6 @@ type Control struct {
 	Preload bool
 	// UnloadAfter is how long a virtual cluster without sessions stays in memory; 1 h.
 	UnloadAfter time.Duration
-}
-
-// FleetNode is what a node tells the others of itself.
-type FleetNode struct {
-	ID        string // another for each node
-	Advertise string // host or host:port where clients reach this node alone; empty: only through a balancer
-	Rack      string // as brokers name it; for clients that say theirs
 }
 
 // ProducerIDs says where the ids of idempotent producers come from.

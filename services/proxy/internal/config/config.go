@@ -2,6 +2,18 @@
 // opposed to what it serves, which is in the resource files.
 //
 //	resources: resources             # directory of resource files
+//	control:                         # or, in place of resources: the control plane; see docs/operating.md
+//	  redis: redis://HOST:PORT       # of portal and nodes; rediss://, unix://, Sentinels, cluster
+//	  password: env:REDIS_PASSWORD   # absent: the URL's
+//	  publicKeys: portal.pub         # PEM, of the key that the portal signs with; two while it is replaced
+//	  state: state                   # directory of this node alone, which outlives the process
+//	  deployment: default            # tells fleets on one Redis apart
+//	  node: n1                       # id, another for each node; absent: the host name
+//	  rack: eu-west-1a               # as brokers name it
+//	  api: https://HOST:PORT         # of the portal; absent: ACLs cannot be changed by Kafka's admin protocol
+//	  token: file:node.token         # the node's own, for the API
+//	  preload: false                 # load every virtual cluster at the start: needed where clients come by port
+//	  unloadAfter: 1h                # without a session
 //	domains: [gw.example.com]        # virtual clusters are <host>.<domain>
 //	saltKey: file:salt.key           # 16 bytes or more, the same on all nodes of a fleet; see proxy.Config.SaltKey
 //	admin: 127.0.0.1:9410            # /healthz /readyz /metrics /debug/pprof; absent: none
@@ -75,6 +87,7 @@ const defaultUnauthenticated = 2000
 
 type file struct {
 	Resources    string        `yaml:"resources"`
+	Control      control       `yaml:"control"`
 	Domains      []string      `yaml:"domains"`
 	SaltKey      string        `yaml:"saltKey"`
 	ProducerIDs  producerIDs   `yaml:"producerIDs"`
@@ -226,10 +239,10 @@ func parse(path string, data []byte, logs io.Writer) (proxy.Config, resource.Pro
 		}
 	}
 	f.check(d)
-	salt, ids := f.saltKey(d, dir), f.ProducerIDs.resolve(d, dir)
+	salt, ids, control := f.saltKey(d, dir), f.ProducerIDs.resolve(d, dir), f.Control.resolve(&f, d, dir)
 	problems.Sort()
 	cfg := f.config(dir, logs)
-	cfg.SaltKey, cfg.ProducerIDs = salt, ids
+	cfg.SaltKey, cfg.ProducerIDs, cfg.Control = salt, ids, control
 	return cfg, problems
 }
 

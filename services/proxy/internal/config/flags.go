@@ -17,9 +17,10 @@ import (
 const usage = `usage: proxy --config FILE
        proxy --resources DIR --listen ADDR --domain DOMAIN --certificate CERT,KEY [flags]
        proxy --resources DIR --listen-port VC=PROTOCOL://ADDR,PORTS [flags]
+       proxy --control-redis URL --control-keys FILE --control-state DIR --listen ADDR --domain DOMAIN --certificate CERT,KEY [flags]
 
-One node of the gateway. It serves the resource files of a directory, follows their
-changes, and drains on SIGTERM. A mistake is reported as file:line: field: what; when it is
+One node of the gateway. It serves the resource files of a directory, or what the portal
+publishes in a Redis, follows their changes, and drains on SIGTERM. A mistake is reported as file:line: field: what; when it is
 there at the start the process ends with status 1, when it comes later the node serves on
 with what it had. A configuration file can say more than the flags: several listeners of a
 kind, limits, PROXY protocol.
@@ -67,6 +68,18 @@ func FromArgs(args []string, logs io.Writer) (proxy.Config, error) {
 	flags.StringVar(&f.ProducerIDs.Source, "producer-ids", "", "file:PATH or redis://HOST:PORT, the `source` of the ids of idempotent producers, the same for all nodes of a fleet; needed by virtual clusters with several clusters")
 	flags.StringVar(&f.ProducerIDs.Password, "producer-ids-password", "", "`reference` (env:NAME or file:PATH) to the password of that Redis; the URL's when empty")
 	flags.IntVar(&f.ProducerIDs.Deployment, "deployment", 0, "`number`, 0 to 1023, of the fleet among those that reach the same clusters: producer ids have it in them")
+	c := &f.Control
+	flags.StringVar(&c.Redis, "control-redis", "", "redis://HOST:PORT: serve what the portal publishes there, in place of --resources; the `URL` that portal and nodes share")
+	flags.StringVar(&c.Password, "control-redis-password", "", "`reference` (env:NAME or file:PATH) to the password of that Redis; the URL's when empty")
+	flags.StringVar(&c.PublicKeys, "control-keys", "", "PEM `file` with the public key that the portal signs with; with two of them while it is replaced")
+	flags.StringVar(&c.State, "control-state", "", "`directory` of this node alone, where it keeps what it was told")
+	flags.StringVar(&c.Deployment, "control-deployment", "", "`name` that tells fleets on one Redis apart (default "+defaultDeployment+")")
+	flags.StringVar(&c.Node, "control-node", "", "`id` of the node, another for each; the host name when empty")
+	flags.StringVar(&c.Rack, "control-rack", "", "the node's `rack`, as brokers name it")
+	flags.StringVar(&c.API, "control-api", "", "`URL` of the portal's API, which is told of changes of ACLs that come by Kafka's admin protocol; they are refused when empty")
+	flags.StringVar(&c.Token, "control-token", "", "`reference` (env:NAME or file:PATH) to the node's token for the API")
+	flags.BoolVar(&c.Preload, "control-preload", false, "load every virtual cluster at the start, and not with its first client")
+	flags.DurationVar(&c.UnloadAfter, "control-unload-after", 0, "that a virtual cluster without sessions stays in memory (default 1h)")
 	flags.TextVar(&f.Log.Level, "log-level", f.Log.Level, "debug, info, warn or error")
 	flags.StringVar(&f.Log.Format, "log-format", f.Log.Format, "text or json")
 	flags.DurationVar(&f.DrainTimeout, "drain-timeout", 0, "for sessions to finish after SIGTERM (default 30s)")
@@ -111,11 +124,11 @@ func wrong(field, format string, args ...any) resource.Problems {
 func (f *file) fromFlags(logs io.Writer) (proxy.Config, error) {
 	var problems resource.Problems
 	d := &strictyaml.Document{File: commandLine, Problems: &problems}
-	if f.Resources == "" {
-		d.Problem("resources", "required, or --config")
+	if f.Resources == "" && f.Control == (control{}) {
+		d.Problem("resources", "required, or --control-redis, or --config")
 	}
 	f.check(d)
-	salt, ids := f.saltKey(d, ""), f.ProducerIDs.resolve(d, "")
+	salt, ids, control := f.saltKey(d, ""), f.ProducerIDs.resolve(d, ""), f.Control.resolve(f, d, "")
 	if len(problems) > 0 {
 		for i := range problems {
 			p := &problems[i]
@@ -124,7 +137,7 @@ func (f *file) fromFlags(logs io.Writer) (proxy.Config, error) {
 		return proxy.Config{}, problems
 	}
 	cfg := f.config("", logs)
-	cfg.SaltKey, cfg.ProducerIDs = salt, ids
+	cfg.SaltKey, cfg.ProducerIDs, cfg.Control = salt, ids, control
 	return cfg, nil
 }
 
@@ -153,6 +166,14 @@ func (f *file) flagOf(path string) string {
 		return "--producer-ids-password"
 	case "producerIDs.deployment":
 		return "--deployment"
+	case "control":
+		return "--control-redis"
+	case "control.password":
+		return "--control-redis-password"
+	case "control.publicKeys":
+		return "--control-keys"
+	case "control.unloadAfter":
+		return "--control-unload-after"
 	case "log.format":
 		return "--log-format"
 	case "drainTimeout":
@@ -160,7 +181,7 @@ func (f *file) flagOf(path string) string {
 	case "reloadEvery":
 		return "--reload-every"
 	default:
-		return "--" + path
+		return "--" + strings.Replace(path, "control.", "control-", 1)
 	}
 }
 
