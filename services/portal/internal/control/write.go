@@ -84,7 +84,7 @@ func (c *Control) write(ctx context.Context, actor Actor, dryRun bool, change fu
 			return err
 		}
 		if kept = w.some && !dryRun; !kept {
-			return store.Discard
+			return store.ErrDiscard
 		}
 		return nil
 	})

@@ -156,9 +156,9 @@ type Tx struct {
 	seq   int64 // of the next audit entry
 }
 
-// Discard makes [Store.Write] forget what was done, and return nil: nothing
+// ErrDiscard makes [Store.Write] forget what was done, and return nil: nothing
 // changed, or was meant to.
-var Discard = errors.New("nothing is to be kept")
+var ErrDiscard = errors.New("nothing is to be kept")
 
 // retries is how often a transaction that collided with another is tried again.
 const retries = 5
@@ -189,13 +189,13 @@ func (s *Store) transaction(ctx context.Context, change func(*Tx) error) error {
 		if err != nil {
 			return s.explain(err)
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		tx, err := conn.BeginTx(ctx, nil)
 		if err != nil {
 			return s.explain(err)
 		}
 		defer func() { _ = tx.Rollback() }() // what was committed stays
-		if err := change(&Tx{store: s, tx: tx}); errors.Is(err, Discard) {
+		if err := change(&Tx{store: s, tx: tx}); errors.Is(err, ErrDiscard) {
 			return nil
 		} else if err != nil {
 			return err
@@ -288,7 +288,7 @@ func (t *Tx) query(ctx context.Context, each func(scan func(...any) error) error
 	if err != nil {
 		return t.store.explain(err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err tells what went wrong
 	for rows.Next() {
 		if err := each(rows.Scan); err != nil {
 			return err

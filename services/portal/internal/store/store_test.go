@@ -161,7 +161,7 @@ func TestRevisionsAreInOrder(t *testing.T) {
 						if err := tx.PutObject(ctx, row("Tenant", "", "never")); err != nil {
 							return err
 						}
-						return Discard
+						return ErrDiscard
 					}); err != nil {
 						t.Error(err)
 					}
