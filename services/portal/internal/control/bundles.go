@@ -46,11 +46,16 @@ func (c *Control) marks(ctx context.Context, list func(*store.Tx) ([]store.Bundl
 	return marks, err
 }
 
-// Published says that the fleet was told of a bundle as it was at a revision. What
-// changed since stays pending.
-func (c *Control) Published(ctx context.Context, id bundle.ID, revision int64) error {
+// Published says that the fleet was told of bundles as they were at the revisions
+// of the marks. What changed since stays pending.
+func (c *Control) Published(ctx context.Context, marks ...Mark) error {
 	return c.store.Note(ctx, func(tx *store.Tx) error {
-		return tx.BundlePublished(ctx, string(id.Kind), id.Name, revision)
+		for _, m := range marks {
+			if err := tx.BundlePublished(ctx, string(m.Kind), m.Name, m.Revision); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -1,0 +1,267 @@
+// Package publish tells the fleet what is stored: it compiles what changed into
+// bundles and puts them up in Redis, where the proxies look.
+//
+// Nothing that is stored depends on Redis. When it is away, everything waits; when it
+// comes back empty, or as an older copy of itself, what it lacks is put up again. Several
+// portals on one store may publish at the same time: what is older never takes the place
+// of what is newer, and equal bundles have equal bytes.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"tollgate.internal/pkg/bundle"
+	"tollgate.internal/pkg/fleet"
+	"tollgate.internal/services/portal/internal/control"
+)
+
+// Store is where the resources are.
+type Store interface {
+	// Head is the revision of the last change.
+	Head(ctx context.Context) (int64, error)
+	// Wait returns when there is a revision above after, or ctx ends.
+	Wait(ctx context.Context, after int64) (head int64, err error)
+	Pending(ctx context.Context, limit int) ([]control.Mark, error)
+	All(ctx context.Context, after bundle.ID, limit int) ([]control.Mark, error)
+	Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, error)
+	Published(ctx context.Context, marks ...control.Mark) error
+}
+
+// Board is where the proxies look. Its methods are those of [fleet.Publisher].
+type Board interface {
+	Head(ctx context.Context) (fleet.Head, error)
+	Put(ctx context.Context, bundles ...*bundle.Bundle) error
+	Announce(ctx context.Context, changes ...fleet.Change) error
+	SetHead(ctx context.Context, revision int64) error
+}
+
+const (
+	// every is how often Redis is looked at, and the store for what other portals
+	// have stored.
+	every = 250 * time.Millisecond
+	// page is how many bundles are compiled and put up at once.
+	page = 200
+)
+
+// AheadError says that the fleet has been told of changes that the store does not
+// have: the store is an old copy. Publishing would take them back, so nothing is.
+type AheadError struct {
+	Store, Fleet int64 // revisions
+}
+
+func (e *AheadError) Error() string {
+	return fmt.Sprintf("the fleet was told of revision %d, and the database has only %d: it is an old copy, or another one's; restore a newer one, or publish it under another deployment name", e.Fleet, e.Store)
+}
+
+// Loop publishes until it is told to end.
+type Loop struct {
+	store      Store
+	board      Board
+	deployment fleet.Deployment
+	log        *slog.Logger
+
+	told int64 // the highest revision that stood in Redis, as far as this process knows
+
+	mu     sync.Mutex
+	status Status
+}
+
+// Status is how publishing goes.
+type Status struct {
+	Revision  int64     // everything up to it is put up
+	Published uint64    // bundles, since the start
+	Restored  uint64    // times that Redis lacked what it had before
+	Err       error     // why it does not go; nil: it does
+	Since     time.Time // when it began to go, or not to
+}
+
+// New makes a loop that publishes under the name of a deployment, which is the
+// board's too.
+func New(store Store, board Board, deployment fleet.Deployment, log *slog.Logger) *Loop {
+	return &Loop{store: store, board: board, deployment: deployment, log: log, status: Status{Err: errors.New("nothing published yet"), Since: time.Now()}}
+}
+
+// Status is the present one.
+func (l *Loop) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.status
+}
+
+// Run publishes until ctx ends.
+func (l *Loop) Run(ctx context.Context) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		head, published, restored, err := l.round(ctx)
+		l.note(head, published, restored, err)
+		if err == nil {
+			waiting, cancel := context.WithTimeout(ctx, every)
+			_, err = l.store.Wait(waiting, head)
+			cancel()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil || errors.Is(err, context.DeadlineExceeded) {
+			continue // something is new, or it is time to look at Redis
+		}
+		// Something is away.
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// note keeps the outcome of a round, and logs it when it is another than before.
+func (l *Loop) note(revision int64, published int, restored bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.status.Published += uint64(published)
+	if restored {
+		l.status.Restored++
+	}
+	was := l.status.Err
+	switch {
+	case errors.Is(err, context.Canceled):
+		return
+	case err != nil && was != nil && err.Error() == was.Error():
+		return
+	case err != nil:
+		l.log.Error("changes are stored and not published: the fleet serves what it last knew", "err", err)
+		l.status.Err, l.status.Since = err, time.Now()
+	default:
+		l.status.Revision = revision
+		if was != nil {
+			l.log.Info("changes are published", "revision", revision)
+			l.status.Err, l.status.Since = nil, time.Now()
+		}
+	}
+}
+
+// round puts up what the fleet lacks, and says up to which revision it lacks nothing.
+func (l *Loop) round(ctx context.Context) (head int64, published int, restored bool, err error) {
+	told, err := l.board.Head(ctx)
+	if _, worthless := errors.AsType[*bundle.Refusal](err); err != nil && !worthless {
+		return 0, 0, false, err
+	}
+	// What stands there and is nobody's counts as nothing: it is written over.
+	head, err = l.store.Head(ctx)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	if told.Revision > head {
+		return 0, 0, false, &AheadError{Store: head, Fleet: told.Revision}
+	}
+	n, complete, err := l.pending(ctx, head)
+	published += n
+	if err != nil {
+		return 0, published, false, err
+	}
+	if told.Revision < complete {
+		// It stood there once, or another portal is about to say so.
+		restored = told.Revision < l.told
+		n, err = l.restore(ctx, told.Revision)
+		published += n
+		if restored && n > 0 {
+			l.log.Warn("Redis lacked what it had: put up again", "bundles", n, "above", told.Revision)
+		}
+		if err != nil {
+			return 0, published, restored, err
+		}
+	}
+	if told.Revision < head {
+		if err := l.board.SetHead(ctx, head); err != nil {
+			return 0, published, restored, err
+		}
+	}
+	l.told = max(l.told, head)
+	return head, published, restored, nil
+}
+
+// pending publishes what the store knows is not. Everything up to complete was
+// published before.
+func (l *Loop) pending(ctx context.Context, head int64) (n int, complete int64, err error) {
+	complete = head
+	for first := true; ; first = false {
+		marks, err := l.store.Pending(ctx, page)
+		if err != nil || len(marks) == 0 {
+			return n, complete, err
+		}
+		if first {
+			complete = min(complete, marks[0].Revision-1)
+		}
+		done, err := l.put(ctx, marks)
+		n += len(done)
+		if err != nil {
+			return n, complete, err
+		}
+		if err := l.store.Published(ctx, done...); err != nil {
+			return n, complete, err
+		}
+	}
+}
+
+// restore puts up what changed after a revision.
+func (l *Loop) restore(ctx context.Context, above int64) (n int, err error) {
+	var after bundle.ID
+	for {
+		marks, err := l.store.All(ctx, after, page)
+		if err != nil || len(marks) == 0 {
+			return n, err
+		}
+		after = marks[len(marks)-1].ID
+		marks = slices.DeleteFunc(marks, func(m control.Mark) bool { return m.Revision <= above })
+		done, err := l.put(ctx, marks)
+		n += len(done)
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// put compiles bundles and puts them up, and returns at which revisions. One may
+// have changed since it was listed.
+func (l *Loop) put(ctx context.Context, marks []control.Mark) (done []control.Mark, err error) {
+	bundles := make([]*bundle.Bundle, len(marks))
+	errs := make([]error, len(marks))
+	var wg sync.WaitGroup
+	work := make(chan int)
+	for range min(runtime.GOMAXPROCS(0), len(marks)) {
+		wg.Go(func() {
+			for i := range work {
+				bundles[i], errs[i] = l.store.Compile(ctx, marks[i].ID)
+			}
+		})
+	}
+	for i := range marks {
+		work <- i
+	}
+	close(work)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil || len(marks) == 0 {
+		return nil, err
+	}
+	changes := make([]fleet.Change, len(bundles))
+	for i, b := range bundles {
+		b.Deployment = string(l.deployment)
+		changes[i] = fleet.Change{ID: b.ID, Revision: b.Revision}
+		done = append(done, control.Mark{ID: b.ID, Revision: b.Revision, Published: b.Revision, Deleted: b.Deleted})
+	}
+	if err := l.board.Put(ctx, bundles...); err != nil {
+		return nil, err
+	}
+	if err := l.board.Announce(ctx, changes...); err != nil {
+		return nil, err
+	}
+	return done, nil
+}

@@ -1,0 +1,303 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"tollgate.internal/pkg/bundle"
+	"tollgate.internal/pkg/fleet"
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/pkg/secret"
+	"tollgate.internal/services/portal/internal/control"
+	"tollgate.internal/services/portal/internal/store"
+)
+
+const patience = 20 * time.Second
+
+// bed is a store, a Redis, and what proxies see there.
+type bed struct {
+	*testing.T
+	*control.Control
+	redis  *miniredis.Miniredis
+	client redis.UniversalClient
+	signer *bundle.Signer
+	reader *fleet.Reader
+}
+
+func newBed(t *testing.T) *bed {
+	s, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "tollgate.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() }) // nothing is to be lost that a test still needs
+	b := &bed{T: t, Control: control.New(s, nil), redis: miniredis.RunT(t)}
+	if b.signer, err = bundle.NewSigner(); err != nil {
+		t.Fatal(err)
+	}
+	if b.client, err = fleet.Open("redis://"+b.redis.Addr(), secret.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.client.Close() })
+	if b.reader, err = fleet.NewReader(b.client, "eu", b.signer.Keyring()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// publish starts a loop of the bed, until the test ends or stop is called.
+func (b *bed) publish() (l *Loop, stop func()) {
+	b.Helper()
+	board, err := fleet.NewPublisher(b.client, "eu", b.signer, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	l = New(b.Control, board, "eu", slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { l.Run(ctx) })
+	stop = func() { cancel(); wg.Wait() }
+	b.Cleanup(stop)
+	return l, stop
+}
+
+// put stores objects, and returns the revision of the last change.
+func (b *bed) put(text string) int64 {
+	b.Helper()
+	var problems resource.Problems
+	objects := resource.Parse([]byte(text), &problems)
+	results, err := b.Apply(b.Context(), control.Actor{Name: "test", Kind: "system"}, objects, control.Options{})
+	if err != nil || len(problems) > 0 {
+		b.Fatal(err, problems)
+	}
+	var last int64
+	for _, r := range results {
+		last = max(last, r.Revision)
+	}
+	return last
+}
+
+// head waits until the fleet is told of a revision.
+func (b *bed) head(l *Loop, revision int64) {
+	b.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		sealed, err := b.reader.SealedHead(b.Context())
+		var h fleet.Head
+		if err == nil && sealed != nil {
+			h, err = fleet.OpenHead(b.signer.Keyring(), "eu", sealed)
+		}
+		if err == nil && h.Revision == revision {
+			return
+		}
+		if time.Now().After(end) {
+			b.Fatalf("the head is %+v (%v), want revision %d; %+v", h, err, revision, l.Status())
+		}
+	}
+}
+
+// bundle is what stands in Redis; nil: nothing.
+func (b *bed) bundle(kind bundle.Kind, name string) *bundle.Bundle {
+	b.Helper()
+	id := bundle.ID{Kind: kind, Name: name}
+	found, err := b.reader.Bundles(b.Context(), []fleet.Want{{ID: id}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if found[0].Data == nil {
+		return nil
+	}
+	got, err := b.signer.Keyring().Open(found[0].Data, "eu", id)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return got
+}
+
+const acme = `
+{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {}}
+---
+{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: ["localhost:9092"]}}
+---
+{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: shop, tenant: acme}, spec: {type: standard, host: shop, home: main, authentication: {plain: {}}}}
+---
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: alice, virtualCluster: shop}, spec: {type: external, externalNames: [alice]}}
+`
+
+func suspended(yes bool) string {
+	state := resource.TenantActive
+	if yes {
+		state = resource.TenantSuspended
+	}
+	return fmt.Sprintf("{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {state: %s}}", state)
+}
+
+func state(b *bundle.Bundle) resource.TenantState {
+	if b == nil {
+		return "no bundle"
+	}
+	return b.Set().Tenants["acme"].Spec.State
+}
+
+func TestChangesArePublished(t *testing.T) {
+	b := newBed(t)
+	l, _ := b.publish()
+	b.head(l, b.put(acme))
+	got := b.bundle(bundle.VirtualCluster, "shop")
+	if got == nil || len(got.Set().ServiceAccounts) != 1 || state(got) != resource.TenantActive || b.bundle(bundle.UpstreamCluster, "main") == nil {
+		t.Fatalf("published: %+v", got)
+	}
+	if vc, err := b.reader.Host(t.Context(), "shop"); err != nil || vc != "shop" {
+		t.Errorf("host shop leads to %q, %v", vc, err)
+	}
+	b.head(l, b.put(suspended(true)))
+	if got := state(b.bundle(bundle.VirtualCluster, "shop")); got != resource.TenantSuspended {
+		t.Errorf("the tenant is %s", got)
+	}
+	for _, key := range []resource.Key{{Kind: resource.KindServiceAccount, Scope: "shop", Name: "alice"}, {Kind: resource.KindVirtualCluster, Name: "shop"}} {
+		r, err := b.Delete(t.Context(), control.Actor{Name: "test", Kind: "system"}, key, control.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.head(l, r.Revision)
+	}
+	if got := b.bundle(bundle.VirtualCluster, "shop"); got == nil || !got.Deleted {
+		t.Errorf("after the end: %+v", got)
+	}
+	if s := l.Status(); s.Err != nil || s.Restored != 0 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// Whatever Redis loses, it gets again: everything, or what an old copy lacks.
+func TestWhatRedisLosesItGetsAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		lose func(b *bed, old map[string]map[string]string)
+	}{
+		{"flushed", func(b *bed, _ map[string]map[string]string) { b.redis.FlushAll() }},
+		{"an old copy", func(b *bed, old map[string]map[string]string) {
+			b.redis.FlushAll()
+			for key, fields := range old {
+				for field, value := range fields {
+					b.redis.HSet(key, field, value)
+				}
+			}
+		}},
+		{"a head that is nobody's", func(b *bed, _ map[string]map[string]string) {
+			b.redis.FlushAll()
+			b.redis.HSet("tollgate:eu:head", "revision", "999999", "data", "rubbish")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBed(t)
+			l, _ := b.publish()
+			b.head(l, b.put(acme))
+			old := make(map[string]map[string]string)
+			for _, key := range b.redis.Keys() {
+				if fields, err := b.client.HGetAll(t.Context(), key).Result(); err == nil {
+					old[key] = fields
+				}
+			}
+			last := b.put(suspended(true))
+			b.head(l, last)
+			tt.lose(b, old)
+			b.head(l, last)
+			if got := state(b.bundle(bundle.VirtualCluster, "shop")); got != resource.TenantSuspended {
+				t.Errorf("the tenant is %s again", got)
+			}
+			if b.bundle(bundle.UpstreamCluster, "main") == nil {
+				t.Error("the upstream cluster is not there")
+			}
+			if vc, err := b.reader.Host(t.Context(), "shop"); err != nil || vc != "shop" {
+				t.Errorf("host shop leads to %q, %v", vc, err)
+			}
+		})
+	}
+}
+
+func TestARedisThatIsAwayLosesNoChange(t *testing.T) {
+	b := newBed(t)
+	l, _ := b.publish()
+	b.head(l, b.put(acme))
+	b.redis.Close()
+	last := b.put(suspended(true))
+	for end := time.Now().Add(patience); l.Status().Err == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the status says nothing of it")
+		}
+	}
+	if err := b.redis.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	b.head(l, last)
+	if got := state(b.bundle(bundle.VirtualCluster, "shop")); got != resource.TenantSuspended {
+		t.Errorf("the tenant is %s", got)
+	}
+	for end := time.Now().Add(patience); l.Status().Err != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("status %+v", l.Status())
+		}
+	}
+}
+
+// A database that was restored from an old backup must not take back what the fleet
+// knows, a revocation for one.
+func TestAnOldDatabaseTakesNothingBack(t *testing.T) {
+	b := newBed(t)
+	l, stop := b.publish()
+	b.head(l, b.put(acme))
+	last := b.put(suspended(true))
+	b.head(l, last)
+	stop()
+	old := newBed(t)
+	old.client, old.signer, old.reader, old.redis = b.client, b.signer, b.reader, b.redis
+	l, _ = old.publish()
+	first := old.put(acme)
+	if first >= last {
+		t.Fatalf("the old database is at revision %d, the new at %d", first, last)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if _, ahead := errors.AsType[*AheadError](l.Status().Err); ahead {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("status %+v", l.Status())
+		}
+	}
+	b.head(l, last)
+	if got := state(b.bundle(bundle.VirtualCluster, "shop")); got != resource.TenantSuspended {
+		t.Errorf("the tenant is %s", got)
+	}
+	if text := l.Status().Err.Error(); !strings.Contains(text, "old copy") {
+		t.Errorf("the status says %q", text)
+	}
+}
+
+// Two portals on one store publish everything, and nothing that is older last.
+func TestSeveralPublishAtOnce(t *testing.T) {
+	b := newBed(t)
+	l, _ := b.publish()
+	b.publish()
+	b.publish()
+	last := b.put(acme)
+	for i := range 40 {
+		last = max(last, b.put(suspended(i%2 == 0)))
+		if i%10 == 5 {
+			b.redis.FlushAll()
+		}
+	}
+	b.head(l, last)
+	got := b.bundle(bundle.VirtualCluster, "shop")
+	if state(got) != resource.TenantActive || got.Revision != last {
+		t.Errorf("the tenant is %s at revision %d, want it active at %d", state(got), got.Revision, last)
+	}
+}
