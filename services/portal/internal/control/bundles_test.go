@@ -33,7 +33,7 @@ func (b *bed) publish() (told []string) {
 	}
 	for _, m := range marks {
 		told = append(told, fmt.Sprintf("%s %d after %d", m.ID, m.Revision, m.Published))
-		if err := b.Published(b.t.Context(), m.ID, m.Revision); err != nil {
+		if err := b.Published(b.t.Context(), m); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -213,7 +213,7 @@ func TestNothingIsTakenForTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.apply(doc("Tenant name: acme | displayName: New"))
-		if err := b.Published(ctx, bundleVC, old.Revision); err != nil {
+		if err := b.Published(ctx, Mark{ID: bundleVC, Revision: old.Revision}); err != nil {
 			t.Fatal(err)
 		}
 		marks, err := b.Pending(ctx, 100)
@@ -221,7 +221,7 @@ func TestNothingIsTakenForTold(t *testing.T) {
 			t.Errorf("pending: %+v, %v", marks, err)
 		}
 		for _, revision := range []int64{2, 1} { // another portal was slower
-			if err := b.Published(ctx, bundleVC, revision); err != nil {
+			if err := b.Published(ctx, Mark{ID: bundleVC, Revision: revision}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -265,7 +265,7 @@ func TestPublishingBesideChanges(t *testing.T) {
 							t.Errorf("%+v, %v", compiled, err)
 							return
 						}
-						if err := other.Published(ctx, m.ID, compiled.Revision); err != nil {
+						if err := other.Published(ctx, Mark{ID: m.ID, Revision: compiled.Revision}); err != nil {
 							t.Error(err)
 						}
 					}
