@@ -26,7 +26,7 @@ import (
 
 // raw is a TLS connection to a virtual cluster that speaks bytes.
 type raw struct {
-	*tls.Conn
+	net.Conn
 	t *testing.T
 }
 

@@ -161,7 +161,7 @@ func controlled(t *testing.T, f func(t *testing.T, g *gateway, s *shelf)) {
 	})
 }
 
-func startControlled(t *testing.T, network *kfake.VirtualNetwork) (*gateway, *shelf) {
+func startControlled(t *testing.T, network *kfake.VirtualNetwork, more ...func(*proxy.Config)) (*gateway, *shelf) {
 	t.Helper()
 	g := startOn(t, network)
 	if err := g.stop(); err != nil {
@@ -170,6 +170,9 @@ func startControlled(t *testing.T, network *kfake.VirtualNetwork) (*gateway, *sh
 	g.write(t, "second.yaml", `{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: second, virtualCluster: acme-dev}, spec: {type: local, password: "file:dev.secret"}}`)
 	s := &shelf{dir: g.resources, revision: 7}
 	g.cfg, g.addr = proxy.From(g.cfg, s, proxy.Control{}), ""
+	for _, f := range more {
+		f(&g.cfg)
+	}
 	g.run(t)
 	return g, s
 }
@@ -421,6 +424,57 @@ func TestAVirtualClusterWithoutClientsIsUnloaded(t *testing.T) {
 		}
 		if n := s.count("find acme-dev"); n != 2 {
 			t.Errorf("asked for it %d times, want twice", n)
+		}
+	})
+}
+
+// A listener by port names its virtual cluster: that is loaded before a client comes, and
+// stays. One that its virtual cluster asks for is there as long as that is.
+func TestAListenerByPortBringsItsVirtualCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		port := func(vc, address string) proxy.Listener {
+			return proxy.Listener{Name: "port-" + vc, Address: address, Routing: proxy.ByPort, Protocol: proxy.SASLPlaintext, VirtualCluster: vc, BrokerPorts: []proxy.PortRange{{First: 9600, Count: 10}}}
+		}
+		g, s := startControlled(t, new(kfake.VirtualNetwork), func(cfg *proxy.Config) {
+			cfg.Listeners = append(cfg.Listeners, port("acme-dev", "127.0.0.1:9501"))
+			cfg.PortsOf = func(vc *resource.VirtualCluster) (proxy.Listener, bool) {
+				return port(vc.Metadata.Name, "127.0.0.1:9502"), vc.Metadata.Name == "acme-prod"
+			}
+		})
+		login := func(address, user string) (code int16, err error) {
+			c, err := g.dial(t.Context(), "tcp", address)
+			if err != nil {
+				return 0, err
+			}
+			defer c.Close()
+			r := &raw{c, t}
+			return r.login(user, "dev-secret"), nil
+		}
+		time.Sleep(time.Second)
+		if code, err := login("127.0.0.1:9501", "dev"); code != 0 || err != nil {
+			t.Errorf("login by port: error %d, %v", code, err)
+		}
+		if _, err := login("127.0.0.1:9502", "admin"); err == nil {
+			t.Error("there is a listener for what is not loaded")
+		}
+		g.raw(t, "acme.gw.test").Close()
+		time.Sleep(3 * time.Hour)
+		for address, user := range map[string]string{"127.0.0.1:9501": "dev", "127.0.0.1:9502": "admin"} {
+			if code, err := login(address, user); code != 0 || err != nil {
+				t.Errorf("login at %s hours later: error %d, %v", address, code, err)
+			}
+		}
+		if vcs, _ := s.into.Loaded(); len(vcs) != 2 {
+			t.Errorf("loaded: %v", vcs)
+		}
+		if err := s.into.Remove("acme-prod", 8); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := login("127.0.0.1:9502", "admin"); err == nil {
+			t.Error("the listener of what was removed is still there")
+		}
+		if n := s.count("load acme-dev"); n != 1 {
+			t.Errorf("asked for it %d times, want once", n)
 		}
 	})
 }

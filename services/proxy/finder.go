@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tollgate.internal/services/proxy/internal/fleet"
@@ -40,7 +41,19 @@ type finder struct {
 	next       int
 	generation uint64    // of answers
 	full       time.Time // when unknownRate of unknown names may be asked for at once
+
+	counts [len(findings)]atomic.Uint64
 }
+
+// What became of look-ups, as a metric says.
+var findings = [...]string{found: "found", unknown: "unknown", failed: "failed", turnedAway: "turned_away"}
+
+const (
+	found = iota
+	unknown
+	failed     // the source could not say, or what it found cannot be served
+	turnedAway // not asked
+)
 
 type flight struct {
 	done chan struct{}
@@ -105,6 +118,7 @@ func (f *finder) fly(ctx context.Context, key string, lookUp func(context.Contex
 	case fl != nil:
 	case len(f.flights) >= flightsMost || f.life.Err() != nil:
 		f.mu.Unlock()
+		f.counts[turnedAway].Add(1)
 		return errTooMany
 	default:
 		fl = &flight{done: make(chan struct{})}
@@ -134,19 +148,27 @@ func (f *finder) run(key string, generation uint64, lookUp func(context.Context)
 	case f.slots <- struct{}{}:
 		defer func() { <-f.slots }()
 	case <-ctx.Done():
+		f.counts[turnedAway].Add(1)
 		return errTooMany
 	}
 	if !f.pay(ctx) {
+		f.counts[turnedAway].Add(1)
 		return errTooMany
 	}
 	vc, err := lookUp(ctx)
 	if vc == "" {
+		if err == nil {
+			f.counts[unknown].Add(1)
+		} else {
+			f.counts[failed].Add(1)
+		}
 		if err != nil && ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
 		f.remember(key, generation, err)
 		return err
 	}
+	f.counts[found].Add(1)
 	f.refund()
 	f.g.reachable(ctx, vc)
 	return nil

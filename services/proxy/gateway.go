@@ -320,7 +320,7 @@ func (g *gateway) watch(ctx context.Context) {
 			continue
 		}
 		g.loadPinned()
-		if time.Since(swept) >= min(time.Minute, g.cfg.Control.UnloadAfter) {
+		if !g.cfg.Control.Preload && time.Since(swept) >= min(time.Minute, g.cfg.Control.UnloadAfter) {
 			swept = time.Now()
 			g.unload()
 		}
@@ -369,19 +369,15 @@ func (g *gateway) close() {
 	}
 	g.mu.Lock()
 	g.ended = true
-	names := slices.Collect(maps.Keys(g.served))
 	g.mu.Unlock()
 	g.end()
 	g.background.Wait()
-	for _, name := range names {
+	for name := range g.loaded() {
 		unlock := g.changing.lock(name)
 		g.drop(name, errMoved)
 		unlock()
 	}
-	g.mu.Lock()
-	upstreams := slices.Collect(maps.Keys(g.clusters))
-	g.mu.Unlock()
-	for _, name := range upstreams {
+	for _, name := range g.upstreams() {
 		g.forgetUpstream(name)
 	}
 	g.credentials.Close()

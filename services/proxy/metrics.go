@@ -41,6 +41,9 @@ var (
 		"Logins renewed on broker connections before their lifetime ended.", []string{"cluster"}, nil)
 	descMemory  = prometheus.NewDesc("tollgate_proxy_frame_memory_bytes", "Memory reserved for large frames that are held whole.", []string{"frame"}, nil)
 	descWaiting = prometheus.NewDesc("tollgate_proxy_frame_memory_waiting", "Sessions that wait for such memory.", []string{"frame"}, nil)
+	descLoaded  = prometheus.NewDesc("tollgate_proxy_virtual_clusters", "Virtual clusters in memory.", nil, nil)
+	descLookups = prometheus.NewDesc("tollgate_proxy_host_lookups_total",
+		"Look-ups of virtual clusters that were not in memory, by what came of them.", []string{"result"}, nil)
 	descRefused = prometheus.NewDesc("tollgate_proxy_resources_refused",
 		"1 while the resource files have a mistake and the previous ones are in service.", nil, nil)
 	descReloads = prometheus.NewDesc("tollgate_proxy_resources_reload_failures_total",
@@ -113,7 +116,7 @@ func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descLogins, descCredential, descDials, descRenewals, descMemory, descWaiting, descRefused,
 		descReloads, descConnections, descRefusals, descClosed, descExpiry, descCertificates,
-		descIDLeases, descIDs, descIDsWithout, descSuspect, descStubs,
+		descIDLeases, descIDs, descIDsWithout, descSuspect, descStubs, descLoaded, descLookups,
 	} {
 		out <- d
 	}
@@ -134,6 +137,12 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 	}
 	for vc, n := range sessions {
 		gauge(descSessions, float64(n), vc)
+	}
+	gauge(descLoaded, float64(len(g.loaded())))
+	if g.finder != nil {
+		for i, result := range findings {
+			out <- prometheus.MustNewConstMetric(descLookups, prometheus.CounterValue, float64(g.finder.counts[i].Load()), result)
+		}
 	}
 	type series struct {
 		vc string
