@@ -182,6 +182,7 @@ func (c *Cluster) Reconfigure(bootstrap []string, t *tls.Config, mech sasl.Mecha
 		b.retire()
 	}
 	c.forgive()
+	c.untried()
 	c.markStale()
 	c.refreshSoon()
 }
@@ -364,6 +365,9 @@ func (c *Cluster) Fresh(ctx context.Context, age time.Duration) (*Metadata, erro
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
+	if errors.Is(err, errReconfigured) {
+		return c.Fresh(ctx, age) // the one that was joined asked where nobody is to be asked any more
+	}
 	if m := c.Metadata(); m != nil {
 		return m, nil
 	}
@@ -408,7 +412,11 @@ func (c *Cluster) beginRefresh() *refresh {
 		defer cancel(nil)
 		r.err = c.load(ctx)
 		silent.Stop()
-		if r.err != nil && c.ctx.Err() == nil && !errors.Is(context.Cause(ctx), errReconfigured) {
+		switch {
+		case r.err == nil || c.ctx.Err() != nil:
+		case errors.Is(context.Cause(ctx), errReconfigured):
+			r.err = errReconfigured // whatever came of that
+		default:
 			c.suspect(r.err)
 		}
 		c.mu.Lock()

@@ -11,6 +11,7 @@ import (
 //
 //	untried --refresh--> answering <--refresh-- suspect
 //	   '------------failed or silent------------^
+//	   ^--------reconfigured, if it was never reached'
 //
 // Nobody waits for a suspect cluster: what is known of it is shown, at first as it
 // was and after a while with no partition led by anyone, and the keeper alone goes
@@ -84,6 +85,16 @@ func (c *Cluster) suspect(why error) {
 	c.log.Warn("upstream cluster does not answer", "cluster", c.cfg.Name, "err", why)
 	if was.Reached {
 		time.AfterFunc(c.cfg.LeaderlessAfter, func() { c.bereave(now.Since) })
+	}
+}
+
+// untried has a cluster waited for that never answered: it may where it is now.
+func (c *Cluster) untried() {
+	c.told.Lock()
+	defer c.told.Unlock()
+	if was := c.State(); was.Suspect && !was.Reached {
+		c.state.Store(&State{Since: time.Now()})
+		c.tell()
 	}
 }
 
