@@ -19,6 +19,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -232,8 +233,50 @@ func (s *Server) Query(database, statement string) (string, error) {
 	return s.run("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", statement)
 }
 
-// Kill ends the server as kill -9 does, and its sessions with it.
-func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+// Kill ends the server and every process of its sessions with SIGKILL.
+func (s *Server) Kill() {
+	if s.process == nil {
+		return
+	}
+	_ = s.process.Process.Signal(syscall.SIGSTOP) // it starts no more of them
+	sessions := children(s.process.Process.Pid)
+	s.end(syscall.SIGKILL)
+	for _, pid := range sessions {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	for _, pid := range sessions { // the next server must not meet them
+		for running(pid) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// children are the processes that a process started.
+func children(parent int) (pids []int) {
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, path := range all {
+		pid, _ := strconv.Atoi(filepath.Base(path))
+		if stat := status(pid); len(stat) > 1 && stat[1] == strconv.Itoa(parent) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// running reports whether a process has not ended yet; it may still be waited for.
+func running(pid int) bool {
+	stat := status(pid)
+	return len(stat) > 0 && stat[0] != "Z" && stat[0] != "X"
+}
+
+// status is the state of a process, its parent and more; nothing once it is gone.
+func status(pid int) []string {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:])) // the name before it may hold anything
+}
 
 // Stop ends the server in order; sessions are cut.
 func (s *Server) Stop() { s.end(syscall.SIGINT) }

@@ -2,11 +2,9 @@ package store
 
 import (
 	"context"
-	"database/sql/driver"
+	"database/sql"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
@@ -57,15 +55,13 @@ func (s *Store) explain(err error) error {
 		}
 		return err
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case !s.postgres, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, sql.ErrTxDone):
 		return err
 	}
-	_, network := errors.AsType[net.Error](err)
-	_, connect := errors.AsType[*pgconn.ConnectError](err)
-	if network || connect || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return err
+	// Whatever else comes from there has to do with the connection: pgx has no type
+	// for most of it.
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 func (s *Store) full(err error) error {

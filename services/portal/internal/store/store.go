@@ -197,6 +197,8 @@ func (s *Store) transaction(ctx context.Context, change func(*Tx) error) error {
 		defer func() { _ = tx.Rollback() }() // what was committed stays
 		if err := change(&Tx{store: s, tx: tx}); errors.Is(err, ErrDiscard) {
 			return nil
+		} else if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+			return context.Cause(ctx) // which is what ended it
 		} else if err != nil {
 			return err
 		}
@@ -212,7 +214,8 @@ func (s *Store) transaction(ctx context.Context, change func(*Tx) error) error {
 func (s *Store) retry(ctx context.Context, try func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := try()
-		if err == nil || attempt == retries || !errors.Is(err, errCollision) {
+		again := errors.Is(err, errCollision) || errors.Is(err, ErrFull) && s.makeRoom(ctx)
+		if err == nil || attempt == retries || !again {
 			return err
 		}
 		select {
@@ -221,6 +224,21 @@ func (s *Store) retry(ctx context.Context, try func() error) error {
 		case <-time.After(time.Duration(attempt) * 10 * time.Millisecond):
 		}
 	}
+}
+
+// makeRoom gives back what SQLite's log of changes takes beside the database, and
+// reports whether that was anything.
+func (s *Store) makeRoom(ctx context.Context) bool {
+	if s.postgres {
+		return false
+	}
+	log, err := os.Stat(s.where + "-wal")
+	if err != nil || log.Size() == 0 {
+		return false
+	}
+	var busy, pages, moved int64
+	err = s.write.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved)
+	return err == nil && busy == 0
 }
 
 // Read runs look on one snapshot: what it sees belongs together, whatever is
