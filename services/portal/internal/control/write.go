@@ -32,13 +32,7 @@ func (c *Control) Apply(ctx context.Context, actor Actor, objects []*resource.Wr
 		return nil, err
 	}
 	if options.DryRun {
-		for i := range results {
-			before := int64(0)
-			if results[i].Before != nil {
-				before = results[i].Before.Meta().Revision
-			}
-			results[i].Revision, results[i].Object.Meta().Revision = before, before
-		}
+		dry(results)
 	}
 	return results, nil
 }

@@ -1,0 +1,347 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/portal/internal/control"
+	"tollgate.internal/services/portal/internal/store"
+)
+
+// Config is what the API works with.
+type Config struct {
+	Control *control.Control
+	Fleet   Fleet // nil: there are no nodes
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // nil: counted for nobody
+	Version string                // of the program
+
+	// Stopping is closed when the server is to stop: whatever waits or streams ends.
+	Stopping <-chan struct{}
+}
+
+// API answers requests. It is an http.Handler.
+type API struct {
+	control  *control.Control
+	fleet    Fleet
+	log      *slog.Logger
+	metrics  *metrics
+	version  string
+	stopping <-chan struct{}
+
+	mux      *http.ServeMux
+	huma     huma.API
+	schemas  *schemas
+	document []byte // openapi.json
+	docs     page
+	limiter  *limiter
+	large    chan struct{} // who may read a large body at the same time
+	streams  chan struct{} // who may follow events at the same time
+	now      func() time.Time
+}
+
+// What the portal does for all clients at the same time.
+const (
+	largeBody    = 256 << 10
+	largeAtOnce  = 4
+	streamsAtMax = 500
+)
+
+// New makes the API, its document and its page.
+func New(c Config) *API {
+	a := &API{
+		control: c.Control, fleet: c.Fleet, log: c.Log, metrics: newMetrics(c.Metrics), version: c.Version, stopping: c.Stopping,
+		mux: http.NewServeMux(), now: time.Now,
+		large: make(chan struct{}, largeAtOnce), streams: make(chan struct{}, streamsAtMax),
+	}
+	if a.fleet == nil {
+		a.fleet = noFleet{}
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	a.limiter = newLimiter(a.now)
+	registry := huma.NewMapRegistry(schemaPrefix, schemaName)
+	a.huma = humago.New(a.mux, huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "Tollgate", Version: c.Version,
+				Description: "Tenants, their virtual Kafka clusters and everything in them. Objects have one shape here, in files and in the CLI: apiVersion, kind, metadata, spec and, when they are read, status.",
+			},
+			Components: &huma.Components{
+				Schemas: registry,
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					"token": {Type: "http", Scheme: "bearer", BearerFormat: "tg_<id>_<secret>", Description: "A token of POST /v1/tokens."},
+				},
+			},
+			Security: []map[string][]string{{"token": {}}},
+		},
+		Formats:                      map[string]huma.Format{typeJSON: huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat:                typeJSON,
+		RejectUnknownQueryParameters: true,
+		Transformers:                 []huma.Transformer{asProblem},
+	})
+	a.huma.UseMiddleware(a.guard)
+	a.schemas = newSchemas(registry, func(kind string) reflect.Type {
+		if kind == resource.KindServiceAccount {
+			return reflect.TypeFor[accountStatus]()
+		}
+		return reflect.TypeFor[objectStatus]()
+	})
+	a.routes()
+	a.schemas.finish()
+	a.huma.OpenAPI().Tags = tags
+	var err error
+	if a.document, err = json.Marshal(a.huma.OpenAPI()); err != nil {
+		panic(err) // all of it is ours
+	}
+	a.docs = newPage(a.huma.OpenAPI())
+	return a
+}
+
+// routes are all there are.
+func (a *API) routes() {
+	for _, kind := range resource.Kinds {
+		a.objectRoutes(kind)
+	}
+	a.secretRoutes()
+	a.applyRoute()
+	a.aclRoute()
+	a.tokenRoutes()
+	a.nodeRoutes()
+	a.auditRoutes()
+	a.openRoutes()
+}
+
+var tags = []*huma.Tag{
+	{Name: "objects", Description: "The resources, kind by kind."},
+	{Name: "apply", Description: "Many objects at once."},
+	{Name: "secrets", Description: "What local service accounts log in with. Shown once; only what verifies them is kept."},
+	{Name: "tokens", Description: "Who may call this API. Shown once."},
+	{Name: "fleet", Description: "The nodes that serve clients."},
+	{Name: "log", Description: "What changed, and what changes."},
+	{Name: "proxies", Description: "What proxies ask for, with a token of scope node."},
+	{Name: "open", Description: "What needs no token."},
+}
+
+// role is who may call an operation. Whoever may not finds nothing there.
+type role int
+
+const (
+	forOps    role = 1 << iota
+	forTenant      // sees what belongs to one tenant
+	forNode
+)
+
+// route is one operation.
+type route struct {
+	method, path, id, tag, summary, description string
+
+	roles    role
+	write    bool               // a read-only token is refused
+	body     *huma.Schema       // nil: there is none
+	types    []string           // media types of the body; nil: JSON
+	limit    int64              // of the body; 0: maxObjectBytes
+	optional bool               // the body may be missing
+	answers  map[int]documented // what it answers when all is well
+}
+
+// documented documents an answer.
+type documented struct {
+	description string
+	schema      *huma.Schema
+	types       []string // nil: JSON
+	headers     []string
+}
+
+// call is one request on its way, and who sent it.
+type call struct {
+	r      *http.Request
+	w      http.ResponseWriter
+	caller caller
+	body   body
+}
+
+// reply is what an operation answers when all is well.
+type reply struct {
+	status int // 0: 200
+	body   any // nil: none
+	stream func()
+}
+
+type output struct {
+	Status int
+	Body   func(huma.Context)
+}
+
+type routeKey struct{}
+type callKey struct{}
+
+// register adds an operation. I has its parameters, but for those in the path.
+func register[I any](a *API, rt route, handle func(ctx context.Context, c *call, in *I) (*reply, error)) {
+	op := huma.Operation{
+		Method: rt.method, Path: rt.path, OperationID: rt.id, Tags: []string{rt.tag}, Summary: rt.summary, Description: rt.description,
+		Responses: map[string]*huma.Response{
+			"default": {
+				Description: "A problem (RFC 9457).",
+				Content:     map[string]*huma.MediaType{problemType: {Schema: a.schemas.registry.Schema(reflect.TypeFor[Problem](), true, "")}},
+			},
+		},
+		Metadata:         map[string]any{"route": &rt},
+		SkipValidateBody: true,
+	}
+	if rt.roles == 0 {
+		op.Security = []map[string][]string{} // overrides that of the whole document
+	}
+	for name := range pathNames(rt.path) {
+		op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString, MinLength: ptr(1), MaxLength: ptr(249)}})
+	}
+	if rt.body != nil {
+		op.RequestBody = &huma.RequestBody{Required: !rt.optional, Content: make(map[string]*huma.MediaType)}
+		if rt.types == nil {
+			rt.types = []string{typeJSON}
+		}
+		for _, t := range rt.types {
+			op.RequestBody.Content[t] = &huma.MediaType{Schema: rt.body}
+		}
+		if rt.limit == 0 {
+			rt.limit = maxObjectBytes
+		}
+	}
+	for status, answers := range rt.answers {
+		response := &huma.Response{Description: answers.description}
+		if answers.schema != nil {
+			if answers.types == nil {
+				answers.types = []string{typeJSON}
+			}
+			response.Content = make(map[string]*huma.MediaType)
+			for _, t := range answers.types {
+				response.Content[t] = &huma.MediaType{Schema: answers.schema}
+			}
+		}
+		for _, header := range answers.headers {
+			if response.Headers == nil {
+				response.Headers = make(map[string]*huma.Param)
+			}
+			response.Headers[header] = &huma.Param{Description: headers[header], Schema: &huma.Schema{Type: huma.TypeString}}
+		}
+		op.Responses[strconv.Itoa(status)] = response
+		if op.DefaultStatus == 0 || status < op.DefaultStatus {
+			op.DefaultStatus = status
+		}
+	}
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*output, error) {
+		c := ctx.Value(callKey{}).(*call)
+		re, err := handle(ctx, c, in)
+		if err != nil {
+			return nil, a.fail(ctx, err)
+		}
+		return &output{Status: re.status, Body: func(huma.Context) { re.write(c.w) }}, nil
+	})
+}
+
+func (re *reply) write(w http.ResponseWriter) {
+	if re.stream != nil {
+		re.stream()
+		return
+	}
+	status := re.status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	if re.body == nil {
+		w.WriteHeader(status)
+		return
+	}
+	w.Header().Set("Content-Type", typeJSON)
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(re.body) // a client that is gone reads nothing
+}
+
+// headers are the ones of answers.
+var headers = map[string]string{
+	"ETag":             "The object's revision in quotes, for If-Match.",
+	"Location":         "Where the new object is.",
+	"Tollgate-Change":  "created, replaced, unchanged or deleted; in a dry run what would have been.",
+	"Tollgate-Applied": "With wait=applied: yes, or why not yet.",
+}
+
+// pathNames are the parameters in a path.
+func pathNames(path string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for at := 0; at < len(path); at++ {
+			if path[at] != '{' {
+				continue
+			}
+			end := slices.Index([]byte(path[at:]), '}')
+			if !yield(path[at+1 : at+end]) {
+				return
+			}
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// fail is an error as clients see it. What is nobody's business stays in the log.
+func (a *API) fail(ctx context.Context, err error) error {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p
+	}
+	switch e := err.(type) {
+	case *control.NotFound:
+		return notFound()
+	case *control.Conflict:
+		return problem(http.StatusConflict, "%v", e)
+	case *control.Exists:
+		return problem(http.StatusPreconditionFailed, "%v", e)
+	case *control.Invalid:
+		return invalid(fieldErrors(e.Problems, false)...)
+	case *control.Referenced:
+		p := problem(http.StatusConflict, "%v", e)
+		for _, by := range e.By {
+			p.Errors = append(p.Errors, FieldError{Object: by.String(), Message: "refers to it"})
+		}
+		return p
+	case *control.Refused:
+		return problem(http.StatusConflict, "%v", e)
+	}
+	about := requestOf(ctx)
+	var p *Problem
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		p = problem(http.StatusServiceUnavailable, "the request ended before its answer") // nobody reads it
+		p.RequestID = about.id
+		return p
+	case errors.Is(err, store.ErrFull):
+		p = problem(http.StatusInsufficientStorage, "%v: nothing of this change was kept", store.ErrFull)
+	case errors.Is(err, store.ErrUnknown):
+		p = problem(http.StatusServiceUnavailable, "%v: look, or do it again, which does no harm", store.ErrUnknown)
+	case errors.Is(err, store.ErrBusy):
+		p = problem(http.StatusServiceUnavailable, "%v: nothing of this change was kept, so do it again", store.ErrBusy).with("Retry-After", "1")
+	case errors.Is(err, store.ErrUnavailable):
+		p = problem(http.StatusServiceUnavailable, "%v: do it again later", store.ErrUnavailable).with("Retry-After", "2")
+	case errors.Is(err, errNoFleet):
+		p = problem(http.StatusServiceUnavailable, "%v", errNoFleet).with("Retry-After", "2")
+	default:
+		p = problem(http.StatusInternalServerError, "the portal failed: its log says more about the request of this id")
+	}
+	p.RequestID = about.id
+	about.cause = err
+	return p
+}
