@@ -178,7 +178,7 @@ func TestMistakesOfTheCommandLineNameTheFlag(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{"nothing", nil, []string{"--resources: required, or --config", "--listen: required"}},
+		{"nothing", nil, []string{"--resources: required, or --control-redis, or --config", "--listen: required"}},
 		{"no domain, no certificate", []string{"--resources", dir, "--listen", "127.0.0.1:0"}, []string{"--listen: ", "needs domains", "--certificate: required"}},
 		{"an address without a port", []string{"--resources", dir, "--listen", "127.0.0.1", "--domain", "gw.test", "--certificate", certificate}, []string{"--listen: "}},
 		{"a certificate that is not there", []string{"--resources", dir, "--listen", "127.0.0.1:0", "--domain", "gw.test", "--certificate", "a.pem,b.pem"}, []string{"--certificate: open a.pem"}},
