@@ -97,6 +97,11 @@ func (w *write) put(ctx context.Context, objects []*resource.Written, options Op
 	if err := w.admit(ctx, objects, options); err != nil {
 		return nil, err
 	}
+	for _, o := range objects {
+		if err := w.giveSlots(ctx, o); err != nil {
+			return nil, err
+		}
+	}
 	resource.Validate(objects, beside, w.now)
 	if beside.trouble != nil {
 		return nil, beside.trouble
