@@ -341,7 +341,7 @@ func TestCommands(t *testing.T) {
 func TestNodes(t *testing.T) {
 	b := newBed(t)
 	node := func(id string) Node {
-		return Node{ID: id, Host: "10.0.0.1", Port: 9092, State: NodeActive, Started: time.Now(), Heartbeat: time.Now()}
+		return Node{ID: id, Host: "10.0.0.1", Port: 9092, State: NodeServing, Started: time.Now(), Heartbeat: time.Now()}
 	}
 	beat := func(n Node, owner string) *Node {
 		t.Helper()
@@ -374,7 +374,7 @@ func TestNodes(t *testing.T) {
 	if rival := beat(impostor, "r"); rival == nil || rival.Host != "10.0.0.1" {
 		t.Errorf("another process of n1: %v, want to be told of the first", rival)
 	}
-	if got := ids(); got != "n1 active, n2 active" {
+	if got := ids(); got != "n1 serving, n2 serving" {
 		t.Errorf("nodes: %s", got)
 	}
 	// What is no record is nobody's, and does not hide the others.
@@ -382,7 +382,7 @@ func TestNodes(t *testing.T) {
 	b.redis.ZAdd(eu.nodes(), 1, "n3")
 	b.redis.HSet(eu.node("n4"), "record", `{"id":"n1","host":"evil"}`)
 	b.redis.ZAdd(eu.nodes(), 1, "n4")
-	if got := ids(); got != "n1 active, n2 active" {
+	if got := ids(); got != "n1 serving, n2 serving" {
 		t.Errorf("nodes: %s", got)
 	}
 	if err := b.reader.Leave(t.Context(), node("n1"), "r"); err != nil {
@@ -391,7 +391,7 @@ func TestNodes(t *testing.T) {
 	if err := b.reader.Leave(t.Context(), node("n2"), "q"); err != nil {
 		t.Fatal(err)
 	}
-	if got := ids(); got != "n1 active, n2 gone" {
+	if got := ids(); got != "n1 serving, n2 gone" {
 		t.Errorf("after n2 left, and an impostor of n1: %s", got)
 	}
 	if rival := beat(node("n2"), "s"); rival != nil {
@@ -400,7 +400,7 @@ func TestNodes(t *testing.T) {
 	b.redis.FastForward(NodeTTL - time.Second)
 	beat(node("n2"), "s")
 	b.redis.FastForward(2 * time.Second)
-	if got := ids(); got != "n2 active" {
+	if got := ids(); got != "n2 serving" {
 		t.Errorf("n1 is silent: %s", got)
 	}
 	if rival := beat(impostor, "r"); rival != nil {

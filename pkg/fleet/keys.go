@@ -39,3 +39,6 @@ func (d Deployment) head() string            { return d.Key("head") }
 func (d Deployment) changes() string         { return d.Key("changes") }
 func (d Deployment) node(id string) string   { return d.Key("node", id) }
 func (d Deployment) nodes() string           { return d.Key("nodes") }
+
+// virtualClusters matches the keys of virtual clusters' bundles.
+func (d Deployment) virtualClusters() string { return d.Key("vc", "*") }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -152,4 +154,33 @@ func (r *Reader) Leave(ctx context.Context, n Node, owner string) error {
 		return explain("write", key, err)
 	}
 	return nil
+}
+
+// VirtualClusters are the names of all virtual clusters there are, or were, in no
+// order and perhaps more than once. It takes long where there are many.
+func (r *Reader) VirtualClusters(ctx context.Context) ([]string, error) {
+	var mu sync.Mutex // a cluster's servers are asked at the same time
+	var names []string
+	scan := func(ctx context.Context, c redis.Cmdable) error {
+		for cursor := uint64(0); ; {
+			keys, next, err := c.Scan(ctx, cursor, r.deployment.virtualClusters(), 1000).Result()
+			if err != nil {
+				return explain("list", r.deployment.virtualClusters(), err)
+			}
+			mu.Lock()
+			for _, key := range keys {
+				names = append(names, strings.TrimPrefix(key, r.deployment.Key("vc", "")))
+			}
+			mu.Unlock()
+			if cursor = next; cursor == 0 {
+				return nil
+			}
+		}
+	}
+	if cluster, ok := r.client.(*redis.ClusterClient); ok {
+		err := cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return scan(ctx, c) })
+		return names, err
+	}
+	err := scan(ctx, r.client)
+	return names, err
 }

@@ -20,8 +20,9 @@ type NodeState string
 
 // The states. A node that is gone says so once, and is then forgotten.
 const (
-	NodeActive   NodeState = "active"
+	NodeServing  NodeState = "serving"
 	NodeDraining NodeState = "draining" // leaves the maps, moves its clients off
+	NodeDrained  NodeState = "drained"  // has no clients left
 	NodeGone     NodeState = "gone"
 )
 
@@ -36,7 +37,8 @@ type Node struct {
 	BundleFormat uint16    `json:"bundleFormat"` // the newest it reads
 	State        NodeState `json:"state"`
 	Sessions     int       `json:"sessions"`
-	Load         float64   `json:"load"`              // of its capacity, 0 to 1
+	Load         float64   `json:"load"`              // share of its CPUs in use, 0 to 1
+	Weight       int       `json:"weight,omitempty"`  // its share of the clients beside that of others
 	Applied      int64     `json:"applied"`           // everything it serves is as of this revision, or newer
 	Problem      string    `json:"problem,omitempty"` // why it serves by what it last knew
 	Started      time.Time `json:"started"`           // tells one process from the next

@@ -1,0 +1,420 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"tollgate.internal/pkg/bundle"
+	board "tollgate.internal/pkg/fleet"
+)
+
+// follower is where Run stands in the stream.
+type follower struct {
+	*Redis
+
+	position string    // of the entry that was read last; empty: none yet
+	looked   time.Time // at the head and the end of the stream
+	all      time.Time // at everything that is loaded
+	wasOld   bool      // Redis had forgotten something then
+}
+
+// Run follows the changes of what is loaded until ctx ends.
+//
+//	connecting --head, everything that is loaded--> following
+//	     '<-------------------an error------------------'
+//
+// While it follows, it applies what the stream says, in the order of the stream. It
+// looks at everything that is loaded when entries are missing, when the stream is
+// another one, and when Redis knows again what it had forgotten.
+func (r *Redis) Run(ctx context.Context, into Applier) error {
+	r.into = into
+	close(r.running)
+	f := &follower{Redis: r}
+	if r.options.Preload {
+		f.preloadDisk(ctx)
+	}
+	for pause := minPause; ctx.Err() == nil; {
+		err := f.connect(ctx)
+		if err == nil {
+			pause = minPause
+			err = f.follow(ctx)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		r.linkIs(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, maxPause)
+	}
+	r.keepHead()
+	return context.Cause(ctx)
+}
+
+// How long Redis is left alone after an error.
+const (
+	minPause = 50 * time.Millisecond
+	maxPause = time.Second
+)
+
+// linkIs takes note of how the node gets on with Redis.
+func (r *Redis) linkIs(err error) {
+	r.mu.Lock()
+	before := r.link
+	r.link.tried, r.link.err = true, err
+	if !before.tried || (before.err == nil) != (err == nil) {
+		r.link.since = time.Now()
+	}
+	r.mu.Unlock()
+	switch {
+	case err != nil && (before.err == nil || !before.tried):
+		r.log.Error("redis cannot be used: the node serves what it last knew", "redis", r.name, "err", err)
+	case err == nil && before.err != nil:
+		r.log.Info("redis can be used again", "redis", r.name, "after", time.Since(before.since))
+	}
+}
+
+// connect begins where the stream was left, or at its end the first time, and sees to
+// it that everything which is loaded is as the head says.
+func (f *follower) connect(ctx context.Context) error {
+	if err := f.look(ctx); err != nil {
+		return err
+	}
+	head := f.head()
+	tail, err := f.tail(ctx)
+	if err != nil {
+		return err
+	}
+	// From here on clients may ask Redis: what they load is what there is.
+	f.linkIs(nil)
+	if f.position == "" || board.Behind(tail, f.position) {
+		f.position = tail
+	}
+	if err := f.everything(ctx); err != nil {
+		return err
+	}
+	if f.position == tail {
+		f.isApplied(head)
+	}
+	f.into.Announced()
+	f.looked, f.wasOld = time.Now(), f.old()
+	return nil
+}
+
+func (f *follower) tail(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	return f.reader.Tail(ctx)
+}
+
+// head is the revision up to which everything is published, if it can be believed.
+func (r *Redis) head() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.heads.old() {
+		return 0
+	}
+	return r.heads.now
+}
+
+// follow reads the stream until an error.
+func (f *follower) follow(ctx context.Context) error {
+	for ctx.Err() == nil {
+		entries, err := f.reader.Follow(ctx, f.position, followFor)
+		if err != nil {
+			return err
+		}
+		if err := f.take(ctx, entries); err != nil {
+			return err
+		}
+		if time.Since(f.looked) >= lookEvery {
+			if err := f.check(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// take applies entries of the stream.
+func (f *follower) take(ctx context.Context, entries []board.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	if entries[0].After != f.position {
+		f.log.Warn("entries of the stream of changes are missing: looking at everything that is loaded", "after", f.position, "next", entries[0].Position)
+		if err := f.everything(ctx); err != nil {
+			return err
+		}
+		f.into.Announced()
+	}
+	changed := make(map[bundle.ID]int64)
+	for _, e := range entries {
+		switch {
+		case e.Change != nil:
+			changed[e.Change.ID] = max(changed[e.Change.ID], e.Change.Revision)
+		case e.Head != nil:
+			// What was announced before it is published, and applied before it.
+			if err := f.changes(ctx, changed); err != nil {
+				return err
+			}
+			clear(changed)
+			if h, err := board.OpenHead(f.options.Keys, board.Deployment(f.options.Deployment), e.Head); err == nil {
+				f.isApplied(h.Revision)
+			}
+		case e.Command != nil:
+			f.obey(e.Command)
+		}
+	}
+	if err := f.changes(ctx, changed); err != nil {
+		return err
+	}
+	f.position = entries[len(entries)-1].Position
+	return nil
+}
+
+// check looks whether Redis still is what it was.
+func (f *follower) check(ctx context.Context) error {
+	if err := f.look(ctx); err != nil {
+		return err
+	}
+	head := f.head()
+	tail, err := f.tail(ctx)
+	if err != nil {
+		return err
+	}
+	isOld := f.old()
+	again := board.Behind(tail, f.position) || f.wasOld && !isOld || time.Since(f.all) >= allEvery
+	if board.Behind(tail, f.position) {
+		f.log.Warn("the stream of changes is another one: looking at everything that is loaded", "position", f.position, "end", tail)
+		f.position = tail
+	}
+	if again {
+		if err := f.everything(ctx); err != nil {
+			return err
+		}
+		f.into.Announced()
+	}
+	if f.position == tail {
+		f.isApplied(head)
+	}
+	f.keepHead()
+	f.looked, f.wasOld = time.Now(), isOld
+	return nil
+}
+
+// isApplied takes note that everything up to a revision was looked at.
+func (r *Redis) isApplied(revision int64) {
+	r.forgetUnloaded()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, refused := range r.refused {
+		revision = min(revision, refused.revision-1)
+	}
+	if revision <= r.applied {
+		return
+	}
+	r.applied = revision
+	select {
+	case r.woken <- struct{}{}:
+	default:
+	}
+}
+
+// changes applies bundles that were announced.
+func (f *follower) changes(ctx context.Context, changed map[bundle.ID]int64) error {
+	if len(changed) == 0 {
+		return nil
+	}
+	// In this order: what a client brings meanwhile is among the one or the other, or
+	// it is brought as it was announced.
+	coming, loaded := f.locks.ids(), f.loaded()
+	var wants []board.Want
+	others := false
+	for id, revision := range changed {
+		have, is := loaded[id]
+		switch {
+		case is && have >= revision:
+		case is:
+			wants = append(wants, board.Want{ID: id, Above: have})
+		default:
+			others = others || id.Kind == bundle.VirtualCluster
+			if coming[id] || f.disk.has(id) || f.options.Preload && id.Kind == bundle.VirtualCluster {
+				wants = append(wants, board.Want{ID: id, Above: f.lastSeen(id)})
+			}
+		}
+	}
+	err := f.refresh(ctx, wants)
+	if others {
+		f.into.Announced()
+	}
+	return err
+}
+
+// everything looks at all that is loaded, and at what is on disk: what was revoked
+// must not come back from there.
+func (f *follower) everything(ctx context.Context) error {
+	coming, loaded := f.locks.ids(), f.loaded()
+	wants := make([]board.Want, 0, len(loaded))
+	for id, revision := range loaded {
+		wants = append(wants, board.Want{ID: id, Above: revision})
+	}
+	for id := range coming {
+		if _, is := loaded[id]; !is {
+			wants = append(wants, board.Want{ID: id, Above: f.lastSeen(id)})
+		}
+	}
+	if err := f.refresh(ctx, wants); err != nil {
+		return err
+	}
+	wants = wants[:0]
+	seen := make(map[bundle.ID]bool)
+	for _, id := range f.disk.ids() {
+		if _, is := loaded[id]; is {
+			continue
+		}
+		if f.lastSeen(id) == 0 {
+			unlock := f.locks.lock(id)
+			f.kept(id)
+			unlock()
+		}
+		wants, seen[id] = append(wants, board.Want{ID: id, Above: f.lastSeen(id)}), true
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	if f.options.Preload && !f.old() {
+		names, err := f.reader.VirtualClusters(ctx)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			id := bundle.ID{Kind: bundle.VirtualCluster, Name: name}
+			if _, is := loaded[id]; !is && !seen[id] {
+				wants, seen[id] = append(wants, board.Want{ID: id, Above: f.lastSeen(id)}), true
+			}
+		}
+	}
+	f.all = time.Now()
+	return f.refresh(ctx, wants)
+}
+
+// preloadDisk serves what is on disk: Redis may be away.
+func (f *follower) preloadDisk(ctx context.Context) {
+	for _, id := range f.disk.ids() {
+		if id.Kind == bundle.VirtualCluster && ctx.Err() == nil {
+			_ = f.load(ctx, id, "") // the log has it, and clients are told
+		}
+	}
+}
+
+// refresh fetches bundles that are newer than what the node has, and puts those into
+// service that are loaded. An error is that of Redis; a bundle that is of no use is
+// noted, and the one of before stays.
+func (f *follower) refresh(ctx context.Context, wants []board.Want) error {
+	for size := batch; len(wants) > 0; {
+		some := wants[:min(size, len(wants))]
+		limited, cancel := context.WithTimeout(ctx, batchLimit)
+		found, err := f.reader.Bundles(limited, some)
+		cancel()
+		if err != nil {
+			if len(some) == 1 || limited.Err() == nil || ctx.Err() != nil {
+				return fmt.Errorf("fetch bundles: %w", err)
+			}
+			size = (size + 3) / 4 // large ones, over a thin line
+			continue
+		}
+		wants = wants[len(some):]
+		f.takeAll(found)
+	}
+	return nil
+}
+
+// takeAll takes several bundles at the same time, upstream clusters first.
+func (f *follower) takeAll(found []board.Found) {
+	for _, kind := range []bundle.Kind{bundle.UpstreamCluster, bundle.VirtualCluster} {
+		work := make(chan board.Found)
+		var wg sync.WaitGroup
+		for range min(appliers, len(found)) {
+			wg.Go(func() {
+				for one := range work {
+					f.takeOne(one)
+				}
+			})
+		}
+		for _, one := range found {
+			if one.Kind == kind {
+				work <- one
+			}
+		}
+		close(work)
+		wg.Wait()
+	}
+}
+
+func (f *follower) takeOne(found board.Found) {
+	id := found.ID
+	if found.Data == nil {
+		if found.There {
+			// Nothing is newer than what is served: what was refused is gone.
+			f.mu.Lock()
+			delete(f.refused, id)
+			f.mu.Unlock()
+		}
+		return
+	}
+	b, err := f.open(found.Data, id)
+	if err == nil && b.Revision <= found.Above {
+		err = f.replayed(b, found.Above)
+	} else if err != nil {
+		f.log.Error("bundle refused, what was served before is", "bundle", id.String(), "from", f.name, "err", err)
+	}
+	if err != nil {
+		f.refuse(id, found.Above+1, err)
+		return
+	}
+	defer f.locks.lock(id)()
+	if b.Revision < f.lastSeen(id) {
+		return // a client has brought a newer one meanwhile
+	}
+	loaded, is := f.loaded()[id]
+	if is && loaded >= b.Revision {
+		return
+	}
+	if is || f.options.Preload || f.disk.has(id) {
+		f.keep(b, found.Data)
+	}
+	if is || f.options.Preload && id.Kind == bundle.VirtualCluster {
+		if f.put(b) == nil {
+			f.counts.changes.Add(1)
+		}
+	}
+}
+
+// obey does what a command says, if it is for this process.
+func (f *follower) obey(sealed []byte) {
+	c, err := board.OpenCommand(f.options.Keys, board.Deployment(f.options.Deployment), sealed)
+	if err != nil {
+		if reason, ok := bundle.ReasonOf(err); ok {
+			f.counts.refuse(reason)
+		}
+		f.log.Error("command refused", "err", err)
+		return
+	}
+	if c.Node != f.options.Node.ID || !c.Started.Equal(f.options.Node.Started) {
+		return
+	}
+	f.mu.Lock()
+	_, done := f.commands[c.ID]
+	f.commands[c.ID] = struct{}{}
+	f.mu.Unlock()
+	if done {
+		return
+	}
+	f.log.Info("told by the portal", "action", string(c.Action), "over", c.Over)
+	f.members.obey(c)
+}
