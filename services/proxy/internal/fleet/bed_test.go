@@ -151,15 +151,20 @@ func (b *bed) node(t *testing.T, state string, options ...func(*Options)) *node 
 	}
 	n := &node{Redis: r, state: state, gateway: newGateway(t)}
 	ctx, cancel := context.WithCancel(context.Background())
+	ready := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = n.Run(ctx, n.gateway) })
+	wg.Go(func() { _ = n.Run(ctx, n.gateway, func() { close(ready) }) })
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
 		r.Close()
 	})
 	t.Cleanup(n.stop)
-	<-r.running
+	select {
+	case <-ready:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the node is not ready after 20 s")
+	}
 	return n
 }
 

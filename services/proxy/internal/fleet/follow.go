@@ -18,6 +18,7 @@ type follower struct {
 	looked   time.Time // at the head and the end of the stream
 	all      time.Time // at everything that is loaded
 	wasOld   bool      // Redis had forgotten something then
+	ready    func()
 }
 
 // Run follows the changes of what is loaded until ctx ends.
@@ -28,13 +29,13 @@ type follower struct {
 // While it follows, it applies what the stream says, in the order of the stream. It
 // looks at everything that is loaded when entries are missing, when the stream is
 // another one, and when Redis knows again what it had forgotten.
-func (r *Redis) Run(ctx context.Context, into Applier) error {
+//
+// It is ready when it knows whether Redis can be used, and with [Options.Preload] when
+// all that Redis, or else the disk, has is loaded.
+func (r *Redis) Run(ctx context.Context, into Applier, ready func()) error {
 	r.into = into
 	close(r.running)
-	f := &follower{Redis: r}
-	if r.options.Preload {
-		f.preloadDisk(ctx)
-	}
+	f := &follower{Redis: r, ready: sync.OnceFunc(ready)}
 	for pause := minPause; ctx.Err() == nil; {
 		err := f.connect(ctx)
 		if err == nil {
@@ -45,6 +46,8 @@ func (r *Redis) Run(ctx context.Context, into Applier) error {
 			break
 		}
 		r.linkIs(err)
+		f.preloadDisk(ctx)
+		f.ready()
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -91,6 +94,9 @@ func (f *follower) connect(ctx context.Context) error {
 	}
 	// From here on clients may ask Redis: what they load is what there is.
 	f.linkIs(nil)
+	if !f.options.Preload {
+		f.ready()
+	}
 	if f.position == "" || board.Behind(tail, f.position) {
 		f.position = tail
 	}
@@ -100,6 +106,8 @@ func (f *follower) connect(ctx context.Context) error {
 	if f.position == tail {
 		f.isApplied(head)
 	}
+	f.preloadDisk(ctx)
+	f.ready()
 	f.into.Announced()
 	f.looked, f.wasOld = time.Now(), f.old()
 	return nil
@@ -282,10 +290,10 @@ func (f *follower) everything(ctx context.Context) error {
 			f.kept(id)
 			unlock()
 		}
-		wants, seen[id] = append(wants, board.Want{ID: id, Above: f.lastSeen(id)}), true
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		wants, seen[id] = append(wants, board.Want{ID: id, Above: f.lastSeen(id)}), true
 	}
 	if f.options.Preload && !f.old() {
 		names, err := f.reader.VirtualClusters(ctx)
@@ -303,10 +311,15 @@ func (f *follower) everything(ctx context.Context) error {
 	return f.refresh(ctx, wants)
 }
 
-// preloadDisk serves what is on disk: Redis may be away.
+// preloadDisk serves what is on disk and not yet served, if everything is to be loaded:
+// Redis may be away, or have nothing newer.
 func (f *follower) preloadDisk(ctx context.Context) {
+	if !f.options.Preload {
+		return
+	}
+	loaded := f.loaded()
 	for _, id := range f.disk.ids() {
-		if id.Kind == bundle.VirtualCluster && ctx.Err() == nil {
+		if _, is := loaded[id]; !is && id.Kind == bundle.VirtualCluster && ctx.Err() == nil {
 			_ = f.load(ctx, id, "") // the log has it, and clients are told
 		}
 	}

@@ -68,6 +68,7 @@ type Redis struct {
 	link     link
 	heads    heads
 	seen     map[bundle.ID]int64  // the highest revision that was ever taken
+	written  map[bundle.ID]int64  // the revision on disk, where it is known
 	refused  map[bundle.ID]refuse // what could not be put into service
 	applied  int64
 	diskErr  error
@@ -122,7 +123,7 @@ func Open(o Options) (*Redis, error) {
 	r := &Redis{
 		options: o, log: o.Log, name: board.URLName(o.Redis), client: client, reader: reader, disk: d,
 		running: make(chan struct{}), woken: make(chan struct{}, 1),
-		seen: make(map[bundle.ID]int64), refused: make(map[bundle.ID]refuse), commands: make(map[string]struct{}),
+		seen: make(map[bundle.ID]int64), written: make(map[bundle.ID]int64), refused: make(map[bundle.ID]refuse), commands: make(map[string]struct{}),
 		counts: newCounts(),
 	}
 	r.link.since = time.Now()
@@ -299,6 +300,7 @@ func (r *Redis) kept(id bundle.ID) *bundle.Bundle {
 		var b *bundle.Bundle
 		if b, err = r.open(data, id); err == nil {
 			r.took(b)
+			r.wrote(b)
 			return b
 		}
 	}
@@ -365,10 +367,27 @@ func (r *Redis) took(b *bundle.Bundle) {
 	r.seen[b.ID] = max(r.seen[b.ID], b.Revision)
 }
 
+func (r *Redis) wrote(b *bundle.Bundle) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.written[b.ID] = b.Revision
+}
+
 // keep writes a bundle to disk. What cannot be written is served all the same.
 func (r *Redis) keep(b *bundle.Bundle, data []byte) {
 	r.took(b)
+	r.mu.Lock()
+	there := r.written[b.ID] == b.Revision
+	delete(r.written, b.ID)
+	r.mu.Unlock()
+	if there {
+		r.wrote(b)
+		return
+	}
 	err := r.disk.keep(b.ID, data)
+	if err == nil {
+		r.wrote(b)
+	}
 	for _, host := range b.Hosts() {
 		if err == nil {
 			err = r.disk.keepHost(host, b.Name)

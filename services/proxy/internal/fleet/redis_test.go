@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -475,14 +476,35 @@ func TestEverythingIsLoadedBeforehand(t *testing.T) {
 	b.remove(t, "b")
 	state := t.TempDir()
 	preload := func(o *Options) { o.Preload = true }
-	n := b.ready(t, state, preload)
-	n.applies(t, "a", 1)
+	loaded := func(n *node, want map[string]int64) {
+		t.Helper()
+		if got, _ := n.gateway.Loaded(); !maps.Equal(got, want) {
+			t.Errorf("loaded when it is ready: %v, want %v", got, want)
+		}
+	}
+	n := b.node(t, state, preload)
+	loaded(n, map[string]int64{"a": 1})
 	n.applies(t, "c", b.set(t, "c"))
+	n.stop()
+	// From disk what is there, from Redis what is new.
+	b.set(t, "d")
+	n = b.node(t, state, preload)
+	loaded(n, map[string]int64{"a": 1, "c": 4, "d": 5})
 	n.stop()
 	b.redis.Kill(t)
 	n = b.node(t, state, preload)
-	n.applies(t, "a", 1)
-	n.applies(t, "c", 4)
+	loaded(n, map[string]int64{"a": 1, "c": 4, "d": 5})
+	b.redis.Launch(t)
+	b.set(t, "e")
+	n.applies(t, "e", 6)
+	n.stop()
+	b.redis.Freeze(t)
+	began := time.Now()
+	n = b.node(t, state, preload)
+	loaded(n, map[string]int64{"a": 1, "c": 4, "d": 5, "e": 6})
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it takes %v while Redis hangs", took)
+	}
 }
 
 // A disk that takes nothing any more: what is served is, and what was revoked does not
