@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -215,4 +217,86 @@ func TestWhatIsNotAskedFor(t *testing.T) {
 			t.Errorf("asked %d times two seconds later, want 4", n)
 		}
 	})
+}
+
+// Changes come from everywhere at once. In the end everybody is as his highest revision
+// says, whatever the order was.
+func TestChangesAtOnceEndWithTheHighestRevision(t *testing.T) {
+	g, _ := newCrowd(t)
+	const names, rounds = 5, 200
+	var revision atomic.Int64
+	revision.Store(1)
+	type last struct {
+		revision int64
+		there    bool
+	}
+	var mu sync.Mutex
+	want := make(map[string]last)
+	note := func(name string, revision int64, there bool, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil && !errors.Is(err, fleet.ErrOlder) {
+			t.Errorf("%s at %d: %v", name, revision, err)
+		}
+		if want[name].revision < revision {
+			want[name] = last{revision, there}
+		}
+	}
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		r := rand.New(rand.NewPCG(1, uint64(worker)))
+		wg.Go(func() {
+			for range rounds {
+				at, n := revision.Add(1), r.IntN(names)
+				vc, cluster := fmt.Sprintf("vc-%d", n), fmt.Sprintf("main-%d", n%2)
+				switch r.IntN(6) {
+				case 0:
+					note(vc, at, false, g.Remove(vc, at))
+				case 1:
+					note(cluster, at, false, g.RemoveUpstream(cluster, at))
+				case 2:
+					u := &resource.UpstreamCluster{Metadata: resource.Metadata{Name: cluster}, Spec: resource.UpstreamClusterSpec{Bootstrap: []string{fmt.Sprintf("127.0.0.1:%d", 1+r.IntN(3))}}}
+					note(cluster, at, true, g.PutUpstream(u, at))
+				case 3:
+					g.Loaded()
+					g.status()
+					_, _, _ = g.Host(t.Context(), fmt.Sprintf("h-%d.gw.test", n))
+				default:
+					set := crowdSet(n)
+					spec := &set.VirtualClusters[vc].Spec
+					spec.Home, spec.Clusters = cluster, []string{cluster}
+					note(vc, at, true, g.Put(vc, set, at))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	vcs, upstreams := g.Loaded()
+	for name, w := range want {
+		is, loaded := vcs[name]
+		if strings.HasPrefix(name, "main") {
+			if is, loaded = upstreams[name]; loaded && !w.there {
+				loaded = !g.clusters[name].removed || g.clusters[name].users == 0 // those in use stay as long as they are
+			}
+		}
+		if loaded != w.there || loaded && is != w.revision {
+			t.Errorf("%s: loaded %t at %d, want %t at %d", name, loaded, is, w.there, w.revision)
+		}
+	}
+	for name := range vcs {
+		if err := g.Remove(name, revision.Add(1)); err != nil {
+			t.Error(err)
+		}
+	}
+	for name := range upstreams {
+		if err := g.RemoveUpstream(name, revision.Add(1)); err != nil {
+			t.Error(err)
+		}
+	}
+	if vcs, upstreams := g.Loaded(); len(vcs)+len(upstreams)+len(g.clusters) != 0 {
+		t.Errorf("left: %v, %v, %d clusters", vcs, upstreams, len(g.clusters))
+	}
+	if _, all := g.Hosts(0); all != 0 {
+		t.Errorf("%d hosts are left", all)
+	}
 }

@@ -111,11 +111,15 @@ func (g *gateway) PutUpstream(u *resource.UpstreamCluster, revision int64) error
 	g.reaching.Lock()
 	defer g.reaching.Unlock()
 	name := u.Metadata.Name
-	g.mu.RLock()
+	g.mu.Lock()
 	c := g.clusters[name]
 	due, err := g.upstreamRevisions[name].follows(revision, false, c != nil && c.resource != nil)
 	ended := g.ended
-	g.mu.RUnlock()
+	if c != nil { // it may be about to go with the last who uses it
+		c.users++
+		defer g.unuse([]*runningCluster{c})
+	}
+	g.mu.Unlock()
 	switch {
 	case ended:
 		return errEnded
