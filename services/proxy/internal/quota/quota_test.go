@@ -33,8 +33,8 @@ func TestClientsGetTheLimit(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				q := New()
-				q.Set(limit, 0, 0)
+				q := New("", nil)
+				q.Set(Limits{Produce: limit})
 				began := time.Now()
 				var mu sync.Mutex
 				perSecond := make([]int, 400)
@@ -68,8 +68,8 @@ func TestClientsGetTheLimit(t *testing.T) {
 
 func TestDelayIsKafkas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := New()
-		q.Set(0, 0, 100)
+		q := New("", nil)
+		q.Set(Limits{Requests: 100})
 		for _, c := range []struct {
 			name  string
 			pause time.Duration
@@ -93,7 +93,7 @@ func TestDelayIsKafkas(t *testing.T) {
 }
 
 func TestNoLimitDelaysNobody(t *testing.T) {
-	q := New()
+	q := New("", nil)
 	for range 1000 {
 		if d := q.Produce.Take(1 << 30); d != 0 {
 			t.Fatalf("delayed for %v", d)
@@ -106,17 +106,17 @@ func TestNoLimitDelaysNobody(t *testing.T) {
 
 func TestLimitsChangeWhileClientsWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := New()
-		q.Set(1000, 0, 0)
+		q := New("", nil)
+		q.Set(Limits{Produce: 1000})
 		q.Produce.Take(1000)
 		if d := q.Produce.Take(1000); d != time.Second {
 			t.Fatalf("delay %v, want 1s", d)
 		}
-		q.Set(0, 0, 0)
+		q.Set(Limits{})
 		if d := q.Produce.Take(1000); d != 0 {
 			t.Errorf("delay %v without a limit", d)
 		}
-		q.Set(2000, 0, 0)
+		q.Set(Limits{Produce: 2000})
 		if d := q.Produce.Take(1000); d != 1500*time.Millisecond {
 			t.Errorf("delay %v, want 1.5s: one that is owed and half a one", d)
 		}
@@ -129,16 +129,16 @@ func TestToldAndAtOnce(t *testing.T) {
 			t.Errorf("Told(%v) = %d, want %d", d, got, want)
 		}
 	}
-	q := New()
-	q.Set(0, 1000, 0)
+	q := New("", nil)
+	q.Set(Limits{Fetch: 1000})
 	if got := q.Fetch.AtOnce(1 << 20); got != 10_000 {
 		t.Errorf("a fetch of %d bytes may be asked for at once, want 10000", got)
 	}
 }
 
 func TestTakingAllocatesNothing(t *testing.T) {
-	q := New()
-	q.Set(1_000_000, 0, 0)
+	q := New("", nil)
+	q.Set(Limits{Produce: 1_000_000})
 	if n := testing.AllocsPerRun(1000, func() { q.Produce.Take(1000) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
