@@ -22,6 +22,7 @@ import (
 	"tollgate.internal/services/proxy/internal/listener"
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/quota"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/session"
 	"tollgate.internal/services/proxy/internal/view"
@@ -60,6 +61,7 @@ type gateway struct {
 	ports             map[string]listener.Spec // of Config.PortsOf, by virtual cluster
 	ended             bool                     // nothing new is served
 
+	quotas   *sharedQuotas         // nil: they are the node's own
 	files    *files                // nil: it serves what the control plane says
 	problem  atomic.Pointer[error] // why the files were not loaded last time
 	refusals *refusal.Notes
@@ -97,6 +99,9 @@ func newGateway(cfg *Config) (*gateway, error) {
 		return nil, err
 	}
 	g.node.ProducerIDs = ids
+	if g.quotas, err = newSharedQuotas(cfg); err != nil {
+		return nil, err
+	}
 	l, err := listener.New(listener.Config{
 		Specs: cfg.Listeners, Router: g, Limits: cfg.Limits, Log: cfg.Log, Listen: cfg.Listen,
 		Wrap:   func(c net.Conn) net.Conn { return netio.New(c) },
@@ -131,7 +136,7 @@ func newGateway(cfg *Config) (*gateway, error) {
 	return g, nil
 }
 
-// Host, Hosts, ClientCAs, ClientCertificateRequired and ConnectionLimit make the
+// Host, Hosts, ClientCAs, ClientCertificateRequired and Quotas make the
 // gateway the listener's router.
 func (g *gateway) Host(ctx context.Context, name string) (r listener.Route, ok bool, err error) {
 	if r, ok = g.names.Host(name); ok || g.finder == nil {
@@ -168,12 +173,12 @@ func (g *gateway) ClientCertificateRequired(vc string) bool {
 	return v != nil && v.Spec.Authentication.MTLS != nil && len(v.Realm.Mechanisms()) == 0
 }
 
-// ConnectionLimit is the virtual cluster's quota of connections; 0: none.
-func (g *gateway) ConnectionLimit(vc string) int {
-	if v := g.view(vc); v != nil {
-		return v.Spec.Quotas.Connections
+// Quotas bound a virtual cluster's connections.
+func (g *gateway) Quotas(vc string) *quota.Quotas {
+	if sv := g.find(vc); sv != nil {
+		return sv.vc.Quotas
 	}
-	return 0
+	return nil
 }
 
 // serve is one client connection.
@@ -241,6 +246,9 @@ func (g *gateway) run(ctx context.Context) error {
 	defer stop()
 	if g.node.ProducerIDs != nil {
 		wg.Go(func() { g.node.ProducerIDs.Run(serveCtx) })
+	}
+	if g.quotas != nil {
+		wg.Go(func() { g.quotas.run(serveCtx) })
 	}
 	if g.admin != nil {
 		wg.Go(func() {

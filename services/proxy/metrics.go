@@ -117,6 +117,7 @@ func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descLogins, descCredential, descDials, descRenewals, descMemory, descWaiting, descRefused,
 		descReloads, descConnections, descRefusals, descClosed, descExpiry, descCertificates,
 		descIDLeases, descIDs, descIDsWithout, descSuspect, descStubs, descLoaded, descLookups,
+		descQuotaNodes, descQuotaLeases, descQuotaFailures,
 	} {
 		out <- d
 	}
@@ -206,6 +207,7 @@ func (g *gateway) Collect(out chan<- prometheus.Metric) {
 	gauge(descRefused, refused)
 	g.collectCounts(out)
 	g.collectProducerIDs(out)
+	g.collectQuotas(out)
 	for name, c := range g.listener.Certificates() {
 		gauge(descExpiry, float64(c.Expiry.Unix()), name)
 		out <- prometheus.MustNewConstMetric(descCertificates, prometheus.CounterValue, float64(c.ReloadFailures), name)
@@ -254,6 +256,7 @@ func (g *gateway) check() {
 		g.checks.Set(checkResources, nil)
 	}
 	g.checkProducerIDs()
+	g.checkQuotas()
 	g.mu.RLock()
 	var missing []error
 	reached := len(g.clusters) == 0

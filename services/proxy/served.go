@@ -160,7 +160,7 @@ func (g *gateway) commit(c *change) {
 		old.set, old.clusters = c.set, clusters
 	} else {
 		sv = &served{set: c.set, clusters: clusters, sessions: make(map[*session.Session]struct{}), idle: time.Now()}
-		sv.vc = view.NewVirtualCluster(c.view, byName, g.cfg.Log)
+		sv.vc = view.NewVirtualCluster(c.view, byName, g.fleet(), g.cfg.Log)
 		sv.vc.FeaturesEpoch = time.Now().Unix()
 		// One tenant gets no more than half of the memory, whatever it sends.
 		sv.vc.Requests, sv.vc.Answers = g.node.Requests.Share(g.cfg.RequestMemory/2), g.node.Answers.Share(g.cfg.RequestMemory/2)

@@ -1,10 +1,12 @@
 package listener
 
 import (
+	"context"
 	"net/netip"
 	"sync"
 	"time"
 
+	"tollgate.internal/services/proxy/internal/quota"
 	"tollgate.internal/services/proxy/internal/refusal"
 )
 
@@ -29,7 +31,6 @@ type limiter struct {
 	unproved          int
 	byAddress         map[netip.Prefix]int
 	unprovedByAddress map[netip.Prefix]int
-	byCluster         map[string]int
 }
 
 func newLimiter(l Limits) *limiter {
@@ -37,7 +38,6 @@ func newLimiter(l Limits) *limiter {
 		limits:            l,
 		byAddress:         make(map[netip.Prefix]int),
 		unprovedByAddress: make(map[netip.Prefix]int),
-		byCluster:         make(map[string]int),
 	}
 }
 
@@ -45,7 +45,7 @@ func newLimiter(l Limits) *limiter {
 type counts struct {
 	all, unproved bool
 	address       netip.Prefix // valid when it is counted
-	cluster       string       // not empty when it is counted
+	seats         *quota.Seats // of the virtual cluster; not nil when it is counted
 }
 
 // enter counts a connection that is not authenticated.
@@ -88,30 +88,27 @@ func (l *limiter) enterAddress(c *counts, a netip.Addr) error {
 	return nil
 }
 
-// admits reports whether a virtual cluster has room for one more.
-func (l *limiter) admits(vc string, limit int) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if over(l.byCluster[vc], limit) {
-		return refusal.TooManyOfVirtualCluster
-	}
-	return nil
-}
-
 // authenticated counts a connection in its virtual cluster. Only now: or
-// strangers who know a host name could use up a tenant's connections.
-func (l *limiter) authenticated(c *counts, vc string, limit int) error {
+// strangers who know a host name could use up a tenant's connections. Other nodes may
+// have to be asked for room, for a moment.
+func (l *limiter) authenticated(ctx context.Context, c *counts, q *quota.Quotas) error {
+	entered := q == nil || q.Connections.Enter(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !c.all {
-		return nil // released meanwhile
+	switch {
+	case !c.all: // released meanwhile
+		if entered && q != nil {
+			q.Connections.Leave()
+		}
+		return nil
+	case !entered:
+		l.prove(c)
+		return refusal.TooManyOfVirtualCluster
 	}
 	l.prove(c)
-	if over(l.byCluster[vc], limit) {
-		return refusal.TooManyOfVirtualCluster
+	if q != nil {
+		c.seats = &q.Connections
 	}
-	l.byCluster[vc]++
-	c.cluster = vc
 	return nil
 }
 
@@ -137,8 +134,8 @@ func (l *limiter) leave(c *counts) {
 	if c.address.IsValid() {
 		leave(l.byAddress, c.address)
 	}
-	if c.cluster != "" {
-		leave(l.byCluster, c.cluster)
+	if c.seats != nil {
+		c.seats.Leave()
 	}
 	*c = counts{}
 }
@@ -148,5 +145,32 @@ func over(n, limit int) bool { return limit > 0 && n >= limit }
 func leave[K comparable](m map[K]int, k K) {
 	if m[k]--; m[k] == 0 {
 		delete(m, k)
+	}
+}
+
+// rushWait is how long a connection is kept waiting at most because others have come in
+// too fast. Clients dial again sooner than they give up on one that waits.
+const rushWait = 2 * time.Second
+
+// pace keeps to the virtual cluster's rate of new connections (KIP-612), before any work
+// is put into one.
+func pace(ctx context.Context, q *quota.Quotas) error {
+	if q == nil {
+		return nil
+	}
+	wait, ok := q.Connects.TakeWithin(1, rushWait)
+	switch {
+	case !ok:
+		return refusal.TooFastForVirtualCluster
+	case wait == 0:
+		return nil
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tollgate.internal/services/proxy/internal/quota"
 	"tollgate.internal/services/proxy/internal/refusal"
 )
 
@@ -44,8 +45,8 @@ type Router interface {
 	// ClientCertificateRequired makes the handshake fail without one. When it is
 	// false, a certificate is verified if the client has one.
 	ClientCertificateRequired(vc string) bool
-	// ConnectionLimit is 0 without a limit.
-	ConnectionLimit(vc string) int
+	// Quotas bound a virtual cluster's connections; nil: nothing does.
+	Quotas(vc string) *quota.Quotas
 }
 
 // Config is what a Listener is made of.
@@ -107,13 +108,13 @@ func (c *Conn) Refused() *refusal.Refusal { return c.why.Load() }
 // by a certificate or by being allowed to stay anonymous. The connection leaves
 // the number of unauthenticated ones and the time limit on authentication, and
 // is counted in its virtual cluster; when that is full, it is closed.
-func (c *Conn) Authenticated() {
+func (c *Conn) Authenticated(ctx context.Context) {
 	if !c.proved.CompareAndSwap(false, true) {
 		return
 	}
 	c.guard.Stop()
-	vc := c.Route.VirtualCluster
-	if err := c.listener.limits.authenticated(&c.counts, vc, c.listener.cfg.Router.ConnectionLimit(vc)); err != nil {
+	q := c.listener.cfg.Router.Quotas(c.Route.VirtualCluster)
+	if err := c.listener.limits.authenticated(ctx, &c.counts, q); err != nil {
 		c.listener.refused(context.Background(), c, err)
 		c.socket.Close()
 	}
@@ -525,6 +526,11 @@ func (l *Listener) handshake(ctx context.Context, s *socket, c *Conn) error {
 	c.Raw = l.cfg.Wrap(c.socket)
 	c.Conn = c.Raw
 	c.Route = Route{s.spec.VirtualCluster, s.node}
+	if s.spec.Routing == ByPort {
+		if err := pace(ctx, l.cfg.Router.Quotas(s.spec.VirtualCluster)); err != nil {
+			return err
+		}
+	}
 	if s.config != nil {
 		tc := tls.Server(c.Raw, s.config)
 		if err := tc.HandshakeContext(ctx); err != nil {
@@ -550,9 +556,8 @@ func (l *Listener) handshake(ctx context.Context, s *socket, c *Conn) error {
 	if err := c.socket.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	vc := c.Route.VirtualCluster
-	if err := l.limits.admits(vc, l.cfg.Router.ConnectionLimit(vc)); err != nil {
-		return err
+	if q := l.cfg.Router.Quotas(c.Route.VirtualCluster); q != nil && q.Connections.Full() {
+		return refusal.TooManyOfVirtualCluster
 	}
 	c.guard = time.AfterFunc(l.cfg.Limits.AuthenticationTimeout-time.Since(accepted), c.expire)
 	return nil

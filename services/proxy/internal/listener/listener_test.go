@@ -28,6 +28,7 @@ import (
 	"testing"
 	"time"
 
+	"tollgate.internal/services/proxy/internal/quota"
 	"tollgate.internal/services/proxy/internal/refusal"
 )
 
@@ -110,7 +111,7 @@ type router struct {
 	*Names
 	cas      map[string]*x509.CertPool
 	required bool
-	limit    int
+	quotas   *quota.Quotas
 	unknown  error // nobody knows whose the name is
 }
 
@@ -121,7 +122,7 @@ func (r *router) Host(_ context.Context, name string) (Route, bool, error) {
 
 func (r *router) ClientCAs(vc string) *x509.CertPool    { return r.cas[vc] }
 func (r *router) ClientCertificateRequired(string) bool { return r.required }
-func (r *router) ConnectionLimit(string) int            { return r.limit }
+func (r *router) Quotas(string) *quota.Quotas           { return r.quotas }
 
 func newRouter(t *testing.T) *router {
 	t.Helper()
@@ -626,7 +627,7 @@ func TestLimits(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		limits Limits
-		vc     int
+		vc     int64
 		proved bool // the first connection authenticates
 		want   *refusal.Refusal
 	}{
@@ -640,13 +641,13 @@ func TestLimits(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRouter(t)
-			r.limit = tc.vc
+			r.quotas = quotasOf(quota.Limits{Connections: tc.vc})
 			b := serve(t, Config{Specs: []Spec{portSpec(t)}, Limits: tc.limits, Router: r})
 			first := dial(t, b.Addr("ports"))
 			c := within(t, b.sessions, "session")
 			if tc.proved {
-				c.Authenticated()
-				c.Authenticated() // twice is once
+				c.Authenticated(t.Context())
+				c.Authenticated(t.Context()) // twice is once
 			}
 			second := dial(t, b.Addr("ports"))
 			if tc.want == nil {
@@ -673,23 +674,30 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+func quotasOf(l quota.Limits) *quota.Quotas {
+	q := quota.New("vc:acme-prod", nil)
+	q.Set(l)
+	return q
+}
+
 // Strangers who know a host name must not use up a tenant's connections.
 func TestOnlyAuthenticatedConnectionsCountInAVirtualCluster(t *testing.T) {
 	r := newRouter(t)
-	r.limit = 1
+	r.quotas = quotasOf(quota.Limits{Connections: 1})
 	b := serve(t, Config{Specs: []Spec{portSpec(t)}, Router: r})
 	echo(t, dial(t, b.Addr("ports")))
 	stranger := within(t, b.sessions, "session")
 	client := dial(t, b.Addr("ports"))
-	within(t, b.sessions, "session").Authenticated()
+	within(t, b.sessions, "session").Authenticated(t.Context())
 	echo(t, client)
-	stranger.Authenticated() // too late: the place is taken
+	stranger.Authenticated(t.Context()) // too late: the place is taken
 	b.wantRefusal(t, refusal.TooManyOfVirtualCluster)
 	echo(t, client)
 }
 
 func TestCountsGoBackToZero(t *testing.T) {
 	l := newLimiter(Limits{})
+	quotas := quotasOf(quota.Limits{Connections: 1})
 	for i, addr := range []string{"127.0.0.1", "2001:db8::1", "2001:db8::2"} {
 		var c counts
 		if err := l.enter(&c); err != nil {
@@ -699,15 +707,18 @@ func TestCountsGoBackToZero(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i > 0 {
-			if err := l.authenticated(&c, "acme-prod", 0); err != nil {
+			if err := l.authenticated(t.Context(), &c, quotas); err != nil {
 				t.Fatal(err)
 			}
 		}
 		l.leave(&c)
 		l.leave(&c)
 	}
-	if l.all != 0 || l.unproved != 0 || len(l.byAddress)+len(l.unprovedByAddress)+len(l.byCluster) != 0 {
+	if l.all != 0 || l.unproved != 0 || len(l.byAddress)+len(l.unprovedByAddress) != 0 {
 		t.Errorf("left over: %+v", l)
+	}
+	if quotas.Connections.Full() {
+		t.Error("a connection that left is still counted in its virtual cluster")
 	}
 	var a, b counts
 	l.limits.ConnectionsPerAddress = 1

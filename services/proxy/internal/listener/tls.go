@@ -73,6 +73,10 @@ func (l *Listener) serverConfig(s *Spec, certs *certificates, withCAs *sync.Map)
 				return nil, refusal.NoCertificate.Errorf("host %q", hello.ServerName)
 			}
 			vc = route.VirtualCluster
+			if err := pace(hello.Context(), l.cfg.Router.Quotas(vc)); err != nil {
+				hello.Conn.Close() // no alert: the client is to come again
+				return nil, err
+			}
 		}
 		pool := l.cfg.Router.ClientCAs(vc)
 		if pool == nil || s.Protocol == SASLSSL {

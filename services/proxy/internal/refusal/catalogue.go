@@ -30,8 +30,8 @@ var (
 		ID:    "TG-ACL-005",
 		Kafka: kerr.PolicyViolation,
 		When:  "a change of client quotas through the Kafka protocol",
-		Cause: "Quotas belong to the VirtualCluster resource; tenants cannot raise their own.",
-		Cure:  "Change spec.quotas of the VirtualCluster.",
+		Cause: "Quotas belong to the VirtualCluster and ServiceAccount resources; tenants cannot raise their own.",
+		Cure:  "Change spec.quotas of the VirtualCluster or the ServiceAccount.",
 	}
 	CredentialsReadOnly = &Refusal{
 		ID:    "TG-ACL-006",
@@ -365,7 +365,7 @@ var (
 	TooManyOfVirtualCluster = &Refusal{
 		ID:    "TG-LISTEN-015",
 		When:  "a connection beyond the virtual cluster's limit",
-		Cause: "spec.quotas.connections of the VirtualCluster are open on this node. Every client opens one connection per broker and one more per group.",
+		Cause: "spec.quotas.connections of the VirtualCluster are open, on all nodes together; while Redis is away each node has its part of them. Every client opens one connection per broker and one more per group.",
 		Cure:  "Raise the quota, or find the client that opens so many.",
 	}
 	ProtocolNotOffered = &Refusal{
@@ -392,6 +392,24 @@ var (
 		When:  "a TLS connection to a host name of which the node could not find out whose it is",
 		Cause: "It is the first client of its virtual cluster on this node, and neither the control plane's Redis nor the node's disk gave the virtual cluster in time; the log line says why. Or so many names that nobody owns are asked for that the node asks for no more.",
 		Cure:  "None for the client: its connection is closed without a word, and it tries again. Make the Redis reachable from the node, or find who sends the unknown names.",
+	}
+	TooFastForVirtualCluster = &Refusal{
+		ID:    "TG-LISTEN-020",
+		When:  "a connection while too many others of its virtual cluster are being made",
+		Cause: "Clients connect more often than spec.quotas.connectionsPerSecond of the VirtualCluster allows, on all nodes together; the first in excess are kept waiting for up to two seconds.",
+		Cure:  "None for the client: it tries again. Raise the quota, or find the clients that do not keep their connections.",
+	}
+	TooManyOfAccount = &Refusal{
+		ID:    "TG-LISTEN-021",
+		When:  "a connection beyond the service account's limit",
+		Cause: "spec.quotas.connections of the ServiceAccount are open, on all nodes together. Every client opens one connection per broker and one more per group.",
+		Cure:  "Raise the quota, or find the client that opens so many.",
+	}
+	TooFastForAccount = &Refusal{
+		ID:    "TG-LISTEN-022",
+		When:  "a connection while too many others of its service account are being made",
+		Cause: "Clients log in more often than spec.quotas.connectionsPerSecond of the ServiceAccount allows, on all nodes together; the first in excess are kept waiting for up to two seconds.",
+		Cure:  "None for the client: it tries again. Raise the quota, or find the clients that do not keep their connections.",
 	}
 	Internal = &Refusal{
 		ID:    "TG-NODE-001",
@@ -461,6 +479,13 @@ var (
 		When:  "a topic name that is too long with the virtual cluster's prefix",
 		Cause: "Kafka allows 249 characters, the prefix \"<virtual cluster>.\" included.",
 		Cure:  "Choose a shorter name.",
+	}
+	TooManyPartitions = &Refusal{
+		ID:    "TG-POLICY-008",
+		Kafka: kerr.PolicyViolation,
+		When:  "a topic or partitions beyond the virtual cluster's limit of partitions",
+		Cause: "With those asked for, the topics of the virtual cluster would have more partitions together than spec.quotas.partitions of the VirtualCluster.",
+		Cure:  "Delete topics, ask for fewer partitions, or raise the quota.",
 	}
 	Invalid = &Refusal{
 		ID:    "TG-REQUEST-001",
@@ -904,6 +929,9 @@ func All() []*Refusal {
 		VirtualClusterUnknown,
 		BrokerWithoutPort,
 		VirtualClusterNotLoaded,
+		TooFastForVirtualCluster,
+		TooManyOfAccount,
+		TooFastForAccount,
 		Internal,
 		Draining,
 		SocketsExhausted,
@@ -914,6 +942,7 @@ func All() []*Refusal {
 		ReplicaAssignment,
 		ConfigKey,
 		NameTooLong,
+		TooManyPartitions,
 		Invalid,
 		FetchSessionUnknown,
 		EndpointType,

@@ -169,7 +169,7 @@ func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, 
 	if replicaAt >= 0 {
 		binary.BigEndian.PutUint32(frame[replicaAt:], 0xffffffff)
 	}
-	if most := s.vc.Quotas.Fetch.AtOnce(maxBytes); most < maxBytes {
+	if most := s.fetchAtOnce(maxBytes); most < maxBytes {
 		maxBytes = most
 		binary.BigEndian.PutUint32(frame[maxBytesAt:], uint32(maxBytes))
 	}
@@ -312,7 +312,7 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 	forward.ClusterID = nil
 	forward.SessionID, forward.SessionEpoch, forward.ForgottenTopics = 0, -1, nil
 	forward.Topics = nil
-	forward.MaxBytes = s.vc.Quotas.Fetch.AtOnce(min(req.MaxBytes, maxHeldAnswer))
+	forward.MaxBytes = s.fetchAtOnce(min(req.MaxBytes, maxHeldAnswer))
 	for _, rt := range req.Topics {
 		var topic *view.Topic
 		var code int16

@@ -157,7 +157,7 @@ func (w *fetchWalk) walk() error {
 	if w.flexible && w.c.Tags() {
 		return errors.New("tags in the header")
 	}
-	raise(w.c.Skip(4), max(w.req.throttle, s.delay(s.vc.Quotas.Fetch.Take(w.size))))
+	raise(w.c.Skip(4), max(w.req.throttle, s.fetched(w.size)))
 	if w.version >= 7 {
 		code := w.c.Int16()
 		at := w.c.Pos

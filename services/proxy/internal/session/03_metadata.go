@@ -106,7 +106,7 @@ func (s *Session) metadataTopics(ctx context.Context, t *view.Table, req *kmsg.M
 		case why == refusal.TopicUnknown && !legalTopic(name):
 			none.code = s.refused(refusal.TopicNameInvalid, "topic", name)
 		case why == refusal.TopicUnknown && (req.AllowAutoTopicCreation || req.Version < 4) && s.mayAutoCreate(t, name):
-			none.code = s.autoCreate(ctx, t, name)
+			none.code = s.autoCreate(ctx, name)
 		case why != nil:
 			none.code = s.refusedTopic(why, describe, name)
 		default:

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -16,8 +17,87 @@ import (
 // topics below its prefix on home, within the policy of the virtual cluster; a
 // partner's cannot create any.
 
+// room is what a virtual cluster may still create.
+type room struct {
+	topics, partitions       int // that there are, and are about to be
+	maxTopics, maxPartitions int // 0: as many as they like
+}
+
+func roomOf(t *view.Table) *room {
+	r := &room{maxTopics: t.View.Spec.Topics.MaxTopics, maxPartitions: t.View.Spec.Quotas.Partitions}
+	for _, topic := range t.Topics {
+		if !topic.Alias {
+			r.topics++
+			r.partitions += len(topic.Physical.Partitions)
+		}
+	}
+	return r
+}
+
+func limited(v *view.View) bool { return v.Spec.Topics.MaxTopics > 0 || v.Spec.Quotas.Partitions > 0 }
+
+// take counts what is about to be created, or refuses it.
+func (r *room) take(topics, partitions int) error {
+	switch {
+	case r.maxTopics > 0 && topics > 0 && r.topics+topics > r.maxTopics:
+		return refusal.TooManyTopics.Tell("the virtual cluster has its %d topics: delete one, or ask for more", r.maxTopics)
+	case r.maxPartitions > 0 && r.partitions+partitions > r.maxPartitions:
+		return refusal.TooManyPartitions.Tell("%d partitions more: the virtual cluster has %d of at most %d", partitions, r.partitions, r.maxPartitions)
+	}
+	r.topics += topics
+	r.partitions += partitions
+	return nil
+}
+
+// creating is the table to judge by what may be created. Where there is a limit, one
+// session after the other creates and waits until all can see what it made; done ends
+// its turn. Sessions on other nodes are not waited for.
+func (s *Session) creating(ctx context.Context) (t *view.Table, done func(), err error) {
+	if t, err = s.vc.Fresh(ctx, metadataAge); err != nil || !limited(t.View) {
+		return t, func() {}, err
+	}
+	if done, err = s.vc.Creating.Take(ctx); err != nil {
+		return nil, func() {}, err
+	}
+	if t, err = s.vc.Fresh(ctx, 0); err != nil {
+		done()
+		return nil, func() {}, err
+	}
+	return t, done, nil
+}
+
+// countPartitions asks home for how many partitions topics would get by its own default,
+// where somebody has to know.
+func (s *Session) countPartitions(ctx context.Context, t *view.Table, req *kmsg.CreateTopicsRequest) (map[string]int, error) {
+	if t.View.Spec.Quotas.Partitions == 0 || t.View.Spec.Topics.DefaultPartitions > 0 {
+		return nil, nil
+	}
+	ask := *req
+	ask.Topics, ask.ValidateOnly = nil, true
+	for _, rt := range req.Topics {
+		if rt.NumPartitions == -1 && s.checkCreate(t, &rt, new(room)) == nil {
+			rt.Topic = t.View.Prefix + rt.Topic
+			ask.Topics = append(ask.Topics, rt)
+		}
+	}
+	if len(ask.Topics) == 0 {
+		return nil, nil
+	}
+	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), &ask)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[string]int)
+	for _, rt := range up.(*kmsg.CreateTopicsResponse).Topics {
+		if name, ok := strings.CutPrefix(rt.Topic, t.View.Prefix); ok {
+			counts[name] = int(rt.NumPartitions)
+		}
+	}
+	return counts, nil
+}
+
 // checkCreate judges one topic to be created and fills in the policy's defaults.
-func (s *Session) checkCreate(t *view.Table, rt *kmsg.CreateTopicsRequestTopic) error {
+func (s *Session) checkCreate(t *view.Table, rt *kmsg.CreateTopicsRequestTopic, r *room) error {
 	p := t.View.Spec.Topics
 	switch {
 	case !s.mayCluster(t, kmsg.ACLOperationCreate) && !s.mayTopic(t, kmsg.ACLOperationCreate, rt.Topic):
@@ -56,10 +136,7 @@ func (s *Session) checkCreate(t *view.Table, rt *kmsg.CreateTopicsRequestTopic) 
 			return refusal.ConfigKey.Tell("config '%s' cannot be set; these can: %v", c.Name, configKeys(t))
 		}
 	}
-	if p.MaxTopics > 0 && s.ownTopics(t) >= p.MaxTopics {
-		return refusal.TooManyTopics.Tell("the virtual cluster has its %d topics: delete one, or ask for more", p.MaxTopics)
-	}
-	return nil
+	return r.take(1, max(int(rt.NumPartitions), 1))
 }
 
 func (s *Session) maxPartitions(t *view.Table) int32 {
@@ -67,15 +144,6 @@ func (s *Session) maxPartitions(t *view.Table) int32 {
 		return n
 	}
 	return 100
-}
-
-func (s *Session) ownTopics(t *view.Table) (n int) {
-	for _, topic := range t.Topics {
-		if !topic.Alias {
-			n++
-		}
-	}
-	return n
 }
 
 func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
@@ -89,26 +157,36 @@ func createTopics(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Respons
 		out.Configs = []kmsg.CreateTopicsResponseTopicConfig{}
 		resp.Topics = append(resp.Topics, out)
 	}
-	t, err := s.vc.Fresh(ctx, metadataAge)
+	t, done, err := s.creating(ctx)
+	defer done()
+	var left *room
+	var counts map[string]int
+	if err == nil {
+		left = roomOf(t)
+		counts, err = s.countPartitions(ctx, t, req)
+	}
 	forward := *req
 	forward.Topics = nil
 	seen := make(map[string]int)
 	for _, rt := range req.Topics {
 		seen[rt.Topic]++
 	}
-	done := make(map[string]bool)
+	judged := make(map[string]bool)
 	for _, rt := range req.Topics {
-		if done[rt.Topic] {
+		if judged[rt.Topic] {
 			continue
 		}
-		done[rt.Topic] = true
+		judged[rt.Topic] = true
 		switch {
 		case err != nil:
 			refuse(rt.Topic, refusal.TimedOut.With(err))
 		case seen[rt.Topic] > 1:
 			refuse(rt.Topic, refusal.Invalid.Tell("Duplicate topic name."))
 		default:
-			if why := s.checkCreate(t, &rt); why != nil {
+			if n := counts[rt.Topic]; n > 0 && rt.NumPartitions == -1 {
+				rt.NumPartitions = int32(n)
+			}
+			if why := s.checkCreate(t, &rt, left); why != nil {
 				refuse(rt.Topic, why)
 				continue
 			}
@@ -185,22 +263,35 @@ func (s *Session) awaitTopics(ctx context.Context, created []kmsg.CreateTopicsRe
 func (s *Session) mayAutoCreate(t *view.Table, name string) bool {
 	rt := kmsg.NewCreateTopicsRequestTopic()
 	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, -1, -1
-	return t.View.Spec.AutoCreateTopics && s.checkCreate(t, &rt) == nil
+	return t.View.Spec.AutoCreateTopics && s.checkCreate(t, &rt, roomOf(t)) == nil
 }
 
 // autoCreate creates a topic as a broker does for a Metadata request that allows
 // it, through the same policy as CreateTopics; the client asks again.
-func (s *Session) autoCreate(ctx context.Context, t *view.Table, name string) int16 {
+func (s *Session) autoCreate(ctx context.Context, name string) int16 {
+	t, done, err := s.creating(ctx)
+	defer done()
+	if err != nil {
+		return s.refused(refusal.LeaderUnavailable.With(err), "topic", name)
+	}
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.Version = 4
 	req.TimeoutMillis = 5000
 	rt := kmsg.NewCreateTopicsRequestTopic()
 	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, -1, -1
-	if why := s.checkCreate(t, &rt); why != nil {
+	req.Topics = append(req.Topics, rt)
+	counts, err := s.countPartitions(ctx, t, req)
+	if err != nil {
+		return s.refused(refusal.LeaderUnavailable.With(err), "topic", name)
+	}
+	made := &req.Topics[0]
+	if n := counts[name]; n > 0 {
+		made.NumPartitions = int32(n)
+	}
+	if why := s.checkCreate(t, made, roomOf(t)); why != nil {
 		return s.refused(why, "topic", name)
 	}
-	rt.Topic = t.View.Prefix + name
-	req.Topics = append(req.Topics, rt)
+	made.Topic = t.View.Prefix + name
 	up, err := s.admin(ctx, adminLimit(req.TimeoutMillis), req)
 	if err != nil {
 		return s.refused(refusal.LeaderUnavailable.With(err), "topic", name)

@@ -34,8 +34,8 @@ func saslAuthenticate(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		return resp, nil
 	}
 	server, err := s.saslStep(ctx, req.SASLAuthBytes)
-	if err != nil && !auth.Verdict(err) {
-		return nil, err
+	if err != nil && (!auth.Verdict(err) || s.phase == authenticated) {
+		return nil, err // who has proved who he is, and finds no room, may come again
 	}
 	if err != nil {
 		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
@@ -86,8 +86,7 @@ func (s *Session) saslStep(ctx context.Context, msg []byte) ([]byte, error) {
 		return nil, refusal.ReauthenticationMismatch.Errorf("as %s on a session of %s", id.Principal, s.principal)
 	}
 	s.node.Backoff.Succeeded(s.client.Remote, s.vc.Name, claimed)
-	s.becomes(id)
-	return server, nil
+	return server, s.becomes(ctx, id)
 }
 
 func (s *Session) pause(ctx context.Context, d time.Duration) error {
@@ -104,8 +103,9 @@ func (s *Session) pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// becomes makes the session authenticated.
-func (s *Session) becomes(id auth.Identity) {
+// becomes makes the session authenticated. An error says that there are too many as
+// the service account.
+func (s *Session) becomes(ctx context.Context, id auth.Identity) error {
 	first := s.principal == ""
 	s.mu.Lock()
 	s.identity, s.principal = id, id.Principal
@@ -119,10 +119,14 @@ func (s *Session) becomes(id auth.Identity) {
 	if first {
 		s.log = s.log.With("principal", id.Principal)
 		if s.client.Authenticated != nil {
-			s.client.Authenticated()
+			s.client.Authenticated(ctx)
+		}
+		if err := s.countIn(ctx, id.Account); err != nil {
+			return err
 		}
 	}
 	s.Revalidate() // the realm that judged may have been replaced meanwhile
+	return nil
 }
 
 // lifetime is what KIP-368 calls session_lifetime_ms: until the credential ends
@@ -155,7 +159,7 @@ func (s *Session) mayReauthenticate(mechanism string) error {
 }
 
 // begin logs in who needs no SASL, and asks everybody else for it.
-func (s *Session) begin() error {
+func (s *Session) begin(ctx context.Context) error {
 	if s.vc.View().Suspended {
 		return refusal.TenantInactive.Errorf("tenant %s is suspended", s.vc.View().Tenant)
 	}
@@ -172,8 +176,7 @@ func (s *Session) begin() error {
 			if err != nil {
 				return err
 			}
-			s.becomes(id)
-			return nil
+			return s.becomes(ctx, id)
 		}
 	}
 	id, ok := realm.Anonymous()
@@ -183,8 +186,7 @@ func (s *Session) begin() error {
 	case !ok:
 		return refusal.ProtocolNotOffered.Errorf("the listener has no SASL, and the virtual cluster offers nothing else")
 	}
-	s.becomes(id)
-	return nil
+	return s.becomes(ctx, id)
 }
 
 // rawToken is a step after SaslHandshake v0: length and bytes, no Kafka header, and

@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -18,7 +20,12 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		out.ErrorCode, out.ErrorMessage = s.refusedText(why, "topic", name)
 		resp.Topics = append(resp.Topics, out)
 	}
-	t, err := s.vc.Fresh(ctx, metadataAge)
+	t, done, err := s.creating(ctx)
+	defer done()
+	var left *room
+	if err == nil {
+		left = roomOf(t)
+	}
 	forward := *req
 	forward.Topics = nil
 	for _, rt := range req.Topics {
@@ -37,6 +44,10 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		case rt.Count > s.maxPartitions(t):
 			refuse(rt.Topic, refusal.PartitionsOverLimit.Tell("%d partitions: at most %d are allowed for a topic", rt.Count, s.maxPartitions(t)))
 		default:
+			if why := left.take(0, max(int(rt.Count)-len(topic.Physical.Partitions), 0)); why != nil {
+				refuse(rt.Topic, why)
+				continue
+			}
 			rt.Topic = topic.Physical.Name
 			forward.Topics = append(forward.Topics, rt)
 		}
@@ -51,8 +62,11 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 		}
 		return resp, nil
 	}
-	s.vc.Home.MarkStale()
 	answer := up.(*kmsg.CreatePartitionsResponse)
+	s.vc.Home.MarkStale()
+	if limited(t.View) && !req.ValidateOnly {
+		s.awaitPartitions(ctx, forward.Topics, answer.Topics)
+	}
 	for i := range answer.Topics {
 		rt := &answer.Topics[i]
 		topic := t.Home.Topic(rt.Topic)
@@ -66,4 +80,28 @@ func createPartitions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Res
 	}
 	answer.Topics = append(resp.Topics, answer.Topics...)
 	return answer, nil
+}
+
+// awaitPartitions refreshes metadata until the new partitions are in it, so that who
+// creates some next counts them.
+func (s *Session) awaitPartitions(ctx context.Context, asked []kmsg.CreatePartitionsRequestTopic, answered []kmsg.CreatePartitionsResponseTopic) {
+	failed := make(map[string]bool)
+	for _, rt := range answered {
+		failed[rt.Topic] = rt.ErrorCode != 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		s.vc.Home.MarkStale()
+		t, err := s.vc.Fresh(ctx, 0)
+		if err == nil && !slices.ContainsFunc(asked, func(rt kmsg.CreatePartitionsRequestTopic) bool {
+			topic := t.Home.Topic(rt.Topic)
+			return !failed[rt.Topic] && topic != nil && len(topic.Physical.Partitions) < int(rt.Count)
+		}) {
+			return
+		}
+		if s.pause(ctx, wait) != nil {
+			return
+		}
+	}
 }

@@ -2,18 +2,21 @@ package session
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/refusal"
+	"tollgate.internal/services/proxy/internal/view"
 )
 
 // DescribeClientQuotas (KIP-546): versions 0 to 1. The quotas of the virtual cluster
-// are shown as those of the default user, the one entity there is: they hold for
-// every user, though not for each apart but for all together on a node.
-// requests_per_second is no quota of Kafka's, whose request_percentage is of
-// threads.
+// are shown as those of the default user, though they hold not for each user apart but
+// for all together; those of a service account as those of the user of its name. Some
+// are no quotas of Kafka's, which has none of requests (its request_percentage is of
+// threads), connections of a user, topics and partitions.
 func describeClientQuotas(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.DescribeClientQuotasRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeClientQuotasResponse)
@@ -25,17 +28,23 @@ func describeClientQuotas(s *Session, ctx context.Context, r kmsg.Request) (kmsg
 		resp.ErrorCode, resp.ErrorMessage = s.refusedText(refusal.ClusterNotAuthorized)
 		return resp, nil
 	}
-	matches, why := matchesDefaultUser(req)
-	if why != nil {
+	if why := checkQuotaFilter(req.Components); why != nil {
 		resp.ErrorCode, resp.ErrorMessage = s.refusedText(why)
 		return resp, nil
 	}
 	resp.ErrorMessage, resp.Entries = kmsg.StringPtr(""), []kmsg.DescribeClientQuotasResponseEntry{}
-	if values := quotaValues(t.View.Spec.Quotas); matches && len(values) > 0 {
+	show := func(user *string, values []kmsg.DescribeClientQuotasResponseEntryValue) {
+		if len(values) == 0 || !matchesUser(req, user) {
+			return
+		}
 		entry := kmsg.NewDescribeClientQuotasResponseEntry()
-		entry.Entity = []kmsg.DescribeClientQuotasResponseEntryEntity{{Type: entityUser}}
+		entry.Entity = []kmsg.DescribeClientQuotasResponseEntryEntity{{Type: entityUser, Name: user}}
 		entry.Values = values
 		resp.Entries = append(resp.Entries, entry)
+	}
+	show(nil, quotasOfAll(t.View))
+	for _, name := range slices.Sorted(maps.Keys(t.View.Accounts)) {
+		show(&name, quotasOfAccount(t.View.Accounts[name]))
 	}
 	return resp, nil
 }
@@ -47,54 +56,85 @@ const (
 	entityIP       = "ip"
 )
 
-// matchesDefaultUser reports whether a filter covers the default user. It refuses
-// what a broker refuses (ClientQuotasImage.describe).
-func matchesDefaultUser(req *kmsg.DescribeClientQuotasRequest) (bool, error) {
+// checkQuotaFilter refuses what a broker refuses (ClientQuotasImage.describe).
+func checkQuotaFilter(components []kmsg.DescribeClientQuotasRequestComponent) error {
 	seen := make(map[string]bool)
-	matches := true
-	for _, c := range req.Components {
+	for _, c := range components {
 		switch {
 		case c.EntityType == "":
-			return false, refusal.Invalid.Tell("Invalid empty entity type.")
+			return refusal.Invalid.Tell("Invalid empty entity type.")
 		case seen[c.EntityType]:
-			return false, refusal.Invalid.Tell("Entity type %s cannot appear more than once in the filter.", c.EntityType)
+			return refusal.Invalid.Tell("Entity type %s cannot appear more than once in the filter.", c.EntityType)
 		case c.EntityType != entityUser && c.EntityType != entityClientID && c.EntityType != entityIP:
-			return false, refusal.QuotaEntityUnknown.Tell("Unsupported entity type %s", c.EntityType)
+			return refusal.QuotaEntityUnknown.Tell("Unsupported entity type %s", c.EntityType)
 		}
 		seen[c.EntityType] = true
 		switch c.MatchType {
 		case kmsg.QuotasMatchTypeExact:
 			if c.Match == nil {
-				return false, refusal.Invalid.Tell("Request specified MATCH_TYPE_EXACT, but set match string to null.")
+				return refusal.Invalid.Tell("Request specified MATCH_TYPE_EXACT, but set match string to null.")
 			}
-			matches = false // nobody has quotas of their own
 		case kmsg.QuotasMatchTypeDefault, kmsg.QuotasMatchTypeAny:
 			if c.Match != nil {
-				return false, refusal.Invalid.Tell("Request specified a match type for no name, but also specified a match string.")
+				return refusal.Invalid.Tell("Request specified a match type for no name, but also specified a match string.")
 			}
 		default:
-			return false, refusal.Invalid.Tell("Unknown match type %d", c.MatchType)
+			return refusal.Invalid.Tell("Unknown match type %d", c.MatchType)
 		}
-		matches = matches && c.EntityType == entityUser
 	}
 	if seen[entityIP] && len(seen) > 1 {
-		return false, refusal.Invalid.Tell("Invalid entity filter component combination. IP filter component should not be used with user or clientId filter component.")
+		return refusal.Invalid.Tell("Invalid entity filter component combination. IP filter component should not be used with user or clientId filter component.")
 	}
-	if req.Strict && len(req.Components) != 1 {
-		matches = false
-	}
-	return matches, nil
+	return nil
 }
 
-func quotaValues(q resource.Quotas) (values []kmsg.DescribeClientQuotasResponseEntryValue) {
-	for _, v := range []struct {
-		key   string
-		value int64
-	}{
+// matchesUser reports whether a filter covers the quotas of a user; nil: the default
+// one. There are none of users with a client id: each component must be about the user,
+// and a strict filter must have one.
+func matchesUser(req *kmsg.DescribeClientQuotasRequest, user *string) bool {
+	for _, c := range req.Components {
+		switch {
+		case c.EntityType != entityUser:
+			return false
+		case c.MatchType == kmsg.QuotasMatchTypeExact && (user == nil || *user != *c.Match):
+			return false
+		case c.MatchType == kmsg.QuotasMatchTypeDefault && user != nil:
+			return false
+		}
+	}
+	return !req.Strict || len(req.Components) == 1
+}
+
+func quotasOfAll(v *view.View) []kmsg.DescribeClientQuotasResponseEntryValue {
+	q := v.Spec.Quotas
+	return quotaValues([]quotaValue{
 		{"producer_byte_rate", q.ProduceBytesPerSecond},
 		{"consumer_byte_rate", q.FetchBytesPerSecond},
 		{"requests_per_second", q.RequestsPerSecond},
-	} {
+		{"connections", int64(q.Connections)},
+		{"connection_creation_rate", q.ConnectionsPerSecond},
+		{"topics", int64(v.Spec.Topics.MaxTopics)},
+		{"partitions", int64(q.Partitions)},
+	})
+}
+
+func quotasOfAccount(q resource.AccountQuotas) []kmsg.DescribeClientQuotasResponseEntryValue {
+	return quotaValues([]quotaValue{
+		{"producer_byte_rate", q.ProduceBytesPerSecond},
+		{"consumer_byte_rate", q.FetchBytesPerSecond},
+		{"requests_per_second", q.RequestsPerSecond},
+		{"connections", int64(q.Connections)},
+		{"connection_creation_rate", q.ConnectionsPerSecond},
+	})
+}
+
+type quotaValue struct {
+	key   string
+	value int64
+}
+
+func quotaValues(all []quotaValue) (values []kmsg.DescribeClientQuotasResponseEntryValue) {
+	for _, v := range all {
 		if v.value > 0 {
 			values = append(values, kmsg.DescribeClientQuotasResponseEntryValue{Key: v.key, Value: float64(v.value)})
 		}

@@ -45,7 +45,7 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 
 	forward := *req
 	forward.GroupID = kmsg.StringPtr(group(t, *req.GroupID))
-	forward.MaxBytes = s.vc.Quotas.Fetch.AtOnce(min(req.MaxBytes, maxShareBytes))
+	forward.MaxBytes = s.fetchAtOnce(min(req.MaxBytes, maxShareBytes))
 	forward.MaxWaitMillis = min(req.MaxWaitMillis, int32(maxShareWait/time.Millisecond))
 	forward.MinBytes = min(req.MinBytes, forward.MaxBytes)
 	forward.Topics, forward.ForgottenTopicsData = nil, nil

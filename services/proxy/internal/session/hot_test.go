@@ -211,7 +211,7 @@ func newHotSession(t testing.TB, b *hotBroker) *hotSession {
 	}
 	home := upstream.New(upstream.Config{Name: "main", Bootstrap: []string{b.Addr().String()}})
 	t.Cleanup(home.Close)
-	vc := view.NewVirtualCluster(v, map[string]*upstream.Cluster{v.Spec.Home: home}, slog.New(slog.DiscardHandler))
+	vc := view.NewVirtualCluster(v, map[string]*upstream.Cluster{v.Spec.Home: home}, nil, slog.New(slog.DiscardHandler))
 	h := startSession(t, vc, func(*Session) {})
 	if h.table, err = vc.Fresh(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
@@ -242,7 +242,7 @@ func startSession(t testing.TB, vc *view.VirtualCluster, prepare func(*Session))
 		Observe: func(int16, Outcome, time.Duration) {},
 	}
 	s := New(node, &Client{
-		Net: sock, Sock: sock, Remote: netip.MustParseAddr("127.0.0.1"), Node: 3, Authenticated: func() {},
+		Net: sock, Sock: sock, Remote: netip.MustParseAddr("127.0.0.1"), Node: 3, Authenticated: func(context.Context) {},
 		Advertise: func(vnode int32) (string, int32) { return fmt.Sprintf("b%d-%s.gw.test", vnode, vc.Name), 9092 },
 	}, vc)
 	prepare(s)

@@ -31,7 +31,7 @@ func newLoginBed(t *testing.T, expires time.Time) *loginBed {
 	t.Helper()
 	b := &loginBed{now: time.Now()}
 	b.deps = auth.NewDeps(auth.Options{Now: func() time.Time { return b.now }})
-	b.vc = view.NewVirtualCluster(b.view(t, "secret", expires), nil, slog.New(slog.DiscardHandler))
+	b.vc = view.NewVirtualCluster(b.view(t, "secret", expires), nil, nil, slog.New(slog.DiscardHandler))
 	log := slog.New(slog.DiscardHandler)
 	b.node = &Node{Log: log, Refusals: refusal.NewNotes(log), Backoff: auth.NewBackoff(nil)}
 	return b

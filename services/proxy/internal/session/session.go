@@ -33,6 +33,7 @@ import (
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
 	"tollgate.internal/services/proxy/internal/producerid"
+	"tollgate.internal/services/proxy/internal/quota"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 	"tollgate.internal/services/proxy/internal/view"
@@ -73,7 +74,7 @@ type Client struct {
 	Remote        netip.Addr
 	Node          int32 // virtual node id the client dialled; -1: bootstrap
 	Advertise     func(vnode int32) (host string, port int32)
-	Authenticated func()
+	Authenticated func(context.Context)
 }
 
 // Session is one client connection.
@@ -92,7 +93,9 @@ type Session struct {
 	began     bool          // the exchange has had a message
 	waited    time.Duration // before that message was looked at
 	identity  auth.Identity
-	principal string // "" before authentication
+	principal string                       // "" before authentication
+	account   atomic.Pointer[quota.Quotas] // nil: a principal that is no service account
+	seat      *quota.Quotas                // of account, as which the session is counted
 	mechanism string
 	software  string // of the client, as its ApiVersions says (KIP-511); "" is unknown
 
@@ -198,6 +201,7 @@ func (s *Session) Revalidate() {
 			s.End(err)
 			return
 		}
+		s.account.Store(s.vc.Account(id.Account))
 		until := int64(0)
 		if end := v.Realm.Until(id); !end.IsZero() {
 			until = end.UnixNano()
@@ -251,6 +255,9 @@ func (s *Session) Run(ctx context.Context) error {
 		err = r.err
 	}
 	err = ending(err, s.principal != "")
+	if s.seat != nil {
+		s.seat.Connections.Leave()
+	}
 	s.client.Net.Close()
 	s.fail(err)
 	cancel(err)
@@ -271,7 +278,7 @@ func (s *Session) Run(ctx context.Context) error {
 
 // serve reads frames until an error.
 func (s *Session) serve(ctx context.Context) error {
-	if err := s.begin(); err != nil {
+	if err := s.begin(ctx); err != nil {
 		return err
 	}
 	for {

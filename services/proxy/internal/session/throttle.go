@@ -8,23 +8,31 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/quota"
+	"tollgate.internal/services/proxy/internal/refusal"
 )
 
 // Throttling (KIP-219, PROTOCOL.md §E): a request over quota is served and answered
 // at once; the answer tells for how long the client is not read from now on. What
 // the broker asks for itself is passed to the request it was meant for.
 
-// charge counts a request against the quotas of the virtual cluster. Frames are
-// what producers pay for, as on a broker; fetched bytes are charged when they come.
+// charge counts a request against the quotas of the virtual cluster and of the service
+// account. Frames are what producers pay for, as on a broker; fetched bytes are charged
+// when they come.
 func (s *Session) charge(h *header, size int) {
 	s.throttle = 0
 	if s.principal == "" || h.key == keySASLHandshake || h.key == keySASLAuthenticate {
 		return
 	}
-	q := s.vc.Quotas
+	q, own := s.vc.Quotas, s.account.Load()
 	d := q.Requests.Take(1)
+	if own != nil {
+		d = max(d, own.Requests.Take(1))
+	}
 	if h.key == keyProduce {
 		d = max(d, q.Produce.Take(size))
+		if own != nil {
+			d = max(d, own.Produce.Take(size))
+		}
 	}
 	if d > 0 {
 		s.throttle = s.delay(d)
@@ -34,7 +42,46 @@ func (s *Session) charge(h *header, size int) {
 // chargeFetched counts bytes that the client is being sent, by the goroutine that
 // reads the client.
 func (s *Session) chargeFetched(bytes int64) {
-	s.throttle = max(s.throttle, s.delay(s.vc.Quotas.Fetch.Take(int(bytes))))
+	s.throttle = max(s.throttle, s.fetched(int(bytes)))
+}
+
+// fetched counts bytes that the client is being sent, and returns what it is told.
+func (s *Session) fetched(bytes int) int32 {
+	d := s.vc.Quotas.Fetch.Take(bytes)
+	if own := s.account.Load(); own != nil {
+		d = max(d, own.Fetch.Take(bytes))
+	}
+	return s.delay(d)
+}
+
+// fetchAtOnce is how many bytes may be asked for in one request.
+func (s *Session) fetchAtOnce(most int32) int32 {
+	if own := s.account.Load(); own != nil {
+		most = own.Fetch.AtOnce(most)
+	}
+	return s.vc.Quotas.Fetch.AtOnce(most)
+}
+
+// rushWait is how long a client is not read at most because others have logged in as
+// the same account too fast.
+const rushWait = 2 * time.Second
+
+// countIn counts the connection as one of its service account.
+func (s *Session) countIn(ctx context.Context, account string) error {
+	own := s.vc.Account(account)
+	if own == nil {
+		return nil
+	}
+	wait, ok := own.Connects.TakeWithin(1, rushWait)
+	if !ok {
+		return refusal.TooFastForAccount.Errorf("%s", account)
+	}
+	if !own.Connections.Enter(ctx) {
+		return refusal.TooManyOfAccount.Errorf("%s", account)
+	}
+	s.seat = own
+	s.delay(wait)
+	return nil
 }
 
 // delay keeps the client from being read for d, and returns what it is told.

@@ -313,7 +313,7 @@ func vectorCluster(t testing.TB, vs *vectorSession, b *scriptedBroker) *view.Vir
 		t.Cleanup(far.Close)
 		clusters["far"] = far
 	}
-	vc := view.NewVirtualCluster(v, clusters, slog.New(slog.DiscardHandler))
+	vc := view.NewVirtualCluster(v, clusters, nil, slog.New(slog.DiscardHandler))
 	t.Cleanup(vc.Close)
 	vc.FeaturesEpoch = 1
 	if _, err := vc.Fresh(t.Context(), time.Minute); err != nil {

@@ -28,6 +28,9 @@ type View struct {
 	Suspended    bool
 	Changes      time.Time // when a grant ends and the view must be compiled again; zero: never
 
+	// Accounts are the quotas of every service account, by name.
+	Accounts map[string]resource.AccountQuotas
+
 	aliases   map[string]alias
 	ungranted map[string]bool // aliases that no grant covers
 }
@@ -71,6 +74,10 @@ func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*V
 			bindings = append(bindings, b)
 		}
 		v.ACL = acl.New(bindings, vc.Spec.ACLs.SuperUsers, vc.Spec.ACLs.AllowEveryoneIfNoACL)
+	}
+	v.Accounts = make(map[string]resource.AccountQuotas, len(accounts))
+	for _, a := range accounts {
+		v.Accounts[a.Metadata.Name] = a.Spec.Quotas
 	}
 	v.lend(set, now)
 	return v, nil

@@ -20,6 +20,7 @@ type VirtualCluster struct {
 	Name         string
 	Home         *upstream.Cluster
 	Quotas       *quota.Quotas // shared by all sessions of the node
+	Creating     Turn          // of those who create topics within a limit
 	Transactions Transactions
 	Splits       Splits
 	// FeaturesEpoch is what the epoch of the features begins with. It has to be more
@@ -28,6 +29,9 @@ type VirtualCluster struct {
 
 	// Its shares of the node's memory for large frames; nil: all of it.
 	Requests, Answers *netio.Budget
+
+	fleet    quota.Fleet // nil: quotas are the node's own
+	accounts accounts
 
 	log    *slog.Logger
 	state  atomic.Pointer[state]
@@ -53,9 +57,13 @@ type state struct {
 // other clusters and for stubs to be looked at.
 const startLimit = 10 * time.Second
 
-// NewVirtualCluster serves v from the clusters of its view, by name. Close it.
-func NewVirtualCluster(v *View, clusters map[string]*upstream.Cluster, log *slog.Logger) *VirtualCluster {
-	vc := &VirtualCluster{Name: v.Name, Home: clusters[v.Spec.Home], Quotas: quota.New(), log: log, ready: make(chan struct{})}
+// NewVirtualCluster serves v from the clusters of its view, by name. Its quotas are the
+// fleet's; nil: this node's. Close it.
+func NewVirtualCluster(v *View, clusters map[string]*upstream.Cluster, fleet quota.Fleet, log *slog.Logger) *VirtualCluster {
+	vc := &VirtualCluster{
+		Name: v.Name, Home: clusters[v.Spec.Home], Quotas: quota.New("vc:"+v.Name, fleet), fleet: fleet, Creating: NewTurn(),
+		log: log, ready: make(chan struct{}),
+	}
 	vc.ctx, vc.cancel = context.WithCancel(context.Background())
 	vc.Swap(v, clusters)
 	if v.needsStubs() {
@@ -82,8 +90,7 @@ func (vc *VirtualCluster) View() *View { return vc.state.Load().view }
 
 // Swap puts a new view under the live sessions. Its home is the same.
 func (vc *VirtualCluster) Swap(v *View, clusters map[string]*upstream.Cluster) {
-	q := v.Spec.Quotas
-	vc.Quotas.Set(q.ProduceBytesPerSecond, q.FetchBytesPerSecond, q.RequestsPerSecond)
+	vc.limit(v)
 	next := &state{view: v}
 	for _, name := range v.Spec.Clusters {
 		next.members = append(next.members, Member{Name: name, Slot: v.Spec.Slot(name), Cluster: clusters[name]})
