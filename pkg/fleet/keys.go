@@ -11,6 +11,9 @@ import (
 // deployments never read each other's keys.
 type Deployment string
 
+// DefaultDeployment is the name where a fleet shares its Redis with no other.
+const DefaultDeployment Deployment = "default"
+
 // Check says what is wrong with the name: it is 1 to 63 letters, digits, - and _.
 func (d Deployment) Check() error {
 	ok := len(d) > 0 && len(d) <= 63 && !strings.ContainsFunc(string(d), func(r rune) bool {

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"tollgate.internal/pkg/fleet"
 	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/portal/internal/control"
 )
@@ -37,7 +38,7 @@ type Config struct {
 	RedisPassword secret.Secret // empty: the URL's
 	SigningKey    string
 	TrustedKeys   string
-	Deployment    string // of the fleet, among those that share a Redis; empty: the database's own name
+	Deployment    string // of the fleet, among those that share a Redis; default
 
 	// FirstToken is a file. A token of scope ops is made and written there as long as
 	// there is no such token that is good. Empty: none is made.
@@ -101,6 +102,9 @@ func (c *Config) check() (certificate *keyPair, err error) {
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = 20 * time.Second
+	}
+	if c.Deployment == "" {
+		c.Deployment = string(fleet.DefaultDeployment)
 	}
 	if c.Version == "" {
 		c.Version = "devel"

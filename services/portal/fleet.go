@@ -46,17 +46,14 @@ func newFleet(cfg *Config, c *control.Control, metrics prometheus.Registerer) (*
 			return nil, fmt.Errorf("%s: %w", cfg.TrustedKeys, err)
 		}
 	}
-	deployment := cfg.Deployment
-	if deployment == "" {
-		deployment = c.Deployment()
-	}
+	deployment := fleet.Deployment(cfg.Deployment)
 	if n.client, err = fleet.Open(cfg.Redis, cfg.RedisPassword); err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	if n.publisher, err = fleet.NewPublisher(n.client, fleet.Deployment(deployment), signer, trusted); err != nil {
+	if n.publisher, err = fleet.NewPublisher(n.client, deployment, signer, trusted); err != nil {
 		return nil, errors.Join(err, n.client.Close())
 	}
-	n.loop = publish.New(c, n.publisher, fleet.Deployment(deployment), cfg.Log)
+	n.loop = publish.New(c, n.publisher, deployment, cfg.Log)
 	status := func(name, help string, value func(publish.Status) float64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return value(n.loop.Status()) })
 	}

@@ -29,9 +29,6 @@ type control struct {
 	UnloadAfter time.Duration `yaml:"unloadAfter"`
 }
 
-// defaultDeployment is what portals have that were told nothing else.
-const defaultDeployment = "default"
-
 // nodeID is what stands in keys, in logs and in labels of metrics.
 var nodeID = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 
@@ -79,7 +76,7 @@ func (c *control) resolve(f *file, d *strictyaml.Document, dir string) *proxy.Co
 		bad("state", "%s is not a directory", parent)
 	}
 	if out.Deployment == "" {
-		out.Deployment = defaultDeployment
+		out.Deployment = string(board.DefaultDeployment)
 	} else if err := board.Deployment(out.Deployment).Check(); err != nil {
 		bad("deployment", "%v", err)
 	}

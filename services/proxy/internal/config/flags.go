@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	board "tollgate.internal/pkg/fleet"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/pkg/strictyaml"
 	"tollgate.internal/services/proxy"
@@ -73,7 +74,7 @@ func FromArgs(args []string, logs io.Writer) (proxy.Config, error) {
 	flags.StringVar(&c.Password, "control-redis-password", "", "`reference` (env:NAME or file:PATH) to the password of that Redis; the URL's when empty")
 	flags.StringVar(&c.PublicKeys, "control-keys", "", "PEM `file` with the public key that the portal signs with; with two of them while it is replaced")
 	flags.StringVar(&c.State, "control-state", "", "`directory` of this node alone, where it keeps what it was told")
-	flags.StringVar(&c.Deployment, "control-deployment", "", "`name` that tells fleets on one Redis apart (default "+defaultDeployment+")")
+	flags.StringVar(&c.Deployment, "control-deployment", "", "`name` that tells fleets on one Redis apart (default "+string(board.DefaultDeployment)+")")
 	flags.StringVar(&c.Node, "control-node", "", "`id` of the node, another for each; the host name when empty")
 	flags.StringVar(&c.Rack, "control-rack", "", "the node's `rack`, as brokers name it")
 	flags.StringVar(&c.API, "control-api", "", "`URL` of the portal's API, which is told of changes of ACLs that come by Kafka's admin protocol; they are refused when empty")
