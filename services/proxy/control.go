@@ -1,23 +1,72 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"net"
+	"os"
+	"strconv"
 	"sync"
+	"time"
+
+	board "tollgate.internal/pkg/fleet"
+	"tollgate.internal/services/proxy/internal/admin"
+	"tollgate.internal/services/proxy/internal/balance"
+	"tollgate.internal/services/proxy/internal/fleet"
+	"tollgate.internal/services/proxy/internal/listener"
 )
 
 // runControlled is Run with a control plane.
 func runControlled(ctx context.Context, cfg *Config) error {
-	if cfg.source == nil {
-		return errors.New("serving what a control plane says is not part of this build")
-	}
 	g, err := newGateway(cfg)
 	if err != nil {
 		return err
 	}
 	defer g.close()
 	return g.run(ctx)
+}
+
+// join makes ready to be one of a fleet. The listeners are open.
+func (g *gateway) join() error {
+	c := g.cfg.Control
+	if c == nil {
+		return nil
+	}
+	if g.cfg.source == nil {
+		f, err := fleet.Open(fleet.Options{
+			Redis: c.Redis, RedisPassword: c.RedisPassword, Keys: c.PublicKeys, State: c.State, Deployment: c.Deployment,
+			Node: g.record(), Preload: c.Preload, Log: g.cfg.Log,
+		})
+		if err != nil {
+			return fmt.Errorf("control plane: %w", err)
+		}
+		g.cfg.source, g.redis = f, f
+	}
+	g.finder = newFinder(g.life, g.cfg.source, g)
+	return nil
+}
+
+// record is what never changes about the node.
+func (g *gateway) record() board.Node {
+	n := board.Node{ID: g.cfg.Control.Node, Rack: g.cfg.Control.Rack, Version: admin.Version()}
+	for _, l := range g.cfg.Listeners {
+		addr := g.listener.Addr(l.Name)
+		if l.Routing != listener.BySNI || addr == nil {
+			continue
+		}
+		host, port, err := net.SplitHostPort(addr.String())
+		if err != nil {
+			continue
+		}
+		if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+			host, _ = os.Hostname()
+		}
+		digits, _ := strconv.ParseUint(port, 10, 16) // of an address that is listened on
+		n.Host, n.Port = host, int32(cmp.Or(l.AdvertisedPort, uint16(digits)))
+		break
+	}
+	return n
 }
 
 // control begins to follow the control plane, until life ends. Without an error clients
@@ -41,3 +90,17 @@ func (g *gateway) control(ctx, life context.Context, wg *sync.WaitGroup) error {
 		return ctx.Err()
 	}
 }
+
+// member is the node to the fleet.
+type member struct{ g *gateway }
+
+// Report is what the node says of itself.
+func (m member) Report() (fleet.Report, <-chan struct{}) {
+	return fleet.Report{State: fleet.Serving, Sessions: len(m.g.allSessions()), Weight: balance.Full}, nil
+}
+
+// Drain is a command that this node does not know yet.
+func (m member) Drain(time.Duration) { m.g.cfg.Log.Warn("command not obeyed", "command", "drain") }
+
+// Undrain is one too.
+func (m member) Undrain() { m.g.cfg.Log.Warn("command not obeyed", "command", "undrain") }

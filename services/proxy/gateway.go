@@ -19,6 +19,7 @@ import (
 	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/auth"
 	"tollgate.internal/services/proxy/internal/credential"
+	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/listener"
 	"tollgate.internal/services/proxy/internal/meter"
 	"tollgate.internal/services/proxy/internal/netio"
@@ -40,6 +41,7 @@ type gateway struct {
 	listener    *listener.Listener
 	names       *listener.Names
 	finder      *finder      // nil: everything there is is loaded
+	redis       *fleet.Redis // nil: it serves files
 	admin       net.Listener // nil: none
 	handler     http.Handler // of admin
 	checks      *admin.Checks
@@ -91,9 +93,6 @@ func newGateway(cfg *Config) (*gateway, error) {
 		return nil, err
 	}
 	g.life, g.end = context.WithCancel(context.Background())
-	if cfg.source != nil {
-		g.finder = newFinder(g.life, cfg.source, g)
-	}
 	ids, err := newProducerIDs(cfg)
 	if err != nil {
 		return nil, err
@@ -111,6 +110,10 @@ func newGateway(cfg *Config) (*gateway, error) {
 		return nil, err
 	}
 	g.listener = l
+	if err := g.join(); err != nil {
+		l.Stop()
+		return nil, err
+	}
 	if cfg.Usage != nil {
 		cfg.Usage(func(yield func(Usage) bool) {
 			for k, u := range g.node.Meter.All() {
@@ -125,11 +128,11 @@ func newGateway(cfg *Config) (*gateway, error) {
 	}
 	if cfg.Admin != "" {
 		if g.handler, err = g.adminHandler(); err != nil {
-			l.Stop()
+			g.abandon()
 			return nil, fmt.Errorf("admin listener: %w", err)
 		}
 		if g.admin, err = net.Listen("tcp", cfg.Admin); err != nil {
-			l.Stop()
+			g.abandon()
 			return nil, fmt.Errorf("admin listener: %w", err)
 		}
 	}
@@ -270,6 +273,9 @@ func (g *gateway) run(ctx context.Context) error {
 	watchCtx, endWatch := context.WithCancel(ctx)
 	defer endWatch()
 	wg.Go(func() { g.watch(watchCtx) })
+	if g.redis != nil {
+		wg.Go(func() { g.redis.Join(serveCtx, member{g}) })
+	}
 	g.checks.Set(checkListeners, nil)
 	addresses := g.addresses()
 	args := make([]any, 0, 2*len(addresses))
@@ -369,6 +375,15 @@ func (g *gateway) setBrokers() {
 	}
 }
 
+// abandon gives up what newGateway opened.
+func (g *gateway) abandon() {
+	g.listener.Stop()
+	g.end()
+	if g.redis != nil {
+		g.redis.Close()
+	}
+}
+
 // close ends what is left when nothing is served, or nothing ever was.
 func (g *gateway) close() {
 	g.listener.Stop()
@@ -389,4 +404,7 @@ func (g *gateway) close() {
 		g.forgetUpstream(name)
 	}
 	g.credentials.Close()
+	if g.redis != nil {
+		g.redis.Close()
+	}
 }

@@ -234,6 +234,11 @@ func (g *gateway) adminHandler() (http.Handler, error) {
 	if err := reg.Register(g); err != nil {
 		return nil, err
 	}
+	if g.redis != nil {
+		if err := reg.Register(g.redis); err != nil {
+			return nil, err
+		}
+	}
 	return admin.Handler(reg, g.checks, http.HandlerFunc(g.serveStatus), g.cfg.Log)
 }
 

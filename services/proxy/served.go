@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -128,6 +129,9 @@ func (g *gateway) prepare(set *resource.Set, name string, revision int64) (*chan
 		return nil, err
 	}
 	vc := set.VirtualClusters[name]
+	if !slices.Contains(vc.Spec.Clusters, vc.Spec.Home) {
+		return nil, vc.Metadata.Problem("spec.clusters", "home %q is not among %q", vc.Spec.Home, vc.Spec.Clusters)
+	}
 	if old := g.find(name); old != nil {
 		if err := v.Follows(old.vc.View()); err != nil {
 			return nil, vc.Metadata.Problem("spec.slots", "%v", err)

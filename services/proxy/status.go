@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/stub"
 	"tollgate.internal/services/proxy/internal/view"
 )
@@ -25,6 +26,7 @@ var (
 
 // Status is what /status answers.
 type Status struct {
+	Fleet            *fleet.Health          `json:"fleet,omitempty"` // how it gets on with the control plane
 	UpstreamClusters []UpstreamStatus       `json:"upstreamClusters"`
 	VirtualClusters  []VirtualClusterStatus `json:"virtualClusters"`
 }
@@ -57,6 +59,10 @@ type VirtualClusterStatus struct {
 
 func (g *gateway) status() Status {
 	var out Status
+	if g.redis != nil {
+		h := g.redis.Health()
+		out.Fleet = &h
+	}
 	g.mu.RLock()
 	for _, name := range slices.Sorted(maps.Keys(g.clusters)) {
 		s := g.clusters[name].cluster.State()

@@ -43,6 +43,25 @@ func NewRegistry(version string) *prometheus.Registry {
 	return reg
 }
 
+// Version is what runs, as the binary says: a release, or the commit that it was made of.
+func Version() string { return versionOf(debug.ReadBuildInfo) }
+
+func versionOf(read func() (*debug.BuildInfo, bool)) string {
+	info, ok := read()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "commit " + s.Value[:min(len(s.Value), 12)]
+		}
+	}
+	return "unknown"
+}
+
 func buildInfo(version string, read func() (*debug.BuildInfo, bool)) prometheus.Collector {
 	revision := ""
 	if info, ok := read(); ok {
