@@ -441,10 +441,13 @@ func (r *Redis) put(b *bundle.Bundle) error {
 		return nil
 	}
 	r.counts.refuse(unusableReason)
-	if r.refused[b.ID].revision <= b.Revision {
+	before := r.refused[b.ID]
+	if before.revision <= b.Revision {
 		r.refused[b.ID] = refuse{b.Revision, err} // the sessions of before go on
 	}
-	r.log.Error("bundle cannot be served, what was served before is", "bundle", b.ID.String(), "revision", b.Revision, "err", err)
+	if before.revision != b.Revision || before.err.Error() != err.Error() { // once, however often clients ask
+		r.log.Error("bundle cannot be served, what was served before is", "bundle", b.ID.String(), "revision", b.Revision, "err", err)
+	}
 	return fmt.Errorf("serve %v at revision %d: %w", b.ID, b.Revision, err)
 }
 
