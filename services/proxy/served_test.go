@@ -72,7 +72,7 @@ func newCrowd(t *testing.T) (*gateway, *crowd) {
 	t.Helper()
 	c := new(crowd)
 	cfg := &Config{
-		Control: &Control{UnloadAfter: time.Hour}, Domains: []string{"gw.test"}, RequestMemory: 1 << 30, Log: slog.New(slog.DiscardHandler),
+		source: c, Control: &Control{UnloadAfter: time.Hour}, Domains: []string{"gw.test"}, RequestMemory: 1 << 30, Log: slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") },
 	}
 	g, err := newGateway(cfg)
@@ -142,7 +142,6 @@ func TestAChangeCostsTheSameHoweverManyAreLoaded(t *testing.T) {
 func TestAFloodOfUnknownNamesIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, c := newCrowd(t)
-		g.finder = newFinder(g.life, c, g)
 		const flood, seconds = 20_000, 4
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
@@ -195,7 +194,6 @@ func TestAFloodOfUnknownNamesIsBounded(t *testing.T) {
 func TestWhatIsNotAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, c := newCrowd(t)
-		g.finder = newFinder(g.life, c, g)
 		for _, name := range []string{"", "a", "b07-acme.gw.test", "b1-b2-acme.gw.test", "a b.gw.test", "*.gw.test", "käse.gw.test"} {
 			if _, ok, err := g.Host(t.Context(), name); ok || err != nil {
 				t.Errorf("%q: %t, %v", name, ok, err)
