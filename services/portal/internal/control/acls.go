@@ -34,6 +34,9 @@ type ACLResult struct {
 // and by whatever name. Bindings created here are named after what they say.
 func (c *Control) ApplyACLs(ctx context.Context, actor Actor, change ACLChange, options Options) (ACLResult, error) {
 	var result ACLResult
+	if key := (resource.Key{Kind: resource.KindVirtualCluster, Name: change.VirtualCluster}); !storableKey(key) {
+		return result, &NotFound{Key: key}
+	}
 	err := c.write(ctx, actor, options.DryRun, func(w *write) (err error) {
 		result = ACLResult{}
 		key := resource.Key{Kind: resource.KindVirtualCluster, Name: change.VirtualCluster}
@@ -101,6 +104,10 @@ func (w *write) createBindings(ctx context.Context, change ACLChange, there []he
 		b := change.Create[i]
 		b.Host = acl.CanonicalHost(b.Host)
 		if slices.ContainsFunc(there, func(h held) bool { return h.binding == b }) {
+			continue
+		}
+		if !storable(b.Principal, b.Host, b.ResourceName) {
+			refusals[i] = invalid("", "principal, host and resource name must be UTF-8 without NUL")
 			continue
 		}
 		o, err := acl.ResourceOf(b, change.VirtualCluster)

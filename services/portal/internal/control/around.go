@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/portal/internal/store"
@@ -34,27 +35,6 @@ func (w *write) lookAround(ctx context.Context, p *put, after *world) error {
 			p.written.Problem("spec.topic", "would leave %s without a grant: delete them first, lend their topics by another grant, or set until to end this one",
 				list(bare[:min(len(bare), named)], int64(len(bare))))
 		}
-	case *resource.AliasTopic:
-		before, ok := p.result.Before.(*resource.AliasTopic)
-		if ok && before.Spec.Cluster == o.Spec.Cluster && before.Spec.Topic == o.Spec.Topic {
-			return nil
-		}
-		grants, err := w.grants(ctx, p.row.Tenant)
-		if err != nil {
-			return err
-		}
-		if w.covered(grants, o) {
-			return nil
-		}
-		// One that has ended is worth naming: it is the likely cause.
-		for _, g := range grants {
-			if g.Covers(o.Spec.Cluster, o.Spec.Topic, g.Spec.Until.Add(-1)) {
-				p.written.Problem("spec.topic", "TopicGrant %s of %s lent %s of %s until %s: prolong it first", g.Metadata.Name, p.row.Tenant,
-					o.Spec.Topic, o.Spec.Cluster, g.Spec.Until.UTC().Format("2006-01-02T15:04:05Z"))
-				return nil
-			}
-		}
-		p.written.Problem("spec.topic", "no TopicGrant of %s lends %s of %s: create one first", p.row.Tenant, o.Spec.Topic, o.Spec.Cluster)
 	case *resource.ServiceAccount:
 		if o.Spec.Type != resource.External {
 			return nil
@@ -68,6 +48,61 @@ func (w *write) lookAround(ctx context.Context, p *put, after *world) error {
 		}
 	}
 	return nil
+}
+
+// coverAliases reports aliases that no grant covers, of those in the world and those
+// that come along. One whose topic stays as it was is left alone: its grant may have
+// ended since.
+func (w *write) coverAliases(ctx context.Context, objects []*resource.Written, beside *world) error {
+	coming := make(map[resource.Key]resource.Object, len(objects))
+	for _, o := range objects {
+		coming[resource.KeyOf(o.Object)] = o.Object
+	}
+	lent := make(map[string][]*resource.TopicGrant) // by tenant
+	for _, o := range objects {
+		a, ok := o.Object.(*resource.AliasTopic)
+		if !ok || a.Spec.Cluster == "" || a.Spec.Topic == "" {
+			continue
+		}
+		if before, ok := beside.Lookup(resource.KeyOf(a)).(*resource.AliasTopic); ok && before.Spec.Cluster == a.Spec.Cluster && before.Spec.Topic == a.Spec.Topic {
+			continue
+		}
+		of := resource.Key{Kind: resource.KindVirtualCluster, Name: a.Metadata.VirtualCluster}
+		vc, ok := coming[of].(*resource.VirtualCluster)
+		if !ok {
+			if vc, ok = beside.Lookup(of).(*resource.VirtualCluster); !ok {
+				continue // which is reported
+			}
+		}
+		tenant := vc.Metadata.Tenant
+		if _, known := lent[tenant]; !known {
+			grants, err := w.grants(ctx, tenant)
+			if err != nil {
+				return err
+			}
+			grants = slices.DeleteFunc(grants, func(g *resource.TopicGrant) bool { return coming[resource.KeyOf(g)] != nil })
+			for _, c := range coming {
+				if g, ok := c.(*resource.TopicGrant); ok && g.Metadata.Tenant == tenant {
+					grants = append(grants, g)
+				}
+			}
+			lent[tenant] = grants
+		}
+		if !w.covered(lent[tenant], a) {
+			o.Problem("spec.topic", "%s", uncoveredText(lent[tenant], tenant, a))
+		}
+	}
+	return nil
+}
+
+func uncoveredText(grants []*resource.TopicGrant, tenant string, a *resource.AliasTopic) string {
+	for _, g := range grants { // one that has ended is the likely cause
+		if g.Covers(a.Spec.Cluster, a.Spec.Topic, g.Spec.Until.Add(-1)) {
+			return fmt.Sprintf("TopicGrant %s of %s lent %s of %s until %s: prolong it first",
+				g.Metadata.Name, tenant, a.Spec.Topic, a.Spec.Cluster, g.Spec.Until.UTC().Format(time.RFC3339))
+		}
+	}
+	return fmt.Sprintf("no TopicGrant of %s lends %s of %s: create one first", tenant, a.Spec.Topic, a.Spec.Cluster)
 }
 
 // lookAroundCluster is for a virtual cluster that is replaced.

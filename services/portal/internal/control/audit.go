@@ -56,7 +56,7 @@ func (e *Entry) Key() resource.Key {
 func (w *write) audit(ctx context.Context, action string, key resource.Key, tenant, detail, before, after string) error {
 	w.some = true
 	return w.tx.AddEntry(ctx, store.Entry{
-		At: w.now, Actor: w.actor.Name, ActorKind: w.actor.Kind, Address: w.actor.Address, Request: w.actor.Request,
+		At: w.now, Actor: shown(w.actor.Name), ActorKind: shown(w.actor.Kind), Address: shown(w.actor.Address), Request: shown(w.actor.Request),
 		Action: action, Key: key, Tenant: tenant, Detail: detail, Before: before, After: after,
 	})
 }
@@ -80,6 +80,9 @@ type AuditPage struct {
 
 // Audit reads the log.
 func (c *Control) Audit(ctx context.Context, q AuditQuery) (AuditPage, error) {
+	if !storable(q.Kind, q.Scope, q.Name, q.Tenant, q.Actor, string(q.Action)) {
+		return AuditPage{}, invalid("filter", "must be UTF-8 without NUL")
+	}
 	sq := store.EntryQuery{
 		Key: resource.Key{Kind: q.Kind, Scope: q.Scope, Name: q.Name}, Tenant: q.Tenant, Actor: q.Actor, Action: string(q.Action),
 		From: q.From, To: q.To, Newest: !q.Oldest,

@@ -63,6 +63,9 @@ func (c *Control) Published(ctx context.Context, marks ...Mark) error {
 // one is a tombstone; one that never was is not found.
 func (c *Control) Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, error) {
 	var b *bundle.Bundle
+	if !storable(string(id.Kind), id.Name) {
+		return nil, &NotFound{Key: resource.Key{Kind: string(id.Kind), Name: id.Name}}
+	}
 	err := c.store.Read(ctx, func(tx *store.Tx) error {
 		m, ok, err := tx.Bundle(ctx, string(id.Kind), id.Name)
 		if err != nil {

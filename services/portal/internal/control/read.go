@@ -14,6 +14,9 @@ import (
 // Get reads one object.
 func (c *Control) Get(ctx context.Context, key resource.Key) (Stored, error) {
 	var s Stored
+	if !storableKey(key) {
+		return s, &NotFound{Key: key}
+	}
 	err := c.store.Read(ctx, func(tx *store.Tx) error {
 		row, ok, err := tx.Object(ctx, key)
 		if err != nil {
@@ -67,6 +70,12 @@ func (c *Control) List(ctx context.Context, q Query) (Page, error) {
 	kind, known := resource.KindOf(q.Kind)
 	if !known {
 		return Page{}, fmt.Errorf("list: unknown kind %q", q.Kind)
+	}
+	switch {
+	case !storable(q.Scope):
+		return Page{}, &NotFound{Key: resource.Key{Kind: kind.Scope, Name: q.Scope}}
+	case !storable(q.Name, q.Tenant):
+		return Page{}, invalid("name", "must be UTF-8 without NUL")
 	}
 	sq := store.Query{Kind: q.Kind, Scope: q.Scope, Tenant: q.Tenant, Name: q.Name, Labels: q.Labels.requirements}
 	var err error
@@ -134,7 +143,7 @@ func openCursor(text string) (a, b string, err error) {
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	a, b, ok := strings.Cut(string(raw), "\x00")
-	if err != nil || !ok || strings.Contains(b, "\x00") {
+	if err != nil || !ok || !storable(a, b) {
 		return "", "", invalid("after", "is not what the page before gave: leave it out to begin anew")
 	}
 	return a, b, nil

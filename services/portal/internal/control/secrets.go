@@ -214,6 +214,9 @@ type account struct {
 }
 
 func (w *write) account(ctx context.Context, key resource.Key, options Options) (*account, error) {
+	if !storableKey(key) {
+		return nil, &NotFound{Key: key}
+	}
 	row, ok, err := w.tx.Object(ctx, key)
 	if err != nil {
 		return nil, err

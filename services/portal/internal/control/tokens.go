@@ -91,6 +91,9 @@ func (c *Control) CreateToken(ctx context.Context, actor Actor, request TokenReq
 		}
 		if request.Role == RoleTenant {
 			key := resource.Key{Kind: resource.KindTenant, Name: request.Tenant}
+			if !storableKey(key) {
+				return &NotFound{Key: key}
+			}
 			if ok, err := w.tx.Exists(ctx, key); err != nil {
 				return err
 			} else if !ok {
@@ -99,7 +102,7 @@ func (c *Control) CreateToken(ctx context.Context, actor Actor, request TokenReq
 		}
 		k := store.Token{
 			ID: id, Hash: tokenHash(random), Name: request.Name, Role: string(request.Role), Tenant: request.Tenant, ReadOnly: request.ReadOnly,
-			CreatedAt: w.now, CreatedBy: actor.Name, ExpiresAt: zeroOr(micro(request.Expires)),
+			CreatedAt: w.now, CreatedBy: shown(actor.Name), ExpiresAt: zeroOr(micro(request.Expires)),
 		}
 		made = tokenOf(k)
 		if err := w.tx.AddToken(ctx, k); err != nil {
@@ -118,8 +121,8 @@ func (r *TokenRequest) check(now time.Time) error {
 	report := func(field, message string) {
 		problems = append(problems, resource.Problem{Field: field, Message: message})
 	}
-	if r.Name == "" || len(r.Name) > maxTokenName {
-		report("name", "required, up to 100 characters: who has the token, or what for")
+	if r.Name == "" || len(r.Name) > maxTokenName || !storable(r.Name) {
+		report("name", "required, up to 100 characters without NUL: who has the token, or what for")
 	}
 	switch {
 	case r.Role == RoleTenant && r.Tenant == "":
@@ -168,6 +171,9 @@ func (w *write) auditToken(ctx context.Context, action Action, before, after *To
 // ListTokens lists tokens, the oldest first, ended ones too; with a tenant, only
 // those of that tenant.
 func (c *Control) ListTokens(ctx context.Context, tenant string) (all []Token, err error) {
+	if !storable(tenant) {
+		return nil, nil
+	}
 	err = c.store.Read(ctx, func(tx *store.Tx) error {
 		kept, err := tx.Tokens(ctx, tenant)
 		all = make([]Token, len(kept))
@@ -181,6 +187,9 @@ func (c *Control) ListTokens(ctx context.Context, tenant string) (all []Token, e
 
 // RevokeToken ends a token. It stays in the list; ending it again changes nothing.
 func (c *Control) RevokeToken(ctx context.Context, actor Actor, id string) error {
+	if !storable(id) {
+		return &NotFound{What: "token of that id"}
+	}
 	return c.write(ctx, actor, false, func(w *write) error {
 		k, ok, err := w.tx.Token(ctx, id)
 		if err != nil {
@@ -208,9 +217,9 @@ const (
 )
 
 // Authenticate finds the token that somebody shows.
-func (c *Control) Authenticate(ctx context.Context, shown string) (Token, error) {
-	id, random, ok := strings.Cut(strings.TrimPrefix(shown, tokenPrefix), "_")
-	if !ok || !strings.HasPrefix(shown, tokenPrefix) || len(shown) > 256 {
+func (c *Control) Authenticate(ctx context.Context, text string) (Token, error) {
+	id, random, ok := strings.Cut(strings.TrimPrefix(text, tokenPrefix), "_")
+	if !ok || !strings.HasPrefix(text, tokenPrefix) || len(text) > 256 || !storable(text) {
 		return Token{}, &Unauthenticated{"it is not of the form tg_<id>_<secret>"}
 	}
 	var k store.Token

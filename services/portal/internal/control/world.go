@@ -27,6 +27,9 @@ func (w *world) Lookup(key resource.Key) resource.Object {
 	if o, ok := w.known[key]; ok {
 		return o
 	}
+	if !storableKey(key) {
+		return nil
+	}
 	var o resource.Object
 	row, ok, err := w.tx.Object(w.ctx, key)
 	if err == nil && ok {
@@ -42,6 +45,9 @@ func (w *world) Lookup(key resource.Key) resource.Object {
 
 // Holder finds who has a claim.
 func (w *world) Holder(claim resource.Claim) (resource.Key, bool) {
+	if !storable(claim.Scope, claim.Value) {
+		return resource.Key{}, false
+	}
 	key, taken, err := w.tx.Holder(w.ctx, storeClaim(claim))
 	w.note(err)
 	return key, taken

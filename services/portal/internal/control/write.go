@@ -103,6 +103,12 @@ func (w *write) put(ctx context.Context, objects []*resource.Written, options Op
 		}
 	}
 	resource.Validate(objects, beside, w.now)
+	if err := w.coverAliases(ctx, objects, beside); err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		checkText(o)
+	}
 	if beside.trouble != nil {
 		return nil, beside.trouble
 	}
@@ -319,6 +325,9 @@ func (w *write) markBundles(ctx context.Context) error {
 
 // remove deletes an object.
 func (w *write) remove(ctx context.Context, key resource.Key, options Options) (Result, error) {
+	if !storableKey(key) {
+		return Result{}, &NotFound{Key: key}
+	}
 	row, exists, err := w.tx.Object(ctx, key)
 	if err != nil {
 		return Result{}, err

@@ -146,13 +146,15 @@ func TestEveryProblemAtOnce(t *testing.T) {
 			"VirtualCluster name: v, tenant: nobody | type: partner, host: b1-x, home: main, shoe: 1, authentication: {plain: {}}",
 			"AliasTopic name: a, virtualCluster: nowhere | cluster: main, topic: t",
 			"ServiceAccount name: s, virtualCluster: v | type: local, password: hunter2",
+			"VirtualCluster name: fine, tenant: acme | type: partner, host: fine, home: main, authentication: {plain: {}}",
+			"AliasTopic name: bare, virtualCluster: fine | cluster: main, topic: t",
 		)), problems)
 		_, err := b.Apply(t.Context(), alice, objects, Options{})
 		invalid, ok := errors.AsType[*Invalid](err)
 		if !ok {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"spec.shoe", "metadata.tenant", "spec.host", "metadata.virtualCluster", "spec.password"} {
+		for _, want := range []string{"spec.shoe", "metadata.tenant", "spec.host", "metadata.virtualCluster", "spec.password", "spec.topic"} {
 			if !slices.ContainsFunc(invalid.Problems, func(p resource.Problem) bool { return p.Field == want }) {
 				t.Errorf("nothing of %s in %v", want, err)
 			}

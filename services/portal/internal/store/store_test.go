@@ -247,7 +247,10 @@ func TestAFailedChangeLeavesNothing(t *testing.T) {
 func TestQueriesUseIndexes(t *testing.T) {
 	ctx := t.Context()
 	s := open(t, "sqlite:"+filepath.Join(t.TempDir(), "x.db"))
+	labelled := Query{Kind: "Tenant", Labels: []Requirement{{Label: "a", Operator: In, Values: []string{"b"}}, {Label: "a", Operator: NotIn, Values: []string{"b"}}, {Label: "a", Operator: Exists}, {Label: "a", Operator: NotExists}}}
+	byLabels, _ := labelled.where()
 	for _, query := range []string{
+		"SELECT 1 FROM objects WHERE " + byLabels + " AND (scope, name) > (?, ?) ORDER BY scope, name LIMIT 10",
 		"SELECT 1 FROM objects WHERE kind = ? AND scope = ? AND name = ?",
 		"SELECT 1 FROM objects WHERE kind = ? AND tenant = ? AND (scope, name) > (?, ?) ORDER BY scope, name LIMIT 10",
 		"SELECT 1 FROM objects WHERE kind = ? AND scope = ? AND (scope, name) > (?, ?) ORDER BY scope, name LIMIT 10",
@@ -270,6 +273,9 @@ func TestQueriesUseIndexes(t *testing.T) {
 			var detail string
 			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
 				t.Fatal(err)
+			}
+			if strings.HasPrefix(detail, "SEARCH l ") && !strings.Contains(detail, "scope=? AND name=?") {
+				t.Errorf("%s: %s: not by the object", query, detail)
 			}
 			if strings.HasPrefix(detail, "SCAN") && detail != "SCAN r" && !strings.Contains(detail, "bundles_pending") {
 				t.Errorf("%s: %s", query, detail)
