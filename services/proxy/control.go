@@ -8,11 +8,9 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"time"
 
 	board "tollgate.internal/pkg/fleet"
 	"tollgate.internal/services/proxy/internal/admin"
-	"tollgate.internal/services/proxy/internal/balance"
 	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/listener"
 )
@@ -66,6 +64,9 @@ func (g *gateway) record() board.Node {
 		n.Host, n.Port = host, int32(cmp.Or(l.AdvertisedPort, uint16(digits)))
 		break
 	}
+	if domain, port, _ := g.cfg.Fleet.address(); domain != "" { // it was checked
+		n.Domain, n.Port = domain, cmp.Or(int32(port), n.Port)
+	}
 	return n
 }
 
@@ -90,17 +91,3 @@ func (g *gateway) control(ctx, life context.Context, wg *sync.WaitGroup) error {
 		return ctx.Err()
 	}
 }
-
-// member is the node to the fleet.
-type member struct{ g *gateway }
-
-// Report is what the node says of itself.
-func (m member) Report() (fleet.Report, <-chan struct{}) {
-	return fleet.Report{State: fleet.Serving, Sessions: len(m.g.allSessions()), Weight: balance.Full}, nil
-}
-
-// Drain is a command that this node does not know yet.
-func (m member) Drain(time.Duration) { m.g.cfg.Log.Warn("command not obeyed", "command", "drain") }
-
-// Undrain is one too.
-func (m member) Undrain() { m.g.cfg.Log.Warn("command not obeyed", "command", "undrain") }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 
 	"log/slog"
@@ -45,6 +44,8 @@ type gateway struct {
 	admin       net.Listener // nil: none
 	handler     http.Handler // of admin
 	checks      *admin.Checks
+	leaving     *leaving
+	balancer    *balancer // nil: external balancing
 	started     time.Time
 
 	life       context.Context // ends with close
@@ -82,6 +83,7 @@ func newGateway(cfg *Config) (*gateway, error) {
 		checks:   admin.NewChecks(checkListeners, checkResources, checkUpstream),
 		refusals: refusal.NewNotes(cfg.Log),
 		counts:   newCounts(),
+		leaving:  newLeaving(),
 	}
 	g.node = &session.Node{
 		Log: cfg.Log, Meter: meter.New(), Backoff: auth.NewBackoff(time.Now),
@@ -89,7 +91,7 @@ func newGateway(cfg *Config) (*gateway, error) {
 		Refusals: g.refusals, Refused: g.counts.requests.Add, Observe: g.counts.durations.observe,
 	}
 	var err error
-	if g.names, err = listener.NewNames(cfg.Domains, nil); err != nil {
+	if g.names, err = listener.NewNames(cfg.allDomains(), nil); err != nil {
 		return nil, err
 	}
 	g.life, g.end = context.WithCancel(context.Background())
@@ -113,6 +115,9 @@ func newGateway(cfg *Config) (*gateway, error) {
 	if err := g.join(); err != nil {
 		l.Stop()
 		return nil, err
+	}
+	if cfg.Fleet.Balancing == Internal {
+		g.balancer = newBalancer(cfg, g.redis)
 	}
 	if cfg.Usage != nil {
 		cfg.Usage(func(yield func(Usage) bool) {
@@ -194,14 +199,16 @@ func (g *gateway) serve(ctx context.Context, c *listener.Conn) {
 	t, _ := c.Conn.(*tls.Conn)
 	client := &session.Client{
 		Net: c.Conn, Sock: c.Raw.(*netio.Conn), TLS: t, SASL: wantsSASL(c, sv.vc.View()),
-		Remote: c.Remote, Node: c.Route.Node, Advertise: c.Advertise, Authenticated: c.Authenticated,
+		Remote: c.Remote, Node: c.Route.Node, Advertise: g.advertise(c, sv.vc), Authenticated: c.Authenticated,
 	}
 	s := session.New(g.node, client, sv.vc)
 	if !sv.enter(s) { // changed since the look-up above
 		s.End(errMoved)
 	}
+	g.leaving.enters(s)
 	err := s.Run(context.WithoutCancel(ctx))
 	sv.leave(s)
+	g.leaving.leaves()
 	g.closed(ctx, c, s.Principal(), err)
 }
 
@@ -270,11 +277,14 @@ func (g *gateway) run(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	wg.Go(func() { served <- g.listener.Serve(serveCtx) })
-	watchCtx, endWatch := context.WithCancel(ctx)
-	defer endWatch()
-	wg.Go(func() { g.watch(watchCtx) })
+	wg.Go(func() { g.watch(serveCtx) })
+	wg.Go(func() { g.steer(serveCtx) })
+	wg.Go(func() { g.measure(serveCtx) })
 	if g.redis != nil {
-		wg.Go(func() { g.redis.Join(serveCtx, member{g}) })
+		wg.Go(func() { g.redis.Join(serveCtx, g) })
+	}
+	if g.balancer != nil {
+		wg.Go(func() { g.followMembers(serveCtx) })
 	}
 	g.checks.Set(checkListeners, nil)
 	addresses := g.addresses()
@@ -283,6 +293,9 @@ func (g *gateway) run(ctx context.Context) error {
 		args = append(args, name, addresses[name])
 	}
 	g.cfg.Log.Info("serving", slog.Group("addresses", args...))
+	if g.cfg.self != nil {
+		g.cfg.self(g)
+	}
 	if g.cfg.Ready != nil {
 		g.cfg.Ready(addresses)
 	}
@@ -291,25 +304,25 @@ func (g *gateway) run(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	g.cfg.Log.Info("draining")
-	g.checks.Set(checkListeners, errors.New("draining"))
-	g.listener.Stop()
-	for _, s := range g.allSessions() {
-		s.Drain()
+	g.leaving.want(true, true, g.cfg.DrainSpread)
+	if ended, err := g.drained(served); ended {
+		return err
 	}
-	limit := time.NewTimer(g.cfg.DrainTimeout)
+	// Nobody is left but those who shake hands.
+	g.listener.Stop()
+	limit := time.NewTimer(handshakesEnd)
 	defer limit.Stop()
 	select {
 	case err := <-served:
 		return err
 	case <-limit.C:
-		for _, s := range g.allSessions() {
-			s.End(refusal.Draining.Errorf("the time for draining is over"))
-		}
 	}
 	stop()
 	return <-served
 }
+
+// handshakesEnd is what handshakes get that are under way when the node ends.
+const handshakesEnd = 2 * time.Second
 
 // watch looks now and then at what nobody tells of: files, sessions that stall, the
 // brokers that port listeners must have sockets for, and what is no longer used.

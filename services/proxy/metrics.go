@@ -116,6 +116,7 @@ func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descSessions, descBytes, descRecords, descRequests, descUpstream, descLeased, descLogins, descCredential, descDials, descRenewals, descMemory, descWaiting, descRefused,
 		descReloads, descConnections, descRefusals, descClosed, descExpiry, descCertificates,
+		descState, descInside, descLoad, descWeight,
 		descIDLeases, descIDs, descIDsWithout, descSuspect, descStubs, descLoaded, descLookups,
 		descQuotaNodes, descQuotaLeases, descQuotaFailures,
 	} {
@@ -126,6 +127,7 @@ func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 
 // Collect reads all values.
 func (g *gateway) Collect(out chan<- prometheus.Metric) {
+	g.collectNode(out)
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}

@@ -70,13 +70,18 @@ type Config struct {
 	// cluster with one cluster has that one's ids, and one with several gives none.
 	ProducerIDs ProducerIDs
 
+	// Fleet is how the node shares the clients with others.
+	Fleet Fleet
+
 	Limits        ClientLimits
 	MaxFrameBytes int32         // of one request; 100 MiB, as socket.request.max.bytes
 	RequestMemory int64         // for large request frames in the whole node, and as much for answers that are held whole; 512 MiB
 	InFlight      int           // Produce or Fetch requests of one client, before it is not read until they are answered; 64
 	FrameTimeout  time.Duration // for a request to arrive once it has begun; 60 s
 	StallTimeout  time.Duration // for a client to take some of an answer that waits for it; 30 s
-	DrainTimeout  time.Duration // for sessions to finish when ctx ends; 30 s
+	DrainGrace    time.Duration // from not being ready to not accepting any more, when the node drains; 0: none
+	DrainSpread   time.Duration // over which sessions are asked to end then; 0: all at once
+	DrainTimeout  time.Duration // for the last of them to finish after that; 30 s
 	ReloadEvery   time.Duration // how often the resource files are looked at; 250 ms
 
 	// Listen and Dial are how the proxy reaches the network, for clients and for
@@ -100,7 +105,8 @@ type Config struct {
 	// loaded, with the address of each listener by name. Optional.
 	Ready func(addresses map[string]string)
 
-	source fleet.Source // of Control; tests have others
+	source fleet.Source     // of Control; tests have others
+	self   func(fleet.Self) // of tests
 }
 
 // Control says where a node of a fleet learns what it serves.
@@ -193,11 +199,17 @@ func (c *Config) defaults() error {
 	if c.RequestMemory < int64(c.MaxFrameBytes) {
 		errs = append(errs, fmt.Errorf("request memory of %d bytes is less than one request of %d may take", c.RequestMemory, c.MaxFrameBytes))
 	}
+	if field, err := c.Fleet.Check(c.Domains, c.Listeners); err != nil {
+		errs = append(errs, fmt.Errorf("fleet: %s: %w", field, err))
+	} else if c.Fleet.Balancing == Internal && c.Fleet.Members == nil && c.Control == nil {
+		errs = append(errs, errors.New("fleet: internal balancing needs a control plane, which knows the other nodes"))
+	}
 	return errors.Join(errs...)
 }
 
-// Run serves until ctx ends, then drains: it stops accepting, lets what is in
-// flight finish, and closes the rest after Config.DrainTimeout. A mistake in the
+// Run serves until ctx ends, then drains: it is not ready, stops accepting after
+// Config.DrainGrace, moves the sessions off over Config.DrainSpread, each when what it has
+// in flight is finished, and closes the rest after Config.DrainTimeout. A mistake in the
 // configuration or the resources is returned at once, every problem in it.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.defaults(); err != nil {

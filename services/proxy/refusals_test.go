@@ -222,6 +222,7 @@ func TestMetricsOfRealSessions(t *testing.T) {
 		"direction":       {"produced", "fetched"},
 		"check":           {"listeners", "resources", "upstream"},
 		"frame":           {"request", "answer"},
+		"state":           {"serving", "draining", "drained"},
 	}
 	id := regexp.MustCompile(`^TG-[A-Z]+-[0-9]{3}$`)
 	_, text := g.get(t, "/metrics")

@@ -26,6 +26,7 @@ var (
 
 // Status is what /status answers.
 type Status struct {
+	Node             NodeStatus             `json:"node"`
 	Fleet            *fleet.Health          `json:"fleet,omitempty"` // how it gets on with the control plane
 	UpstreamClusters []UpstreamStatus       `json:"upstreamClusters"`
 	VirtualClusters  []VirtualClusterStatus `json:"virtualClusters"`
@@ -58,7 +59,7 @@ type VirtualClusterStatus struct {
 }
 
 func (g *gateway) status() Status {
-	var out Status
+	out := Status{Node: g.nodeStatus()}
 	if g.redis != nil {
 		h := g.redis.Health()
 		out.Fleet = &h

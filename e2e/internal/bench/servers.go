@@ -117,6 +117,8 @@ resources: resources
 domains: [%s]
 admin: %s
 log: {level: warn}
+drainGrace: 0s
+drainSpread: 0s
 drainTimeout: 1s
 listeners:
   - {name: sni, address: "%s", routing: sni, certificates: [{certFile: %q, keyFile: %q}]}

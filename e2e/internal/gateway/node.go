@@ -68,7 +68,7 @@ func StartProxy(t testing.TB, files map[string]string, virtualClusters []string,
 	t.Cleanup(lease.Release)
 	at := func(i int) string { return "127.0.0.1:" + strconv.Itoa(lease.Ports[i]) }
 	p := &Proxy{Admin: at(0), Log: filepath.Join(t.TempDir(), "log"), bootstrap: make(map[string]string)}
-	p.args = append([]string{bin, "--resources", dir, "--admin", p.Admin, "--drain-timeout", "5s"}, flags...)
+	p.args = append([]string{bin, "--resources", dir, "--admin", p.Admin, "--drain-grace", "0s", "--drain-spread", "0s", "--drain-timeout", "5s"}, flags...)
 	for i, vc := range virtualClusters {
 		first := 1 + portsOfVC*i
 		p.bootstrap[vc] = at(first)

@@ -89,6 +89,8 @@ saltKey: file:salt.key
 producerIDs: {source: file:producer-ids}
 admin: %[3]s
 log: {level: info}
+drainGrace: 0s
+drainSpread: 0s
 drainTimeout: 1s
 listeners:
   - {name: sni, address: "%[4]s", routing: sni, advertisedPort: %[5]d, certificates: [{certFile: %[6]q, keyFile: %[7]q}]}

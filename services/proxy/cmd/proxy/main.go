@@ -1,5 +1,5 @@
 // Command proxy is one node of the gateway: it serves what its configuration says
-// until SIGTERM, and then drains.
+// until SIGTERM, and then drains. A second SIGTERM ends it at once.
 package main
 
 import (
@@ -18,6 +18,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the next signal does what signals do
 	err := run(ctx, os.Args[1:], os.Stderr)
 	stop()
 	if err != nil {

@@ -23,6 +23,9 @@ type Node struct {
 	Weight int    // 1 to Full; what is below or above counts as that
 }
 
+// A Roster is the nodes that clients are sent to at one moment.
+type Roster []Node
+
 // A Broker is a virtual broker of a virtual cluster.
 type Broker struct {
 	VNode int32  // no two have the same

@@ -10,6 +10,8 @@
 //	  deployment: default            # tells fleets on one Redis apart
 //	  node: n1                       # id, another for each node; absent: the host name
 //	  rack: eu-west-1a               # as brokers name it
+//	  balancing: external            # internal: clients are sent to the nodes' own domains
+//	  advertise: n1.gw.example.com   # the node's own domain, and :PORT if it is another than the first SNI listener's
 //	  api: https://HOST:PORT         # of the portal; absent: ACLs cannot be changed by Kafka's admin protocol
 //	  token: file:node.token         # the node's own, for the API
 //	  preload: false                 # load every virtual cluster at the start: needed where clients come by port
@@ -22,7 +24,9 @@
 //	  password: env:REDIS_PASSWORD   # of the Redis; absent: the URL's
 //	  deployment: 0                  # 0 to 1023: another one for each fleet that reaches the same clusters
 //	log: {level: info, format: json} # debug, info, warn, error; text or json
-//	drainTimeout: 30s                # for sessions to finish after SIGTERM
+//	drainGrace: 5s                   # from not being ready to not accepting any more, after SIGTERM; 0s: none
+//	drainSpread: 30s                 # over which sessions are then moved off; 0s: all at once
+//	drainTimeout: 30s                # for the last of them to finish after that
 //	reloadEvery: 250ms               # how often the resource files are looked at
 //	limits:
 //	  handshakeTimeout: 10s          # accept to the end of the TLS handshake
@@ -85,6 +89,21 @@ import (
 // while they shake hands.
 const defaultUnauthenticated = 2000
 
+// A balancer looks every few seconds whether a node is ready, and a fleet's other nodes
+// hear from it every second.
+const defaultGrace = 5 * time.Second
+
+// defaultSpread keeps what clients do when they come back, a TLS handshake and a login
+// for the most part, from reaching the other nodes and the brokers all at once.
+const defaultSpread = 30 * time.Second
+
+// defaults is what is there before anything is read.
+func defaults() file {
+	f := file{Log: logging{Format: "text"}, DrainGrace: defaultGrace, DrainSpread: defaultSpread}
+	f.Limits.Unauthenticated = defaultUnauthenticated
+	return f
+}
+
 type file struct {
 	Resources    string        `yaml:"resources"`
 	Control      control       `yaml:"control"`
@@ -93,6 +112,8 @@ type file struct {
 	ProducerIDs  producerIDs   `yaml:"producerIDs"`
 	Admin        string        `yaml:"admin"`
 	Log          logging       `yaml:"log"`
+	DrainGrace   time.Duration `yaml:"drainGrace"`
+	DrainSpread  time.Duration `yaml:"drainSpread"`
 	DrainTimeout time.Duration `yaml:"drainTimeout"`
 	ReloadEvery  time.Duration `yaml:"reloadEvery"`
 	Limits       limits        `yaml:"limits"`
@@ -228,8 +249,7 @@ func parse(path string, data []byte, logs io.Writer) (proxy.Config, resource.Pro
 		documents[1].Problem("", "a second document: a configuration is one")
 	}
 	d := documents[0]
-	f := file{Log: logging{Format: "text"}}
-	f.Limits.Unauthenticated = defaultUnauthenticated
+	f := defaults()
 	d.Decode(d.Root, &f, "")
 	dir := filepath.Dir(path)
 	for i := range f.Listeners {
@@ -243,6 +263,7 @@ func parse(path string, data []byte, logs io.Writer) (proxy.Config, resource.Pro
 	problems.Sort()
 	cfg := f.config(dir, logs)
 	cfg.SaltKey, cfg.ProducerIDs, cfg.Control = salt, ids, control
+	cfg.Fleet = f.Control.fleet()
 	return cfg, problems
 }
 
@@ -315,6 +336,8 @@ func (f *file) check(d *strictyaml.Document) {
 	if _, _, ok := hostPort(f.Admin); f.Admin != "" && !ok {
 		d.Problem("admin", "%q is not an address such as 127.0.0.1:9410", f.Admin)
 	}
+	notNegative(d, "drainGrace", f.DrainGrace)
+	notNegative(d, "drainSpread", f.DrainSpread)
 	positive(d, "drainTimeout", f.DrainTimeout)
 	positive(d, "reloadEvery", f.ReloadEvery)
 	f.Limits.check(d)
@@ -352,6 +375,13 @@ func (f *file) check(d *strictyaml.Document) {
 			}
 			taken = append(taken, s)
 		}
+	}
+}
+
+// notNegative is positive where zero means something.
+func notNegative(d *strictyaml.Document, path string, value time.Duration) {
+	if value < 0 {
+		d.Problem(path, "must not be negative: 0s is none")
 	}
 }
 
@@ -556,6 +586,8 @@ func (f *file) config(dir string, logs io.Writer) proxy.Config {
 		FrameTimeout:  f.Limits.RequestTimeout,
 		StallTimeout:  f.Limits.StallTimeout,
 		InFlight:      f.Limits.InFlight,
+		DrainGrace:    f.DrainGrace,
+		DrainSpread:   f.DrainSpread,
 		DrainTimeout:  f.DrainTimeout,
 		ReloadEvery:   f.ReloadEvery,
 	}

@@ -83,6 +83,8 @@ saltKey: file:salt.key
 producerIDs: {source: 'file:ids', deployment: 9}
 admin: 127.0.0.1:9410
 log: {level: debug, format: json}
+drainGrace: 0s
+drainSpread: 2m
 drainTimeout: 20s
 reloadEvery: 1s
 limits:
@@ -151,7 +153,7 @@ listeners:
 		t.Errorf("limits %+v, want %+v", cfg.Limits, wantLimits)
 	}
 	if cfg.Resources != filepath.Join(dir, "resources") || cfg.Admin != "127.0.0.1:9410" || len(cfg.Domains) != 1 ||
-		cfg.DrainTimeout != 20*time.Second || cfg.ReloadEvery != time.Second ||
+		cfg.DrainGrace != 0 || cfg.DrainSpread != 2*time.Minute || cfg.DrainTimeout != 20*time.Second || cfg.ReloadEvery != time.Second ||
 		cfg.MaxFrameBytes != 10<<20 || cfg.RequestMemory != 1<<30 || cfg.FrameTimeout != 40*time.Second || cfg.StallTimeout != 20*time.Second || cfg.InFlight != 9 {
 		t.Errorf("configuration %+v", cfg)
 	}
@@ -245,9 +247,11 @@ func TestMistakes(t *testing.T) {
 			"8: listeners[0].advertisedPort: begins with 0, which YAML may read as octal: write the number without it",
 			"9: limits.connections: begins with 0, which YAML may read as octal: write the number without it",
 		}},
-		{"times that end before they begin", good + "drainTimeout: -1s\nreloadEvery: 0s\n", []string{
+		{"times that end before they begin", good + "drainTimeout: -1s\nreloadEvery: 0s\ndrainGrace: -1s\ndrainSpread: -1s\n", []string{
 			"8: drainTimeout: must be positive: leave it out for the default",
 			"9: reloadEvery: must be positive: leave it out for the default",
+			"10: drainGrace: must not be negative: 0s is none",
+			"11: drainSpread: must not be negative: 0s is none",
 		}},
 		{"memory below one request, against a default too", good + "limits: {requestMemory: 50MiB}\n", []string{
 			"8: limits.requestMemory: 52428800 bytes are less than the 104857600 of limits.requestBytes: the largest request would never be read",

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -23,6 +24,8 @@ type control struct {
 	Deployment  string        `yaml:"deployment"`
 	Node        string        `yaml:"node"`
 	Rack        string        `yaml:"rack"`
+	Balancing   string        `yaml:"balancing"`
+	Advertise   string        `yaml:"advertise"`
 	API         string        `yaml:"api"`
 	Token       string        `yaml:"token"`
 	Preload     bool          `yaml:"preload"`
@@ -95,7 +98,16 @@ func (c *control) resolve(f *file, d *strictyaml.Document, dir string) *proxy.Co
 		bad("token", "api and token belong together: the portal asks for the node's token")
 	}
 	positive(d, "control.unloadAfter", c.UnloadAfter)
+	fleet := c.fleet()
+	if field, err := fleet.Check(f.Domains, f.config(dir, io.Discard).Listeners); err != nil {
+		bad(field, "%v", err)
+	}
 	return out
+}
+
+// fleet is how the node shares the clients with the others.
+func (c *control) fleet() proxy.Fleet {
+	return proxy.Fleet{Balancing: proxy.Balancing(c.Balancing), Advertise: c.Advertise}
 }
 
 func isDirectory(path string) bool {

@@ -45,6 +45,8 @@ control:
   deployment: prod
   node: n1
   rack: eu-west-1a
+  balancing: internal
+  advertise: n1.gw.example.com:443
   api: https://portal.internal:9401
   token: file:node.token
   preload: true
@@ -59,11 +61,16 @@ control:
 	flags, err := FromArgs([]string{
 		"--listen", "0.0.0.0:9092", "--domain", "gw.example.com", "--certificate", "gw.pem,gw.key",
 		"--control-redis", "redis://redis.internal:6379?master_name=ours&addr=h2:26379", "--control-redis-password", "file:redis.secret", "--control-keys", "portal.pub", "--control-state", filepath.Join(dir, "state"),
-		"--control-deployment", "prod", "--control-node", "n1", "--control-rack", "eu-west-1a", "--control-api", "https://portal.internal:9401",
+		"--control-deployment", "prod", "--control-node", "n1", "--control-rack", "eu-west-1a", "--control-balancing", "internal", "--control-advertise", "n1.gw.example.com:443", "--control-api", "https://portal.internal:9401",
 		"--control-token", "file:node.token", "--control-preload", "--control-unload-after", "10m",
 	}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for how, f := range map[string]proxy.Fleet{"a file": file.Fleet, "flags": flags.Fleet} {
+		if f.Balancing != proxy.Internal || f.Advertise != "n1.gw.example.com:443" {
+			t.Errorf("%s: %+v", how, f)
+		}
 	}
 	for how, c := range map[string]*proxy.Control{"a file": file.Control, "flags": flags.Control} {
 		if c == nil || !strings.Contains(c.Redis, "master_name=ours") || c.RedisPassword.Reveal() != "of the redis" || c.State != filepath.Join(dir, "state") || c.Deployment != "prod" ||
@@ -84,6 +91,21 @@ func TestMistakesAboutAControlPlane(t *testing.T) {
 			"8: control.redis: required: redis://HOST:PORT of the Redis that portal and nodes share",
 			"8: control.publicKeys: required: a PEM file with the public key that the portal signs with",
 			"8: control.state: required: a directory of this node alone, which outlives the process: it serves what is in there when the Redis is away",
+		}},
+		{"balancing that is no way", "control: {redis: 'redis://h:1', publicKeys: portal.pub, state: state, balancing: fair}", []string{
+			`8: control.balancing: "fair" is neither internal nor external`,
+		}},
+		{"internal balancing without a domain", "control: {redis: 'redis://h:1', publicKeys: portal.pub, state: state, balancing: internal}", []string{
+			"8: control.advertise: required: internal balancing needs the node's own domain, such as n1.gw.example.com",
+		}},
+		{"internal balancing by the domain of all", "control: {redis: 'redis://h:1', publicKeys: portal.pub, state: state, balancing: internal, advertise: gw.example.com}", []string{
+			"8: control.advertise: gw.example.com is a domain of all nodes: the node needs one of its own",
+		}},
+		{"an address in place of a domain", "control: {redis: 'redis://h:1', publicKeys: portal.pub, state: state, advertise: '10.1.2.3:9092'}", []string{
+			`8: control.advertise: "10.1.2.3" is not a domain such as n1.gw.example.com, in lower case`,
+		}},
+		{"a domain with a port that is none", "control: {redis: 'redis://h:1', publicKeys: portal.pub, state: state, advertise: 'n1.gw.example.com:kafka'}", []string{
+			`8: control.advertise: "n1.gw.example.com:kafka" has no port after the colon`,
 		}},
 		{"files beside it", "resources: resources\ncontrol: {redis: 'redis://h:1', publicKeys: portal.pub, state: state}", []string{
 			"9: control: stands in place of resources: a node serves what one of them says",

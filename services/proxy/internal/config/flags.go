@@ -32,8 +32,7 @@ kind, limits, PROXY protocol.
 // log goes to logs, and help too. The error is flag.ErrHelp when that was all, and
 // [resource.Problems] when what is written is wrong.
 func FromArgs(args []string, logs io.Writer) (proxy.Config, error) {
-	f := file{Log: logging{Format: "text"}}
-	f.Limits.Unauthenticated = defaultUnauthenticated
+	f := defaults()
 	flags := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // a mistake is in the error
 	var public listening
@@ -77,13 +76,17 @@ func FromArgs(args []string, logs io.Writer) (proxy.Config, error) {
 	flags.StringVar(&c.Deployment, "control-deployment", "", "`name` that tells fleets on one Redis apart (default "+string(board.DefaultDeployment)+")")
 	flags.StringVar(&c.Node, "control-node", "", "`id` of the node, another for each; the host name when empty")
 	flags.StringVar(&c.Rack, "control-rack", "", "the node's `rack`, as brokers name it")
+	flags.StringVar(&c.Balancing, "control-balancing", "", "external, or internal: clients are sent to the nodes' own `domains` (default external)")
+	flags.StringVar(&c.Advertise, "control-advertise", "", "the node's own `domain`, such as n1.gw.example.com, with internal balancing; and :PORT, if it is another than that of --listen")
 	flags.StringVar(&c.API, "control-api", "", "`URL` of the portal's API, which is told of changes of ACLs that come by Kafka's admin protocol; they are refused when empty")
 	flags.StringVar(&c.Token, "control-token", "", "`reference` (env:NAME or file:PATH) to the node's token for the API")
 	flags.BoolVar(&c.Preload, "control-preload", false, "load every virtual cluster at the start, and not with its first client")
 	flags.DurationVar(&c.UnloadAfter, "control-unload-after", 0, "that a virtual cluster without sessions stays in memory (default 1h)")
 	flags.TextVar(&f.Log.Level, "log-level", f.Log.Level, "debug, info, warn or error")
 	flags.StringVar(&f.Log.Format, "log-format", f.Log.Format, "text or json")
-	flags.DurationVar(&f.DrainTimeout, "drain-timeout", 0, "for sessions to finish after SIGTERM (default 30s)")
+	flags.DurationVar(&f.DrainGrace, "drain-grace", f.DrainGrace, "from not being ready to not accepting any more, after SIGTERM")
+	flags.DurationVar(&f.DrainSpread, "drain-spread", f.DrainSpread, "over which sessions are then moved off; 0s: all at once")
+	flags.DurationVar(&f.DrainTimeout, "drain-timeout", 0, "for the last of them to finish after that (default 30s)")
 	flags.DurationVar(&f.ReloadEvery, "reload-every", 0, "how often the resource files are looked at (default 250ms)")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -139,6 +142,7 @@ func (f *file) fromFlags(logs io.Writer) (proxy.Config, error) {
 	}
 	cfg := f.config("", logs)
 	cfg.SaltKey, cfg.ProducerIDs, cfg.Control = salt, ids, control
+	cfg.Fleet = f.Control.fleet()
 	return cfg, nil
 }
 
@@ -177,6 +181,10 @@ func (f *file) flagOf(path string) string {
 		return "--control-unload-after"
 	case "log.format":
 		return "--log-format"
+	case "drainGrace":
+		return "--drain-grace"
+	case "drainSpread":
+		return "--drain-spread"
 	case "drainTimeout":
 		return "--drain-timeout"
 	case "reloadEvery":

@@ -12,6 +12,7 @@
 package listener
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -130,9 +131,10 @@ type Listener struct {
 	certs   []*certificates // by index of spec; nil without TLS
 	sockets map[socketID]*socket
 	conns   map[net.Conn]struct{}
-	start   func(*socket) // set by Serve
-	stopped bool          // no more sockets
-	ended   bool          // no more connections either
+	paused  map[socketID]string // addresses of sockets to open again; nil: it is not paused
+	start   func(*socket)       // set by Serve
+	stopped bool                // no more sockets
+	ended   bool                // no more connections either
 
 	stop  chan struct{}
 	wg    sync.WaitGroup // accept loops and connections
@@ -258,9 +260,15 @@ func (l *Listener) open(spec int, node int32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	id := socketID{spec, node}
-	if l.stopped || l.sockets[id] != nil {
+	if l.stopped || l.paused != nil || l.sockets[id] != nil {
 		return nil
 	}
+	return l.bind(id, "")
+}
+
+// bind opens a socket at an address, or where its spec says. The mutex is held.
+func (l *Listener) bind(id socketID, again string) error {
+	spec, node := id.spec, id.node
 	s := l.specs[spec]
 	if s == nil {
 		return nil // removed meanwhile
@@ -277,6 +285,7 @@ func (l *Listener) open(spec int, node int32) error {
 		}
 		address = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	}
+	address = cmp.Or(again, address)
 	ln, err := l.cfg.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listener %q: %w", s.Name, err)

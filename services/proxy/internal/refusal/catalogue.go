@@ -420,8 +420,8 @@ var (
 	}
 	Draining = &Refusal{
 		ID:      "TG-NODE-002",
-		When:    "a connection to a node that is being stopped",
-		Cause:   "The node received SIGTERM and moves its clients off.",
+		When:    "a connection to a node that is being stopped or drained",
+		Cause:   "The node received SIGTERM, or was told to drain, and moves its clients off.",
 		Cure:    "None: clients reconnect to another node.",
 		Routine: true,
 	}

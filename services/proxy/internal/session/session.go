@@ -116,6 +116,8 @@ type Session struct {
 
 	turnedAway time.Time // when a Produce could last not be sent
 
+	finishing bool // a request that had begun when draining did; the reading goroutine's
+
 	throttle int32        // what the answer to the request being taken tells the client, ms
 	born     time.Time    // what muted counts from
 	muted    atomic.Int64 // until when the client is not read (KIP-219); 0: it is
@@ -179,10 +181,12 @@ func (s *Session) End(reason error) {
 	}
 }
 
-// Drain makes the session read no further request, finish those in flight, and
-// end (PROTOCOL.md §H3).
+// Drain makes the session read no further request, but for one that has begun to
+// arrive, finish those in flight, and end (PROTOCOL.md §H3).
 func (s *Session) Drain() {
-	s.draining.Store(true)
+	if !s.draining.CompareAndSwap(false, true) {
+		return
+	}
 	s.quitOnce.Do(func() { close(s.quit) })
 	s.client.Sock.Conn.SetReadDeadline(time.Unix(1, 0))
 }
@@ -293,6 +297,7 @@ func (s *Session) serve(ctx context.Context) error {
 					return err
 				}
 				s.waitDrained()
+				s.linger()
 				return refusal.Draining
 			}
 			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
@@ -377,7 +382,55 @@ func (s *Session) nextFrame(ctx context.Context) (frame []byte, reserved int64, 
 			reserved = int64(size)
 		}
 		if err := s.r.Fill(size); err != nil {
-			return nil, reserved, err
+			if !s.finishes(err) {
+				return nil, reserved, err
+			}
+			timed = true
+		}
+	}
+}
+
+// finishes lets the request arrive that had begun to when draining began: its client
+// may wait for nothing but the answer, and then sees the connection end between two
+// requests. That is done once. A client that sends one after the other is cut off at
+// any time the same.
+func (s *Session) finishes(err error) bool {
+	if s.finishing || !s.draining.Load() || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	s.finishing = true
+	deadline := time.Time{}
+	if s.node.FrameTimeout > 0 {
+		deadline = time.Now().Add(s.node.FrameTimeout)
+	}
+	s.client.Sock.Conn.SetReadDeadline(deadline)
+	return true
+}
+
+// lingerTime bounds how long a client is given to see that the connection ends.
+const lingerTime = time.Second
+
+// linger ends the connection without losing the last answers. To close a socket that
+// has something left to read resets the connection, and the peer's system may throw
+// away what its application has not read yet: so the client is told that nothing more
+// comes, and what it has sent since is dropped until it closes.
+func (s *Session) linger() {
+	half, ok := s.client.Sock.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return
+	}
+	if s.client.TLS != nil && s.client.TLS.CloseWrite() != nil {
+		return
+	}
+	if half.CloseWrite() != nil {
+		return
+	}
+	s.client.Sock.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+	buf := netio.Get(netio.BaseSize)
+	defer buf.Release()
+	for {
+		if _, err := s.client.Sock.Conn.Read(buf.B); err != nil {
+			return
 		}
 	}
 }

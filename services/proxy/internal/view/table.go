@@ -5,7 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
+	"tollgate.internal/services/proxy/internal/balance"
 	"tollgate.internal/services/proxy/internal/stub"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
@@ -30,6 +32,7 @@ type Table struct {
 	keeper *stub.Keeper
 	stubs  *stub.Snapshot
 	wants  []stub.Want
+	placed atomic.Pointer[placed]
 }
 
 // Member is a physical cluster of a virtual cluster.
@@ -328,6 +331,33 @@ func (t *Table) Controller() int32 {
 		return -1
 	}
 	return t.Home.VirtualNode(t.Home.Meta.Brokers[0].ID)
+}
+
+// placed is where the brokers of a table are on the nodes of a fleet.
+type placed struct {
+	on *balance.Roster
+	at map[int32]int
+}
+
+// Placed says which node clients are sent to for each broker, by virtual node id and as
+// an index into on, which the caller changes no more. It is found once for each roster.
+func (t *Table) Placed(on *balance.Roster) map[int32]int {
+	if p := t.placed.Load(); p != nil && p.on == on {
+		return p.at
+	}
+	brokers := make([]balance.Broker, len(t.Brokers))
+	for i, b := range t.Brokers {
+		brokers[i].VNode = b.Node
+		if b.Rack != nil {
+			brokers[i].Rack = *b.Rack
+		}
+	}
+	p := &placed{on: on, at: make(map[int32]int, len(brokers))}
+	for i, n := range balance.Place(t.View.Name, *on, brokers) {
+		p.at[brokers[i].VNode] = n
+	}
+	t.placed.Store(p)
+	return p.at
 }
 
 // MarkStale says that the metadata of every cluster is in doubt.
