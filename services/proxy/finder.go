@@ -146,32 +146,33 @@ func (f *finder) run(key string, generation uint64, lookUp func(context.Context)
 	defer cancel()
 	select {
 	case f.slots <- struct{}{}:
-		defer func() { <-f.slots }()
 	case <-ctx.Done():
 		f.counts[turnedAway].Add(1)
 		return errTooMany
 	}
 	if !f.pay(ctx) {
+		<-f.slots
 		f.counts[turnedAway].Add(1)
 		return errTooMany
 	}
 	vc, err := lookUp(ctx)
-	if vc == "" {
-		if err == nil {
-			f.counts[unknown].Add(1)
-		} else {
-			f.counts[failed].Add(1)
-		}
-		if err != nil && ctx.Err() != nil {
+	<-f.slots // what follows is waited for by the clients of this virtual cluster alone
+	switch {
+	case vc != "":
+		f.counts[found].Add(1)
+		f.refund()
+		f.g.reachable(ctx, vc)
+		return nil
+	case err == nil:
+		f.counts[unknown].Add(1)
+	default:
+		f.counts[failed].Add(1)
+		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
-		f.remember(key, generation, err)
-		return err
 	}
-	f.counts[found].Add(1)
-	f.refund()
-	f.g.reachable(ctx, vc)
-	return nil
+	f.remember(key, generation, err)
+	return err
 }
 
 // pay waits until one more unknown name may be asked for. What turns out to be known is
