@@ -17,32 +17,18 @@ import (
 
 	"tollgate.internal/cmd/tollgate/internal/client"
 	"tollgate.internal/cmd/tollgate/internal/diff"
+	"tollgate.internal/cmd/tollgate/internal/manifest"
 	"tollgate.internal/cmd/tollgate/internal/show"
 	"tollgate.internal/pkg/resource"
-	"tollgate.internal/pkg/secret"
 )
 
-// manifest is what files say, in the order in which objects can be made.
-type manifest struct {
-	written []*resource.Written
-	secrets []accountSecret
-}
-
-// accountSecret is a secret that stands beside its account in a file. It goes to
-// the server by a call of its own, and no reference does: the server could not read it.
-type accountSecret struct {
-	account  *resource.Written
-	password secret.Secret
-	verifier []resource.Verifier
-}
-
 // readManifest reads files, directories and, as "-", the standard input.
-func readManifest(std stdio, paths []string) (*manifest, error) {
+func readManifest(std stdio, paths []string) (*manifest.Manifest, error) {
 	if len(paths) == 0 {
 		return nil, usagef("name files or directories: -f FILE, -f DIR, or -f - for the standard input")
 	}
 	var problems resource.Problems
-	m := new(manifest)
+	var written []*resource.Written
 	for i, path := range paths {
 		if slices.Contains(paths[:i], path) {
 			return nil, usagef("-f %s is there twice", path)
@@ -51,7 +37,7 @@ func readManifest(std stdio, paths []string) (*manifest, error) {
 			if !isFile(path) {
 				return nil, usagef("-f %s: there is no such file or directory", path)
 			}
-			m.written = append(m.written, resource.Read(path, &problems)...)
+			written = append(written, resource.Read(path, &problems)...)
 			continue
 		}
 		base, err := os.Getwd()
@@ -62,102 +48,17 @@ func readManifest(std stdio, paths []string) (*manifest, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the standard input: %w", err)
 		}
-		m.written = append(m.written, resource.ReadText("stdin", base, data, &problems)...)
+		written = append(written, resource.ReadText("stdin", base, data, &problems)...)
 	}
-	first := make(map[resource.Key]*resource.Written)
-	for _, o := range m.written {
-		key := resource.KeyOf(o.Object)
-		if other := first[key]; other != nil {
-			o.Problem("metadata.name", "%s stands in %s:%d already", key, other.File, other.Line)
-		}
-		first[key] = o
-	}
-	for _, o := range m.written {
-		m.takeSecrets(o)
-	}
+	m := manifest.New(written)
 	if len(problems) > 0 {
 		problems.Sort()
 		return nil, problems
 	}
-	if len(m.written) == 0 {
+	if len(m.Written) == 0 {
 		return nil, fmt.Errorf("%s: no objects: there is no *.yaml or *.yml file with a document in it", strings.Join(paths, ", "))
 	}
-	slices.SortStableFunc(m.written, func(a, b *resource.Written) int {
-		return resource.KeyOf(a.Object).Compare(resource.KeyOf(b.Object))
-	})
 	return m, nil
-}
-
-// takeSecrets takes what proves an account out of it.
-func (m *manifest) takeSecrets(o *resource.Written) {
-	a, ok := o.Object.(*resource.ServiceAccount)
-	if !ok || a.Spec.Type == resource.External {
-		return // where they have no meaning the server says so
-	}
-	if a.Spec.Password != "" {
-		password, err := secret.Resolve(string(a.Spec.Password), "")
-		if err != nil {
-			o.Problem("spec.password", "%v", err)
-		}
-		m.secrets = append(m.secrets, accountSecret{account: o, password: password})
-		a.Spec.Password = ""
-	}
-	// Verifiers of one id are one secret; those without are one too.
-	byID := make(map[string]int)
-	for _, v := range a.Spec.Verifiers {
-		at, ok := byID[v.ID]
-		if !ok {
-			at = len(m.secrets)
-			byID[v.ID] = at
-			m.secrets = append(m.secrets, accountSecret{account: o})
-		}
-		m.secrets[at].verifier = append(m.secrets[at].verifier, v)
-	}
-	a.Spec.Verifiers = nil
-}
-
-func (m *manifest) objects() []resource.Object {
-	objects := make([]resource.Object, len(m.written))
-	for i, o := range m.written {
-		objects[i] = o.Object
-	}
-	return objects
-}
-
-// located is a refusal with the places in files that it is about.
-type located struct {
-	problems resource.Problems
-	refusal  *client.Refusal
-}
-
-func (e *located) Error() string { return e.problems.Error() }
-func (e *located) Unwrap() error { return e.refusal }
-
-// locate finds the lines that a server's problems are about.
-func (m *manifest) locate(err error) error {
-	no, ok := errors.AsType[*client.Refusal](err)
-	if !ok || len(no.Errors) == 0 {
-		return err
-	}
-	var found resource.Problems
-	for _, f := range no.Errors {
-		var o *resource.Written
-		for _, candidate := range m.written {
-			if f.Object == resource.KeyOf(candidate.Object).String() || f.Object == "" && len(m.written) == 1 {
-				o = candidate
-			}
-		}
-		p := resource.Problem{Field: f.Field, Message: f.Message}
-		switch {
-		case o != nil:
-			p.File, p.Line = o.File, o.Lines.Of(f.Field, o.Line)
-		case f.Object != "":
-			p.Message = f.Object + ": " + f.Message
-		}
-		found = append(found, p)
-	}
-	found.Sort()
-	return &located{found, no}
 }
 
 // applying is what apply and diff have in common.
@@ -245,26 +146,26 @@ proxy reads what they name on its own machine.
 			return err
 		}
 		if dryRun {
-			planned, err := c.Apply(ctx, m.objects(), selector, client.Change{DryRun: true})
+			planned, err := c.Apply(ctx, m.Objects(), selector, client.Change{DryRun: true})
 			if err != nil {
-				return m.locate(err)
+				return m.Locate(err)
 			}
-			return a.report(std, planned, nil, true, len(m.secrets))
+			return a.report(std, planned, nil, true, len(m.Secrets))
 		}
 		if a.prune {
-			planned, err := c.Apply(ctx, m.objects(), selector, client.Change{DryRun: true})
+			planned, err := c.Apply(ctx, m.Objects(), selector, client.Change{DryRun: true})
 			if err != nil {
-				return m.locate(err)
+				return m.Locate(err)
 			}
 			if err := a.confirmDeletes(std, planned); err != nil {
 				return err
 			}
 		}
-		applied, late := c.Apply(ctx, m.objects(), selector, client.Change{Wait: a.wait.time()})
+		applied, late := c.Apply(ctx, m.Objects(), selector, client.Change{Wait: a.wait.time()})
 		if late != nil && !client.IsLate(late) {
-			return m.locate(late)
+			return m.Locate(late)
 		}
-		imported, err := m.importSecrets(ctx, c, a.wait.time())
+		imported, err := importSecrets(ctx, c, m, a.wait.time())
 		if client.IsLate(err) {
 			late, err = err, nil
 		}
@@ -293,18 +194,17 @@ func (a *applying) confirmDeletes(std stdio, planned *client.Applied) error {
 }
 
 // importSecrets sends the secrets of accounts, and tells which the server did not have.
-func (m *manifest) importSecrets(ctx context.Context, c *client.Client, wait time.Duration) (imported []resource.Key, late error) {
-	for _, s := range m.secrets {
-		key := resource.KeyOf(s.account.Object)
-		added, err := c.AddSecret(ctx, key, client.NewSecret{Password: s.password.Reveal(), Verifiers: s.verifier}, wait)
+func importSecrets(ctx context.Context, c *client.Client, m *manifest.Manifest, wait time.Duration) (imported []resource.Key, late error) {
+	for _, s := range m.Secrets {
+		added, err := s.Import(ctx, c, wait)
 		if client.IsLate(err) {
 			late, err = err, nil
 		}
 		if err != nil {
-			return imported, fmt.Errorf("%s:%d: the secret of %s: %w", s.account.File, s.account.Line, key, err)
+			return imported, err
 		}
 		if added.Change == client.Created {
-			imported = append(imported, key)
+			imported = append(imported, resource.KeyOf(s.Account.Object))
 		}
 	}
 	return imported, late
@@ -436,9 +336,9 @@ is wrong. Secrets are not compared: only their owners know them.
 		if err != nil {
 			return err
 		}
-		planned, err := c.Apply(ctx, m.objects(), selector, client.Change{DryRun: true})
+		planned, err := c.Apply(ctx, m.Objects(), selector, client.Change{DryRun: true})
 		if err != nil {
-			return m.locate(err)
+			return m.Locate(err)
 		}
 		if err := printDiffs(std, planned); err != nil {
 			return err

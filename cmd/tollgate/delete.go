@@ -46,7 +46,7 @@ ends it, and what was deleted until then stays deleted.
 			if err != nil {
 				return err
 			}
-			for _, o := range m.written {
+			for _, o := range m.Written {
 				keys = append(keys, resource.KeyOf(o.Object))
 			}
 		default:

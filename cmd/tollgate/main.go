@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"tollgate.internal/cmd/tollgate/internal/manifest"
 	"tollgate.internal/pkg/resource"
 )
 
@@ -33,7 +34,7 @@ func complain(w io.Writer, err error) {
 		fmt.Fprintln(w, err)
 		return
 	}
-	if _, ok := errors.AsType[*located](err); ok {
+	if _, ok := errors.AsType[*manifest.Located](err); ok {
 		fmt.Fprintln(w, err)
 		return
 	}
