@@ -266,6 +266,37 @@ func TestTheHeadOnlyRises(t *testing.T) {
 	}
 }
 
+// Redis is emptied, or brought back from a copy, between the look of a portal at the
+// head and its setting of it: the head must not stand above what is not there.
+func TestAHeadIsNotSetOnWhatWasLost(t *testing.T) {
+	b := newBed(t)
+	advance := func(from, to int64, want error, head int64) {
+		t.Helper()
+		if err := b.publisher.Advance(t.Context(), from, to); !errors.Is(err, want) {
+			t.Errorf("Advance(%d, %d): %v, want %v", from, to, err, want)
+		}
+		if h, err := b.publisher.Head(t.Context()); err != nil || h.Revision != head {
+			t.Errorf("head is %v, %v after Advance(%d, %d), want %d", h, err, from, to, head)
+		}
+	}
+	advance(0, 5, nil, 5)
+	advance(5, 6, nil, 6)
+	advance(5, 6, nil, 6) // the other portal was first
+	old := b.redis.HGet(eu.head(), "data")
+	advance(6, 9, nil, 9)
+	b.redis.FlushAll()
+	advance(9, 10, ErrForgot, 0)
+	advance(0, 10, nil, 10)
+	b.redis.HSet(eu.head(), "revision", "6", "data", old)
+	advance(10, 11, ErrForgot, 6)
+	advance(6, 11, nil, 11)
+	// Somebody has written into it what is not so.
+	b.redis.HSet(eu.head(), "revision", "3")
+	advance(11, 12, nil, 12)
+	b.redis.HSet(eu.head(), "revision", "x")
+	advance(12, 13, nil, 13)
+}
+
 // Both portals publish the same changes at once, as when one is being replaced: with
 // keys of their own, that each knows of.
 func TestTwoPortals(t *testing.T) {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -22,7 +23,7 @@ const batch = 200
 // Publisher is the portal's side. Several may write at the same time: what is older
 // never takes the place of what is newer.
 //
-// A change is published by [Publisher.Put], [Publisher.Announce], [Publisher.SetHead],
+// A change is published by [Publisher.Put], [Publisher.Announce], [Publisher.Advance],
 // in this order, and each may be done again after it failed, or after Redis was lost.
 type Publisher struct {
 	board
@@ -186,16 +187,26 @@ func (p *Publisher) append(ctx context.Context, args []any) error {
 	return nil
 }
 
+// ErrForgot is a Redis that lost what stood in it a moment ago.
+var ErrForgot = errors.New("redis has lost what stood in it: everything is to be published again")
+
 // SetHead says that everything up to a revision is put and announced. A head that is
 // higher already stays.
 func (p *Publisher) SetHead(ctx context.Context, revision int64) error {
+	return p.Advance(ctx, 0, revision)
+}
+
+// Advance is SetHead by a portal that relies on what was published up to another
+// revision, as Head told it. If Redis has lost that meanwhile it is ErrForgot, and
+// nothing was written: a head must not stand above what is not there.
+func (p *Publisher) Advance(ctx context.Context, from, revision int64) error {
 	data, err := seal(p.signer, bundle.ForHead, Head{p.deployment, revision})
 	if err != nil {
 		return err
 	}
 	key, over := p.deployment.head(), ""
 	for range 3 {
-		got, err := answer(p.client.Eval(ctx, putScript, []string{key}, revision, data, over), 3)
+		got, err := answer(p.client.Eval(ctx, putScript, []string{key}, revision, data, over, from), 3)
 		switch {
 		case err != nil:
 			return explain("write", key, err)
@@ -204,10 +215,17 @@ func (p *Publisher) SetHead(ctx context.Context, revision int64) error {
 		case got[0] == "put":
 			return p.append(ctx, []any{keepEntries, 2, "head", data})
 		}
-		if h, err := OpenHead(p.keys, p.deployment, []byte(got[2])); err == nil && h.Revision >= revision {
+		h, err := OpenHead(p.keys, p.deployment, []byte(got[2]))
+		switch {
+		case got[0] == "lost" && (err != nil || h.Revision < from):
+			return explain("write", key, ErrForgot)
+		case got[0] == "lost":
+			from = 0 // it says less than it is
+		case err == nil && h.Revision >= revision:
 			return nil
+		default:
+			over = got[1]
 		}
-		over = got[1]
 	}
 	return fmt.Errorf("write %s: what is there is not of this portal, and comes back", key)
 }

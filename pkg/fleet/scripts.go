@@ -6,9 +6,11 @@ const (
 	// put writes {revision, data} unless there is a higher revision. It answers the
 	// revision there was and the data it replaced; an empty answer if there was none.
 	// ARGV[3] is a revision that may be replaced though it is higher: what stands
-	// there was found to be worth nothing.
+	// there was found to be worth nothing. ARGV[4], if there is one, is a revision that
+	// must be there at least.
 	putScript = `local r = redis.call('HGET', KEYS[1], 'revision')
 local d = redis.call('HGET', KEYS[1], 'data')
+if ARGV[4] and (tonumber(r or '0') or 0) < tonumber(ARGV[4]) then return {'lost', r or '', d or ''} end
 if r and tonumber(r) and tonumber(r) > tonumber(ARGV[1]) and r ~= ARGV[3] then return {'kept', r, d or ''} end
 redis.call('HSET', KEYS[1], 'revision', ARGV[1], 'data', ARGV[2])
 return {'put', r or '', d or ''}`

@@ -9,10 +9,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +29,8 @@ const patience = 30 * time.Second
 type Server struct {
 	URL     string
 	dir     string
+	port    int // 0: its socket only
+	args    []string
 	client  *redis.Client
 	process *exec.Cmd
 	ended   chan struct{} // closed once process was waited for
@@ -34,13 +39,22 @@ type Server struct {
 // Start starts a server that ends with its test.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	return start(t, 0)
+}
+
+// start starts a server on its socket, and on a port if there is one.
+func start(t testing.TB, port int, args ...string) *Server {
+	t.Helper()
 	// Short: the path of a socket has 107 characters at most.
 	dir, err := os.MkdirTemp("", "redis") //nolint:usetesting // that one is long
 	if err != nil {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "s")
-	s := &Server{URL: "unix://" + socket, dir: dir}
+	s := &Server{URL: "unix://" + socket, dir: dir, port: port, args: args}
+	if port != 0 {
+		s.URL = "redis://" + s.Address()
+	}
 	s.client = redis.NewClient(&redis.Options{Network: "unix", Addr: socket})
 	s.Launch(t)
 	t.Cleanup(func() {
@@ -51,12 +65,27 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
+// Address is where it listens besides its socket.
+func (s *Server) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+
 // Launch starts it again after it was killed.
 func (s *Server) Launch(t testing.TB) {
 	t.Helper()
 	log := filepath.Join(s.dir, "log")
-	cmd := exec.Command("redis-server", "--port", "0", "--unixsocket", filepath.Join(s.dir, "s"),
-		"--dir", s.dir, "--save", "", "--appendonly", "no", "--logfile", log)
+	args := []string{
+		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--unixsocket", filepath.Join(s.dir, "s"),
+		"--dir", s.dir, "--save", "", "--appendonly", "no", "--logfile", log,
+	}
+	if slices.Contains(s.args, "--sentinel") {
+		// Its configuration is a file that it writes itself, and it knows no data.
+		args = []string{filepath.Join(s.dir, "sentinel.conf"), "--sentinel", "--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--unixsocket", filepath.Join(s.dir, "s"), "--dir", s.dir, "--logfile", log}
+		if err := os.WriteFile(args[0], []byte(s.args[1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		args = append(args, s.args...)
+	}
+	cmd := exec.Command("redis-server", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	ended, started := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -74,20 +103,21 @@ func (s *Server) Launch(t testing.TB) {
 		t.Fatalf("%v: tools/setup.sh installs it", err)
 	}
 	s.process, s.ended = cmd, ended
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	for {
-		err := s.client.Ping(ctx).Err()
-		if err == nil {
-			return
-		}
+	s.until(t, "redis-server answers", func() bool { return s.client.Ping(context.Background()).Err() == nil })
+}
+
+// until waits for a condition of a server that runs.
+func (s *Server) until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !done(); {
 		select {
-		case <-ended:
-			text, _ := os.ReadFile(log)
+		case <-s.ended:
+			text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
 			t.Fatalf("redis-server ended:\n%s", text)
-		case <-ctx.Done():
-			t.Fatalf("redis-server does not answer: %v", err)
 		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }

@@ -39,7 +39,7 @@ type Board interface {
 	Head(ctx context.Context) (fleet.Head, error)
 	Put(ctx context.Context, bundles ...*bundle.Bundle) error
 	Announce(ctx context.Context, changes ...fleet.Change) error
-	SetHead(ctx context.Context, revision int64) error
+	Advance(ctx context.Context, from, revision int64) error
 }
 
 const (
@@ -180,7 +180,8 @@ func (l *Loop) round(ctx context.Context) (head int64, published int, restored b
 		}
 	}
 	if told.Revision < head {
-		if err := l.board.SetHead(ctx, head); err != nil {
+		// Not on what was lost since it was looked at: the next round finds that.
+		if err := l.board.Advance(ctx, told.Revision, head); err != nil {
 			return 0, published, restored, err
 		}
 	}

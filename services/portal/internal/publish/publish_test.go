@@ -224,6 +224,44 @@ func TestWhatRedisLosesItGetsAgain(t *testing.T) {
 	}
 }
 
+// forgetful is a Redis that is emptied in the middle of a change's publication.
+type forgetful struct {
+	*fleet.Publisher
+	empty chan func() // before the head is set
+}
+
+func (f forgetful) Advance(ctx context.Context, from, revision int64) error {
+	select {
+	case empty := <-f.empty:
+		empty()
+	default:
+	}
+	return f.Publisher.Advance(ctx, from, revision)
+}
+
+// The head must not stand above what was lost since it was looked at: no portal and no
+// proxy would ever miss it.
+func TestRedisIsEmptiedWhileAChangeIsPublished(t *testing.T) {
+	b := newBed(t)
+	board, err := fleet.NewPublisher(b.client, "eu", b.signer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := forgetful{board, make(chan func(), 1)}
+	l := New(b.Control, f, "eu", slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { l.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	b.head(l, b.put(acme))
+	f.empty <- b.redis.FlushAll
+	b.head(l, b.put(suspended(true)))
+	if b.bundle(bundle.UpstreamCluster, "main") == nil || state(b.bundle(bundle.VirtualCluster, "shop")) != resource.TenantSuspended {
+		t.Error("the head stands above what is not there")
+	}
+}
+
 func TestARedisThatIsAwayLosesNoChange(t *testing.T) {
 	b := newBed(t)
 	l, _ := b.publish()

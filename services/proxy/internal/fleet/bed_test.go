@@ -18,7 +18,8 @@ import (
 
 // bed is a real Redis and a portal.
 type bed struct {
-	redis     *redistest.Server
+	redis     *redistest.Server // nil: of several servers
+	url       string
 	signer    *bundle.Signer
 	publisher *board.Publisher
 	store     map[bundle.ID]*bundle.Bundle // what the portal has in SQL
@@ -29,12 +30,20 @@ const eu = "eu"
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{redis: redistest.Start(t), store: make(map[bundle.ID]*bundle.Bundle)}
+	redis := redistest.Start(t)
+	b := newBedAt(t, redis.URL)
+	b.redis = redis
+	return b
+}
+
+func newBedAt(t *testing.T, url string) *bed {
+	t.Helper()
+	b := &bed{url: url, store: make(map[bundle.ID]*bundle.Bundle)}
 	var err error
 	if b.signer, err = bundle.NewSigner(); err != nil {
 		t.Fatal(err)
 	}
-	client, err := board.Open(b.redis.URL, secret.Secret{})
+	client, err := board.Open(url, secret.Secret{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +148,7 @@ type node struct {
 func (b *bed) node(t *testing.T, state string, options ...func(*Options)) *node {
 	t.Helper()
 	o := Options{
-		Redis: b.redis.URL, Keys: b.signer.Keyring(), State: state, Deployment: eu,
+		Redis: b.url, Keys: b.signer.Keyring(), State: state, Deployment: eu,
 		Node: board.Node{ID: "n1", Host: "10.0.0.1", Port: 9092}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	for _, option := range options {

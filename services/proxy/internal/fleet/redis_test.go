@@ -15,6 +15,7 @@ import (
 
 	"tollgate.internal/pkg/bundle"
 	board "tollgate.internal/pkg/fleet"
+	"tollgate.internal/pkg/testbed/redistest"
 )
 
 func TestAVirtualClusterIsLoadedForItsFirstClient(t *testing.T) {
@@ -557,6 +558,70 @@ func TestAStateDirectoryIsOfOneProcess(t *testing.T) {
 			t.Errorf("Open with a bad %s: %v", what, err)
 		}
 	}
+}
+
+// A cluster of Redis is as good as one server: no operation has two keys.
+func TestAClusterOfRedis(t *testing.T) {
+	t.Parallel()
+	url, servers := redistest.StartCluster(t)
+	b := newBedAt(t, url)
+	names := make(map[string]int64)
+	for i := range 30 {
+		name := fmt.Sprintf("vc-%d", i)
+		names[name] = b.set(t, name)
+	}
+	n, all := b.ready(t, t.TempDir()), b.ready(t, t.TempDir(), func(o *Options) { o.Preload = true })
+	if got, _ := all.gateway.Loaded(); !maps.Equal(got, names) {
+		t.Errorf("loaded beforehand: %v, want all of %v", got, names)
+	}
+	n.join(t)
+	n.wants(t, "n1 serving")
+	for name, revision := range names {
+		n.find(t, name, name, revision)
+	}
+	for name := range names {
+		revision := b.set(t, name)
+		n.applies(t, name, revision)
+		all.applies(t, name, revision)
+	}
+	for _, s := range servers {
+		if err := s.Client().FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "the node notices", func() bool { return n.Health().Stale })
+	b.publishAll(t)
+	n.follows(t)
+	n.applies(t, "vc-0", b.set(t, "vc-0"))
+}
+
+// A Redis that dies is followed to its replica. If that one did not hear of a change,
+// the change is not taken back, and comes when the portal has published it again.
+func TestAFailoverOfRedis(t *testing.T) {
+	t.Parallel()
+	url, master, replica := redistest.StartSentinel(t)
+	b := newBedAt(t, url)
+	b.set(t, "a")
+	b.set(t, "b")
+	n := b.ready(t, t.TempDir())
+	n.find(t, "a", "a", 1)
+	until(t, "the replica has it all", func() bool {
+		return replica.Client().HGet(t.Context(), "tollgate:eu:head", "revision").Val() == "2"
+	})
+	replica.Freeze(t)
+	n.applies(t, "a", b.set(t, "a")) // the replica hears of it late, or not at all
+	master.Kill(t)
+	replica.Thaw(t)
+	until(t, "the node notices", func() bool { return n.Health().Stale })
+	until(t, "the node is at the replica", func() bool { return n.Health().Connected })
+	n.find(t, "a", "a", 3)
+	if err := n.Find(t.Context(), "b"); err == nil && n.Health().Stale {
+		t.Error("what was never loaded is taken from a Redis that has forgotten something")
+	}
+	b.publishAll(t)
+	n.follows(t)
+	n.find(t, "b", "b", 2)
+	n.applies(t, "a", b.set(t, "a"))
 }
 
 func TestNothingIsAskedBeforeRun(t *testing.T) {
