@@ -111,18 +111,15 @@ func (c *Control) List(ctx context.Context, q Query) (Page, error) {
 			last := rows[limit-1].Key
 			page.Next = cursor(last.Scope, last.Name)
 		}
-		w := &write{tx: tx, now: c.now()}
 		for _, row := range rows {
 			s, err := stored(row)
 			if err != nil {
 				return err
 			}
-			if q.Kind == resource.KindServiceAccount {
-				if err := w.addSecrets(ctx, &s); err != nil {
-					return err
-				}
-			}
 			page.Items = append(page.Items, s)
+		}
+		if q.Kind == resource.KindServiceAccount {
+			return listSecrets(ctx, tx, page.Items)
 		}
 		return nil
 	})

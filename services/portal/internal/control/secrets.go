@@ -363,3 +363,26 @@ func (w *write) addSecrets(ctx context.Context, s *Stored) error {
 	}
 	return err
 }
+
+// listSecrets is addSecrets for a list of accounts: it asks once for each virtual
+// cluster.
+func listSecrets(ctx context.Context, tx *store.Tx, accounts []Stored) error {
+	of := ""
+	secrets := make(map[string][]Secret) // of one virtual cluster, by account
+	for i := range accounts {
+		key := resource.KeyOf(accounts[i].Object)
+		if key.Scope != of {
+			all, err := tx.Secrets(ctx, key.Scope, "")
+			if err != nil {
+				return err
+			}
+			of = key.Scope
+			clear(secrets)
+			for _, s := range all {
+				secrets[s.Account] = append(secrets[s.Account], secretOf(s))
+			}
+		}
+		accounts[i].Status.Secrets = secrets[key.Name]
+	}
+	return nil
+}

@@ -152,6 +152,11 @@ func TestSecretsLiveAndEnd(t *testing.T) {
 		if err != nil || len(got.Status.Secrets) != 1 || got.Status.Secrets[0].ID != secondSecret.ID {
 			t.Errorf("status: %+v, %v", got.Status, err)
 		}
+		b.apply(doc("ServiceAccount name: aaa, virtualCluster: acme-prod | type: local"))
+		if page, err := b.List(ctx, Query{Kind: resource.KindServiceAccount}); err != nil || len(page.Items) != 2 ||
+			page.Items[0].Status.Secrets != nil || fmt.Sprint(page.Items[1].Status) != fmt.Sprint(got.Status) {
+			t.Errorf("a list: %+v, %v", page, err)
+		}
 		if _, err := b.try(doc("ServiceAccount name: shipping, virtualCluster: acme-prod | type: external, externalNames: [x]")); err == nil || !strings.Contains(err.Error(), "revoke them first") {
 			t.Errorf("an external account with secrets: %v", err)
 		}
