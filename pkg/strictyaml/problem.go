@@ -17,16 +17,17 @@ type Problem struct {
 
 func (p Problem) Error() string { return p.String() }
 
-// String is file:line: field: message.
+// String is file:line: field: message, or line 7: field: message of what is no file.
 func (p Problem) String() string {
 	var b strings.Builder
 	b.WriteString(p.File)
-	if p.Line > 0 {
-		b.WriteByte(':')
-		b.WriteString(strconv.Itoa(p.Line))
-	}
-	if p.File != "" {
+	switch line := strconv.Itoa(p.Line); {
+	case p.File != "" && p.Line > 0:
+		b.WriteString(":" + line + ": ")
+	case p.File != "":
 		b.WriteString(": ")
+	case p.Line > 0:
+		b.WriteString("line " + line + ": ")
 	}
 	if p.Field != "" {
 		b.WriteString(p.Field)

@@ -23,12 +23,22 @@ func (c *Control) ApplyAndPrune(ctx context.Context, actor Actor, objects []*res
 	}
 	var results []Result
 	err := c.write(ctx, actor, options.DryRun, func(w *write) (err error) {
+		// What goes gives up what only one can have; whether somebody needs it shows
+		// when the rest is in its place.
+		gone, err := w.prune(ctx, objects, prune, options)
+		if err != nil {
+			return err
+		}
 		if results, err = w.put(ctx, objects, options); err != nil {
 			return err
 		}
-		gone, err := w.prune(ctx, objects, prune, options)
+		for _, r := range gone {
+			if err := w.checkGone(ctx, r.Before); err != nil {
+				return err
+			}
+		}
 		results = append(results, gone...)
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -62,7 +72,7 @@ func (w *write) prune(ctx context.Context, objects []*resource.Written, prune Pr
 	// What refers to others goes before them.
 	slices.SortFunc(gone, func(a, b resource.Key) int { return b.Compare(a) })
 	for _, key := range gone {
-		result, err := w.remove(ctx, key, Options{Tenant: options.Tenant})
+		result, err := w.take(ctx, key, Options{Tenant: options.Tenant})
 		if err != nil {
 			return nil, err
 		}

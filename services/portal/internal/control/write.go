@@ -325,6 +325,16 @@ func (w *write) markBundles(ctx context.Context) error {
 
 // remove deletes an object.
 func (w *write) remove(ctx context.Context, key resource.Key, options Options) (Result, error) {
+	result, err := w.take(ctx, key, options)
+	if err == nil {
+		err = w.checkGone(ctx, result.Before)
+	}
+	return result, err
+}
+
+// take deletes an object, whoever needs it: that is for checkGone, once everything
+// else of the change is done.
+func (w *write) take(ctx context.Context, key resource.Key, options Options) (Result, error) {
 	if !storableKey(key) {
 		return Result{}, &NotFound{Key: key}
 	}
@@ -342,40 +352,22 @@ func (w *write) remove(ctx context.Context, key resource.Key, options Options) (
 	if err != nil {
 		return Result{}, err
 	}
-	by, total, err := w.tx.ReferencedBy(ctx, key, named)
-	if err != nil {
-		return Result{}, err
-	}
-	if total > 0 {
-		return Result{}, &Referenced{Key: key, By: by, Total: total}
-	}
 	if err := w.tx.DeleteObject(ctx, key); err != nil {
 		return Result{}, err
 	}
-	detail := ""
-	switch o := o.(type) {
-	case *resource.TopicGrant:
-		if bare, err := w.uncovered(ctx, o); err != nil {
-			return Result{}, err
-		} else if len(bare) > 0 {
-			return Result{}, &Referenced{Key: key, By: bare[:min(len(bare), named)], Total: int64(len(bare))}
-		}
-	case *resource.ServiceAccount:
-		n, err := w.tx.DeleteSecrets(ctx, key.Scope, key.Name, "")
-		if err != nil {
-			return Result{}, err
-		}
-		if n > 0 {
-			detail = fmt.Sprintf("with %d secrets", n)
-		}
-	case *resource.Tenant:
-		n, err := w.tx.RevokeTokensOf(ctx, key.Name, w.now)
-		if err != nil {
-			return Result{}, err
-		}
-		if n > 0 {
-			detail = fmt.Sprintf("with %d tokens", n)
-		}
+	detail, n := "%d secrets", int64(0)
+	switch key.Kind {
+	case resource.KindServiceAccount:
+		n, err = w.tx.DeleteSecrets(ctx, key.Scope, key.Name, "")
+	case resource.KindTenant:
+		detail = "%d tokens"
+		n, err = w.tx.RevokeTokensOf(ctx, key.Name, w.now)
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	if detail = fmt.Sprintf("with "+detail, n); n == 0 {
+		detail = ""
 	}
 	w.touch(o, true)
 	if err := w.audit(ctx, string(ActionDelete), key, row.Tenant, detail, row.Document, ""); err != nil {
@@ -385,6 +377,25 @@ func (w *write) remove(ctx context.Context, key resource.Key, options Options) (
 		Stored: Stored{Object: o, Status: Status{Created: row.CreatedAt, Changed: row.ChangedAt}, Tenant: row.Tenant},
 		Before: o, Change: Deleted, Revision: w.tx.Revision,
 	}, nil
+}
+
+// checkGone reports who needs an object that was deleted.
+func (w *write) checkGone(ctx context.Context, o resource.Object) error {
+	key := resource.KeyOf(o)
+	by, total, err := w.tx.ReferencedBy(ctx, key, named)
+	if err != nil {
+		return err
+	}
+	if g, ok := o.(*resource.TopicGrant); ok && total == 0 {
+		if by, err = w.uncovered(ctx, g); err != nil {
+			return err
+		}
+		total, by = int64(len(by)), by[:min(len(by), named)]
+	}
+	if total > 0 {
+		return &Referenced{Key: key, By: by, Total: total}
+	}
+	return nil
 }
 
 // named is how many objects a refusal names.
