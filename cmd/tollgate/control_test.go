@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -397,6 +399,7 @@ func TestATenantAtWork(t *testing.T) {
 	check(t, exitForbidden, "apply", "-f", examples)
 	contains(t, "its own", must(t, "", "apply", "-f", filepath.Join(examples, "accounts.yaml")), "nothing changed")
 	contains(t, "describe", must(t, "", "describe", "vc", "initech-prod"), "host: initech")
+	contains(t, "export", check(t, exitOK, "export", "alias-topics"), "warning: this token does not see")
 	t.Setenv("TOLLGATE_TOKEN", "tg_nobody_knows")
 	contains(t, "a wrong token", check(t, exitForbidden, "get", "tenants"), "the token is not good")
 }
@@ -716,7 +719,10 @@ func TestUsageIsExplained(t *testing.T) {
 		contains(t, strings.Join(c.args, " "), check(t, exitUsage, c.args...), c.want, "--help tells more")
 	}
 	for _, args := range [][]string{{"--help"}, {"apply", "--help"}, {"help", "secret", "issue"}} {
-		contains(t, strings.Join(args, " "), must(t, "", args...), "Usage:")
+		contains(t, strings.Join(args, " "), check(t, exitOK, args...), "Usage:")
+	}
+	for _, args := range [][]string{{"produce", "--help"}, {"help", "topics", "create"}, {"topics", "--help"}, {"help", "dev"}, {"dev", "exec", "--help"}} {
+		contains(t, strings.Join(args, " "), check(t, exitOK, args...), "usage: tollgate ")
 	}
 }
 
@@ -803,4 +809,45 @@ func TestCompletion(t *testing.T) {
 	if code != exitOK || strings.Contains(out, "cannot be reached") {
 		t.Errorf("%d: %s", code, out)
 	}
+}
+
+// onTerminal runs a command line of a shell on a terminal, where somebody types.
+func onTerminal(t *testing.T, types, command string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "script", "--quiet", "--return", "--command", "exec "+self+" "+command, os.DevNull)
+	cmd.Env = append(os.Environ(), "TOLLGATE_AS_COMMAND=1", "TERM=xterm")
+	cmd.Stdin = strings.NewReader(types)
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		t.Fatal(err)
+	} else if ok {
+		return fmt.Sprintf("%s\nended with %d", out, exit.ExitCode())
+	}
+	return string(out)
+}
+
+func TestOnATerminal(t *testing.T) {
+	controlPlane(t)
+	changed := file(t, "tenant.yaml", tenant("Other", "standard"))
+	got := onTerminal(t, "", "diff -f "+changed)
+	contains(t, "diff", got, "\x1b[31m-  displayName: Initech\x1b[0m", "\x1b[32m+  displayName: Other\x1b[0m", "ended with 3")
+	t.Run("NO_COLOR", func(t *testing.T) {
+		t.Setenv("NO_COLOR", "1")
+		if got := onTerminal(t, "", "diff -f "+changed); strings.Contains(got, "\x1b[") {
+			t.Errorf("in colour: %q", got)
+		}
+	})
+
+	const remove = "delete acl initech-prod/warehouse-groups"
+	contains(t, "no", onTerminal(t, "n\n", remove), "Delete 1 object? [y/N]", "nothing was changed", "ended with 1")
+	must(t, "", "get", "acl", "initech-prod/warehouse-groups")
+	contains(t, "yes", onTerminal(t, "y\n", remove), "deleted acl/initech-prod/warehouse-groups")
+	check(t, exitNotFound, "get", "acl", "initech-prod/warehouse-groups")
+
+	got = onTerminal(t, "typed-by-somebody\n", "secret import initech-prod/warehouse")
+	contains(t, "import", got, "Password of warehouse:", "imported as secret")
 }

@@ -32,7 +32,9 @@ func flags(name, arguments string, std stdio) *flag.FlagSet {
 // parseFlags also accepts flags behind arguments.
 func parseFlags(f *flag.FlagSet, args []string) (arguments []string, err error) {
 	for {
-		if err := f.Parse(args); err != nil {
+		if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+			return nil, err // it has been given
+		} else if err != nil {
 			return nil, errUsage // the flag package has said what is wrong
 		}
 		used := len(args) - f.NArg()
@@ -85,7 +87,9 @@ func devExec(args []string, std stdio) error {
 	f.StringVar(&l.state, "state", defaultState, "state `directory` of the running tollgate dev")
 	f.StringVar(&l.vc, "vc", "", "`virtual cluster` that the environment is for; default: its first standard one, or its first")
 	f.StringVar(&l.user, "user", "", "service `account`; default: the virtual cluster's first")
-	if err := f.Parse(args); err != nil {
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return err
+	} else if err != nil {
 		return errUsage
 	}
 	if f.NArg() == 0 {

@@ -46,8 +46,11 @@ more: issue new secrets, or import the passwords that their owners know.`,
 			return err
 		}
 		byKind := make(map[string][]*client.Object)
-		accounts := 0
+		accounts, hidden := 0, false
 		for _, o := range found {
+			if a, ok := o.Object.(*resource.AliasTopic); ok && a.Spec.Topic == "" {
+				hidden = true
+			}
 			byKind[o.Kind()] = append(byKind[o.Kind()], o)
 			if a, ok := o.Object.(*resource.ServiceAccount); ok && a.Spec.Type == resource.Local {
 				accounts++
@@ -89,6 +92,9 @@ more: issue new secrets, or import the passwords that their owners know.`,
 			if err != nil {
 				return err
 			}
+		}
+		if hidden {
+			fmt.Fprintln(std.err, "warning: this token does not see the clusters and topics behind the aliases, which apply needs: export with a token of role ops")
 		}
 		if dir != "" || !terminal(std.out) {
 			fmt.Fprintln(std.err, withoutSecrets(accounts)[2:])

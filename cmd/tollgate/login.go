@@ -28,7 +28,7 @@ func loginCommand(std stdio) *cobra.Command {
 in the configuration file, which only its owner can read; from then on the context
 is the current one. The file is TOLLGATE_CONFIG or ` + "`~/.config/tollgate/config.yaml`" + `.
 
-The token is asked for on a terminal, or read from --token-from. Without a file, for
+The token is read from --token-from or TOLLGATE_TOKEN, or asked for on a terminal. Without a file, for
 scripts, TOLLGATE_SERVER, TOLLGATE_TOKEN and TOLLGATE_CA_FILE say the same.`,
 		Example: `  tollgate login https://tollgate.example --name prod
   tollgate login https://tollgate.example --name prod --token-from file:token --ca ca.pem`,
@@ -54,6 +54,9 @@ scripts, TOLLGATE_SERVER, TOLLGATE_TOKEN and TOLLGATE_CA_FILE say the same.`,
 			}
 			if host := server.Hostname(); server.Scheme == "http" && host != "localhost" && !strings.HasPrefix(host, "127.") && host != "::1" {
 				fmt.Fprintf(std.err, "warning: the token goes to %s without TLS: everybody on the way can read it\n", host)
+			}
+			if from == "" && os.Getenv("TOLLGATE_TOKEN") != "" {
+				from = "env:TOLLGATE_TOKEN"
 			}
 			if x.Token, err = readSecret(std, from, "Token"); err != nil {
 				return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -150,6 +151,9 @@ func older(cmd *cobra.Command, std stdio, run func(context.Context, []string, st
 	cmd.DisableFlagParsing = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args, std) }
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { // it alone knows its flags
+		_ = run(cmd.Context(), []string{"--help"}, stdio{std.in, std.out, std.out})
+	})
 	return cmd
 }
 
@@ -212,6 +216,9 @@ func execute(ctx context.Context, args []string, std stdio) error {
 	started := false
 	cmd.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	ran, err := cmd.ExecuteContextC(ctx)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
 	if _, usage := errors.AsType[*usageProblem](err); usage || err != nil && !started && !errors.Is(err, errUsage) {
 		fmt.Fprintf(std.err, "%s: %v\n", ran.CommandPath(), err)
 		fmt.Fprintf(std.err, "%s --help tells more\n", ran.CommandPath())

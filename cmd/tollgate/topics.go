@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -21,6 +22,10 @@ const topicsUsage = `usage: tollgate topics COMMAND [flags] [TOPIC]…
 func topics(ctx context.Context, args []string, std stdio) error {
 	commands := map[string]func(context.Context, []string, stdio) error{
 		"list": listTopics, "create": createTopics, "describe": describeTopics, "delete": deleteTopics,
+	}
+	if len(args) > 0 && (args[0] == "--help" || args[0] == "-h") {
+		fmt.Fprint(std.out, topicsUsage)
+		return flag.ErrHelp
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
 		fmt.Fprint(std.err, topicsUsage)
