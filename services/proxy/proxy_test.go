@@ -297,14 +297,14 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func certificate(t *testing.T, dir string) (proxy.KeyPair, *x509.CertPool) {
+func certificate(t *testing.T, dir string, more ...string) (proxy.KeyPair, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gw.test"}, DNSNames: []string{"*.gw.test"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gw.test"}, DNSNames: append([]string{"*.gw.test"}, more...),
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(48 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}, &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gw.test"}}, &key.PublicKey, key)
 	if err != nil {
