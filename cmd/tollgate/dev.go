@@ -49,7 +49,7 @@ func parseFlags(f *flag.FlagSet, args []string) (arguments []string, err error) 
 }
 
 func runDev(ctx context.Context, args []string, std stdio) error {
-	cfg := dev.Config{Out: std.out}
+	cfg := dev.Config{Out: std.out, Err: std.err}
 	f := flags("dev", "", std)
 	f.StringVar(&cfg.State, "state", defaultState, "`directory` of everything that outlives the run")
 	f.Func("upstream", "`NAME=HOST:PORT[,HOST:PORT]`: a real PLAINTEXT cluster instead of the embedded ones; repeatable, the first is home", func(s string) error {
@@ -60,7 +60,9 @@ func runDev(ctx context.Context, args []string, std stdio) error {
 	f.StringVar(&cfg.Resources, "resources", "", "`directory` of resource files, in place of the seeded tenants")
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:9092", "`address` of the SNI listener")
 	f.StringVar(&cfg.Domain, "domain", "gw.localhost", "virtual clusters are <host>.<`domain`>")
-	f.StringVar(&cfg.Redis, "redis", "", "`URL` of a real Redis for what several runs share, redis://HOST:PORT: the leases of producer ids; files of the state directory when empty")
+	f.IntVar(&cfg.Nodes, "nodes", 0, "`number` of proxies, each a process of its own on 127.0.0.1, 127.0.0.2 and so on; one in this process when 0")
+	f.StringVar(&cfg.Redis, "redis", "", "`URL` of a real Redis, redis://HOST:PORT; an embedded one when empty")
+	f.StringVar(&cfg.Database, "database", "", "`URL` of a real database, postgres://…; one in the state directory when empty")
 	f.IntVar(&cfg.PortBase, "port-base", 9400, "`port` from which on everything else listens")
 	debug := f.Bool("debug", false, "log more")
 	rest, err := parseFlags(f, args)
@@ -77,6 +79,14 @@ func runDev(ctx context.Context, args []string, std stdio) error {
 	}
 	cfg.Log = slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: level}))
 	return dev.Run(ctx, cfg)
+}
+
+// devNode is a proxy that tollgate dev --nodes has started.
+func devNode(ctx context.Context, args []string, std stdio) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	return dev.RunNode(ctx, args[0], std.in, std.err)
 }
 
 // devExec becomes CMD, in a mount namespace of its own where the gateway's host

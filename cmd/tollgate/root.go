@@ -176,6 +176,9 @@ func devCommand(std stdio) *cobra.Command {
 	cmd := older(&cobra.Command{Use: "dev", Short: "Run everything on this machine, until interrupted"}, std, runDev)
 	cmd.AddCommand(older(&cobra.Command{Use: "exec -- CMD [ARG]…", Short: "Run CMD so that it finds the gateway's host names"}, std,
 		func(_ context.Context, args []string, std stdio) error { return devExec(args, std) }))
+	node := older(&cobra.Command{Use: "node FILE", Short: "Be a node of tollgate dev --nodes"}, std, devNode)
+	node.Hidden = true
+	cmd.AddCommand(node)
 	return cmd
 }
 

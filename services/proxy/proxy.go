@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tollgate.internal/pkg/bundle"
+	board "tollgate.internal/pkg/fleet"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/proxy/internal/fleet"
@@ -123,7 +124,7 @@ type Control struct {
 	// when Redis is away.
 	State string
 	// Deployment tells fleets on one Redis apart.
-	Deployment string
+	Deployment string // default
 	Node       string // id, another for each node
 	Rack       string // of the node, as brokers name it
 	// API is the URL of the portal's API and APIToken the node's own token; empty: what
@@ -189,6 +190,9 @@ func (c *Config) defaults() error {
 	case c.Resources != "" && c.Control != nil:
 		errs = append(errs, errors.New("both a resource directory and a control plane: a node serves what one of them says"))
 	case c.Control != nil:
+		if c.Control.Deployment == "" {
+			c.Control.Deployment = string(board.DefaultDeployment)
+		}
 		if c.Control.UnloadAfter == 0 {
 			c.Control.UnloadAfter = time.Hour
 		}

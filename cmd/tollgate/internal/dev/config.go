@@ -1,6 +1,7 @@
-// Package dev runs the whole product in one process: embedded Kafka clusters, a
-// proxy, a throw-away CA and seeded tenants. Everything that outlives a run is in
-// its state directory, and a run on the same directory goes on with the same data.
+// Package dev runs the whole product on one machine: embedded Kafka clusters, the
+// control plane with its API, an embedded Redis and a database in a file, one proxy or
+// several, a throw-away CA and seeded tenants. Everything that outlives a run is in its
+// state directory, and a run on the same directory goes on with the same data.
 //
 // The file dev.json in the state directory exists while, and only while,
 // everything serves.
@@ -26,8 +27,11 @@ type Config struct {
 	Listen    string     // address of the SNI listener
 	Domain    string
 	PortBase  int
-	Redis     string    // URL; empty: files of the state directory
+	Nodes     int       // processes of their own; 0: one, in this process
+	Redis     string    // URL; empty: an embedded one
+	Database  string    // postgres://… or sqlite:PATH; empty: one in the state directory
 	Out       io.Writer // for people: where things are, once they serve
+	Err       io.Writer // for what nodes of their own log
 	Log       *slog.Logger
 }
 
@@ -54,10 +58,11 @@ func ParseUpstream(s string) (Upstream, error) {
 	return u, nil
 }
 
-// The layout of ports above Config.PortBase. The first two are the portal's and
-// the API's.
+// The layout of ports above Config.PortBase. The first is kept for the portal's pages.
 const (
-	adminPort     = 10
+	apiPort       = 1
+	adminPort     = 10 // of the first node; one for each
+	redisPort     = 19
 	embeddedPorts = 20 // of the first embedded cluster; 10 for each
 	clientPorts   = 101
 	portsPerVC    = 20 // the bootstrap and 19 virtual brokers
@@ -72,6 +77,9 @@ func (c *Config) check() error {
 	}
 	if c.PortBase < 1 || c.PortBase+clientPorts+portsPerVC > 1<<16 {
 		errs = append(errs, fmt.Errorf("--port-base: %d leaves no room below 65536", c.PortBase))
+	}
+	if most := redisPort - adminPort; c.Nodes < 0 || c.Nodes > most {
+		errs = append(errs, fmt.Errorf("--nodes: must be 1 to %d", most))
 	}
 	if c.Domain == "" {
 		errs = append(errs, errors.New("--domain is empty"))

@@ -2,18 +2,16 @@ package dev
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"tollgate.internal/pkg/resource"
-	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/proxy"
 )
 
@@ -46,8 +44,9 @@ func (r *run) describe(ctx context.Context, set *resource.Set) (*description, er
 		CAFile: caFile(r.cfg.State), HostsFile: filepath.Join(r.cfg.State, "hosts"),
 		Upstreams:       []UpstreamInfo{},
 		VirtualClusters: []VirtualCluster{},
-		Nodes:           []Node{{ID: "node-1", PID: os.Getpid(), Listen: r.cfg.Listen, Metrics: r.metrics}},
+		API:             r.plane.api, APIToken: r.plane.opsToken,
 	}
+	r.note(d)
 	var order []string // as on the command line, and then by name
 	for _, u := range r.upstreams {
 		order = append(order, u.Name)
@@ -67,7 +66,7 @@ func (r *run) describe(ctx context.Context, set *resource.Set) (*description, er
 		return nil, err
 	}
 	r.mu.Lock()
-	r.nodes = nodes
+	passwords := r.files.passwords
 	r.mu.Unlock()
 	for _, name := range sortedKeys(set.VirtualClusters) {
 		vc := set.VirtualClusters[name]
@@ -104,17 +103,14 @@ func (r *run) describe(ctx context.Context, set *resource.Set) (*description, er
 			if a.Spec.Type != resource.Local || len(mechanisms) == 0 {
 				continue
 			}
-			account := ServiceAccount{Name: a.Metadata.Name, Username: a.Metadata.Name, Mechanisms: mechanisms}
-			if a.Spec.Password != "" {
-				password, err := secret.Resolve(string(a.Spec.Password), a.Metadata.BaseDir())
-				if err != nil {
-					return nil, fmt.Errorf("ServiceAccount %s: spec.password: %w", account.Name, err)
-				}
-				account.Password = password.Reveal()
-			}
-			info.ServiceAccounts = append(info.ServiceAccounts, account)
+			info.ServiceAccounts = append(info.ServiceAccounts, ServiceAccount{
+				Name: a.Metadata.Name, Username: a.Metadata.Name, Mechanisms: mechanisms, Password: passwords[resource.KeyOf(a)],
+			})
 		}
-		if l, ok := r.portsOf(vc); ok {
+		first := nodeConfig{State: r.cfg.State, PortBase: r.cfg.PortBase, Host: r.address()}
+		if l, ok, err := first.portsOf(vc); err != nil {
+			return nil, err
+		} else if ok {
 			info.PortBootstrap = l.Address
 		}
 		d.info.VirtualClusters = append(d.info.VirtualClusters, info)
@@ -140,45 +136,43 @@ func (r *run) furnish(d *description) error {
 	slices.Sort(d.hosts)
 	d.hosts = slices.Compact(d.hosts)
 	var b strings.Builder
-	for _, h := range d.hosts {
-		fmt.Fprintf(&b, "%s %s\n", r.address(), h)
+	for i := range max(1, r.cfg.Nodes) {
+		for _, h := range d.hosts {
+			fmt.Fprintf(&b, "%s %s\n", r.nodeHost(i), h)
+		}
 	}
 	return WriteFile(d.info.HostsFile, []byte(b.String()), 0o644)
 }
 
-// update follows the resources that are in service: dev.json names a virtual
-// cluster once it serves, and no longer when it is gone.
-func (r *run) update(ctx context.Context, last *description, applied <-chan *resource.Set) {
+// note says which nodes there are.
+func (r *run) note(d *description) {
+	d.info.Nodes = []Node{}
+	for _, n := range r.running {
+		d.info.Nodes = append(d.info.Nodes, Node{ID: n.ID, PID: n.pid, Listen: n.Listen, Metrics: "http://" + n.Admin + "/metrics"})
+	}
+}
+
+// update follows what is stored: dev.json names a virtual cluster once it serves, and
+// no longer when it is gone.
+func (r *run) update(ctx context.Context, last *description, seen int64) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
 	for {
-		var set *resource.Set
 		select {
 		case <-ctx.Done():
 			return
-		case set = <-applied:
+		case <-tick.C:
 		}
-		d, err := r.describe(ctx, set)
-		if err == nil {
-			err = r.furnish(d)
+		now, err := r.plane.revision(ctx)
+		if err == nil && now == seen {
+			continue
 		}
+		var d *description
 		if err == nil {
-			// What served before is not to be proved again.
-			fresh := *d
-			fresh.targets = slices.DeleteFunc(slices.Clone(d.targets), func(t target) bool {
-				return slices.ContainsFunc(last.targets, func(o target) bool {
-					return o.bootstrap == t.bootstrap && maps.Equal(o.slots, t.slots)
-				})
-			})
-			err = r.verify(ctx, &fresh)
-			d.hosts = fresh.hosts
-		}
-		if err == nil {
-			err = r.furnish(d) // what was seen on the way
+			d, seen, err = r.follow(ctx, last)
 		}
 		if ctx.Err() != nil {
 			return
-		}
-		if err == nil {
-			err = r.write(d)
 		}
 		if err != nil {
 			r.cfg.Log.Error("dev.json not brought up to date", "err", err)
@@ -193,6 +187,35 @@ func (r *run) update(ctx context.Context, last *description, applied <-chan *res
 	}
 }
 
+// follow describes what is stored now.
+func (r *run) follow(ctx context.Context, last *description) (d *description, seen int64, err error) {
+	seen, set, err := r.plane.resources(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	if d, err = r.describe(ctx, set); err != nil {
+		return nil, seen, err
+	}
+	if err := r.furnish(d); err != nil {
+		return nil, seen, err
+	}
+	// What served before is not to be proved again.
+	fresh := *d
+	fresh.targets = slices.DeleteFunc(slices.Clone(d.targets), func(t target) bool {
+		return slices.ContainsFunc(last.targets, func(o target) bool {
+			return o.bootstrap == t.bootstrap && maps.Equal(o.slots, t.slots)
+		})
+	})
+	if err := r.verify(ctx, &fresh); err != nil {
+		return nil, seen, err
+	}
+	d.hosts = fresh.hosts
+	if err := r.furnish(d); err != nil { // what was seen on the way
+		return nil, seen, err
+	}
+	return d, seen, r.write(d)
+}
+
 // write puts dev.json in place, unless the run has ended.
 func (r *run) write(d *description) error {
 	r.mu.Lock()
@@ -201,22 +224,6 @@ func (r *run) write(d *description) error {
 		return nil
 	}
 	return d.info.write(r.cfg.State)
-}
-
-// portsOf is the listener by port of a virtual cluster.
-func (r *run) portsOf(vc *resource.VirtualCluster) (proxy.Listener, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	slots, err := portSlots(r.cfg.State, []string{vc.Metadata.Name})
-	first := r.cfg.PortBase + clientPorts + portsPerVC*slots[vc.Metadata.Name]
-	if err == nil && first+portsPerVC > 1<<16 {
-		err = errors.New("no port below 65536 is left: choose a lower --port-base")
-	}
-	if err != nil {
-		r.cfg.Log.Error("no listener by port", "virtual_cluster", vc.Metadata.Name, "err", err)
-		return proxy.Listener{}, false
-	}
-	return portListener(vc, r.address(), first, r.nodes)
 }
 
 // portListener is the listener by port of a virtual cluster; one that lets

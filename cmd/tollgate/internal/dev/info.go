@@ -15,6 +15,8 @@ type Info struct {
 	Domain          string           `json:"domain"`
 	CAFile          string           `json:"caFile"`
 	HostsFile       string           `json:"hostsFile"`
+	API             string           `json:"api"`
+	APIToken        string           `json:"apiToken"`
 	Nodes           []Node           `json:"nodes"`
 	Upstreams       []UpstreamInfo   `json:"upstreams"`
 	VirtualClusters []VirtualCluster `json:"virtualClusters"`

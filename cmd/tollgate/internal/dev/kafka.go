@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -30,6 +31,11 @@ func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys
 // portSlots gives each virtual cluster its block of ports for good: others come
 // and go without moving it.
 func portSlots(state string, names []string) (map[string]int, error) {
+	unlock, err := lockFile(filepath.Join(state, "ports.lock"), syscall.LOCK_EX) // other nodes do the same
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	path := filepath.Join(state, "ports.json")
 	slots := make(map[string]int)
 	data, err := os.ReadFile(path)
@@ -297,7 +303,7 @@ func Dialer(i *Info, caFile string) (func(ctx context.Context, network, address 
 	if ip := net.ParseIP(listenHost); listenHost == "" || ip != nil && ip.IsUnspecified() {
 		listenHost = "127.0.0.1"
 	}
-	ours, err := hostNames(i.HostsFile)
+	ours, err := hostAddresses(i.HostsFile)
 	if err != nil {
 		return nil, err
 	}
@@ -307,23 +313,37 @@ func Dialer(i *Info, caFile string) (func(ctx context.Context, network, address 
 			return nil, err
 		}
 		d := &tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: host, MinVersion: tls.VersionTLS12}}
-		if ours[host] || strings.HasSuffix(host, "."+i.Domain) {
-			address = net.JoinHostPort(listenHost, port)
+		addresses := ours[host]
+		switch {
+		case addresses != nil:
+		case strings.HasSuffix(host, "."+i.Domain):
+			addresses = []string{listenHost}
+		default:
+			addresses = []string{host}
 		}
-		return d.DialContext(ctx, network, address)
+		var errs []error
+		for _, a := range addresses { // one node after the other, as clients do
+			c, err := d.DialContext(ctx, network, net.JoinHostPort(a, port))
+			if err == nil {
+				return c, nil
+			}
+			errs = append(errs, err)
+		}
+		return nil, errors.Join(errs...)
 	}, nil
 }
 
-func hostNames(file string) (map[string]bool, error) {
+// hostAddresses are the addresses of each name in a hosts file.
+func hostAddresses(file string) (map[string][]string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	names := make(map[string]bool)
+	addresses := make(map[string][]string)
 	for line := range strings.Lines(string(data)) {
 		if f := strings.Fields(line); len(f) == 2 {
-			names[f[1]] = true
+			addresses[f[1]] = append(addresses[f[1]], f[0])
 		}
 	}
-	return names, nil
+	return addresses, nil
 }

@@ -5,20 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
-
-	"tollgate.internal/pkg/resource"
-	"tollgate.internal/services/proxy"
 )
 
 // startTimeout is for everything to serve.
@@ -55,14 +49,6 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := r.startUpstreams(ctx); err != nil {
 		return err
 	}
-	assembled := filepath.Join(cfg.State, "assembled")
-	if err := assemble(assembled, r.resources, r.added); err != nil {
-		return err
-	}
-	set, err := resource.LoadDir(assembled)
-	if err != nil {
-		return fmt.Errorf("load resources from %s: %w", r.resources, err)
-	}
 	if cfg.Resources == "" {
 		for i, u := range r.upstreams[:min(len(r.upstreams), len(seededTopics))] {
 			topics := seededTopics[i]
@@ -74,6 +60,30 @@ func Run(ctx context.Context, cfg Config) error {
 			}
 		}
 	}
+
+	// The control plane outlives the nodes, which say good-bye to it.
+	planeCtx, stopPlane := context.WithCancel(context.WithoutCancel(ctx))
+	nodesCtx, stopNodes := context.WithCancel(ctx)
+	var planeWork, work sync.WaitGroup
+	defer func() {
+		stopNodes()
+		work.Wait()
+		stopPlane()
+		planeWork.Wait()
+	}()
+	ended := make(chan error, 4)
+	if r.plane, err = r.startPlane(planeCtx, &planeWork, ended); err != nil {
+		return err
+	}
+	defer r.plane.client.Close()
+	r.files = &files{dir: r.resources, upstreams: r.added, database: cfg.Database, state: cfg.State, plane: r.plane}
+	if err := r.files.apply(ctx); err != nil {
+		return fmt.Errorf("apply resources from %s:\n%w", r.resources, err)
+	}
+	revision, set, err := r.plane.resources(ctx)
+	if err != nil {
+		return err
+	}
 	d, err := r.describe(ctx, set)
 	if err != nil {
 		return err
@@ -81,90 +91,66 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := r.furnish(d); err != nil {
 		return err
 	}
-
-	serveCtx, stop := context.WithCancel(ctx)
-	defer stop()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { follow(serveCtx, cfg.Log, assembled, r.resources, r.added) })
-	ready := make(chan struct{})
-	served := make(chan error, 1)
-	applied := make(chan *resource.Set, 1)
-	wg.Go(func() {
-		served <- proxy.Run(serveCtx, proxy.Config{
-			Resources: assembled, Domains: []string{cfg.Domain}, Log: cfg.Log, PortsOf: r.portsOf,
-			Listeners:   []proxy.Listener{{Name: "sni", Address: cfg.Listen, Routing: proxy.BySNI, Certificates: []proxy.KeyPair{keyPair(cfg.State)}}},
-			ProducerIDs: r.producerIDs(),
-			Admin:       r.admin(), DrainTimeout: 5 * time.Second, Ready: func(map[string]string) { close(ready) },
-			Applied: func(set *resource.Set) {
-				select {
-				case <-applied: // a set that nobody has looked at yet
-				default:
-				}
-				applied <- set
-			},
-		})
-	})
-	defer stop() // before the wait
-	select {
-	case err := <-served:
+	if err := r.startNodes(nodesCtx, &work, r.plane, ended); err != nil {
 		return err
-	case <-ready:
 	}
-	verified := make(chan error, 1)
-	wg.Go(func() { verified <- r.verify(serveCtx, d) })
+	r.note(d)
+	started := make(chan error, 1)
+	work.Go(func() { started <- r.verify(nodesCtx, d) })
 	select {
-	case err := <-served:
+	case err := <-ended:
 		return err
-	case err := <-verified:
+	case err := <-started:
 		if ctx.Err() != nil {
-			break // stopped while it started
+			return nil // stopped while it started
 		}
 		if err != nil {
 			return err
 		}
-		if err := r.furnish(d); err != nil { // what was seen on the way
-			return err
-		}
-		admin := "http://" + r.admin() + "/metrics"
-		if err := answers(serveCtx, admin); err != nil {
-			return err
-		}
-		r.metrics = admin
-		if err := r.announce(d); err != nil {
-			return err
-		}
-		defer os.Remove(filepath.Join(cfg.State, infoFile))
-		updating, endUpdates := context.WithCancel(serveCtx)
-		updated := make(chan struct{})
-		wg.Go(func() { r.update(updating, d, applied); close(updated) })
-		defer func() { endUpdates(); <-updated }() // before dev.json is removed
 	}
-	select {
-	case err := <-served:
+	if err := r.furnish(d); err != nil { // what was seen on the way
 		return err
+	}
+	if err := r.announce(d); err != nil {
+		return err
+	}
+	info := filepath.Join(cfg.State, infoFile)
+	defer os.Remove(info)
+	work.Go(func() { r.files.follow(nodesCtx, r) })
+	work.Go(func() { r.update(nodesCtx, d, revision) })
+	select {
+	case err = <-ended:
 	case <-ctx.Done():
 	}
 	// Nobody new is to be led here while the sessions drain.
 	r.mu.Lock()
 	r.ended = true
 	r.mu.Unlock()
-	removed := os.Remove(filepath.Join(cfg.State, infoFile))
+	removed := os.Remove(info)
 	if errors.Is(removed, fs.ErrNotExist) {
 		removed = nil
 	}
-	return errors.Join(<-served, removed)
+	stopNodes()
+	work.Wait()
+	return errors.Join(err, removed)
 }
 
 // lock keeps a second run off the directory.
 func lock(state string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(state, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if unlock, err = lockFile(filepath.Join(state, "lock"), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("%w: another tollgate dev runs on %s", err, state)
+	}
+	return unlock, nil
+}
+
+func lockFile(path string, how int) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := syscall.Flock(int(f.Fd()), how); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: another tollgate dev runs on it: %w", state, err)
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return func() { f.Close() }, nil
 }
@@ -177,44 +163,20 @@ type run struct {
 	upstreams []Upstream // the first is home of the seed, the second lends to it too
 	added     []Upstream // those that no resource file defines
 
-	metrics string // address, once it answers
+	plane   *plane
+	files   *files
+	running []node
 
 	mu    sync.Mutex
-	nodes map[string][]int32 // broker ids of each cluster
-	names []string           // of the certificate
-	ended bool               // dev.json is gone for good
+	names []string // of the certificate
+	ended bool     // dev.json is gone for good
 }
 
-func (r *run) producerIDs() proxy.ProducerIDs {
+func (r *run) producerIDs() string {
 	if r.cfg.Redis != "" {
-		return proxy.ProducerIDs{Source: r.cfg.Redis}
+		return r.cfg.Redis
 	}
-	return proxy.ProducerIDs{Source: "file:" + filepath.Join(r.cfg.State, "producer-ids")}
-}
-
-func (r *run) admin() string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(r.cfg.PortBase+adminPort))
-}
-
-// answers says why nothing good comes from an address.
-func answers(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	// A spare connection would hold up the server's shutdown.
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("get %s: %s", url, response.Status)
-	}
-	return nil
+	return "file:" + filepath.Join(r.cfg.State, "producer-ids")
 }
 
 // startUpstreams decides which physical clusters there are: those of --upstream,
@@ -271,7 +233,6 @@ func (r *run) embed(name string, port int) (Upstream, error) {
 
 // announce tells programs, then people, that everything serves.
 func (r *run) announce(d *description) error {
-	d.info.Nodes[0].Metrics = r.metrics
 	if err := r.write(d); err != nil {
 		return err
 	}
@@ -279,6 +240,6 @@ func (r *run) announce(d *description) error {
 	for _, vc := range d.info.VirtualClusters {
 		fmt.Fprintln(r.cfg.Out, vc.summary())
 	}
-	fmt.Fprintf(r.cfg.Out, "Logins and everything else: %s\nInterrupt to stop.\n", filepath.Join(r.cfg.State, infoFile))
+	fmt.Fprintf(r.cfg.Out, "API: %s, described at %s/docs\nLogins and everything else: %s\nInterrupt to stop.\n", d.info.API, d.info.API, filepath.Join(r.cfg.State, infoFile))
 	return nil
 }
