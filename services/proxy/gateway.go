@@ -71,6 +71,9 @@ type gateway struct {
 	counts   counts
 }
 
+// apiTimeout is for one request to the portal, which waits for the other nodes too.
+const apiTimeout = 30 * time.Second
+
 func newGateway(cfg *Config) (*gateway, error) {
 	g := &gateway{
 		cfg:         cfg,
@@ -100,6 +103,9 @@ func newGateway(cfg *Config) (*gateway, error) {
 		return nil, err
 	}
 	g.node.ProducerIDs = ids
+	if c := cfg.Control; c != nil && c.API != "" {
+		g.node.ACLs = &nodeapi.Client{URL: c.API, Token: c.APIToken, HTTP: &http.Client{Timeout: apiTimeout}}
+	}
 	if g.quotas, err = newSharedQuotas(cfg); err != nil {
 		return nil, err
 	}
