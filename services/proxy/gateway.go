@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tollgate.internal/pkg/nodeapi"
 	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/auth"
 	"tollgate.internal/services/proxy/internal/credential"
