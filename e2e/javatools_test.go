@@ -88,7 +88,14 @@ var partnerRuns = []toolRun{
 	{tool: "topics", args: "--list", says: []string{"lent"}, not: []string{"shop"}},
 	{tool: "topics", args: "--describe", says: []string{"Topic: lent"}, not: []string{"shop"}},
 	{tool: "acls", args: "--list", says: []string{"principal=User:shipping", "name=lent"}, not: []string{"shop"}},
-	{tool: "acls", args: "--add --allow-principal User:x --operation READ --topic lent", fails: true, says: []string{"PolicyViolationException"}},
+	// A super user changes ACLs as on a broker; the control plane keeps them.
+	{tool: "acls", args: "--add --allow-principal User:x --operation READ --topic lent", says: []string{"Adding ACLs", "principal=User:x"}},
+	{tool: "acls", args: "--add --allow-principal User:x --operation READ --topic lent"}, // again
+	{tool: "acls", args: "--add --allow-principal User:shipping --operation WRITE --topic lent"},
+	{tool: "acls", args: "--list --principal User:x", says: []string{"principal=User:x", "operation=READ"}, not: []string{"shipping"}},
+	{tool: "acls", args: "--remove --force --allow-principal User:x --operation READ --topic lent", not: []string{"principal=User:x"}},
+	{tool: "acls", args: "--list --principal User:x", not: []string{"principal=User:x"}},
+	{tool: "acls", args: "--add --allow-principal User:x --allow-host nowhere --operation READ --topic lent", fails: true, says: []string{"InvalidRequestException", "nowhere"}},
 	{tool: "topics", args: "--create --topic mine", fails: true, says: []string{"PolicyViolationException"}},
 	{tool: "topics", args: "--delete --topic lent", fails: true, says: []string{"TopicAuthorizationException"}, not: []string{"shop"}},
 	{tool: "configs", args: "--describe --entity-type topics --entity-name lent --all", says: []string{"retention.ms="}},
@@ -101,6 +108,9 @@ var readerRuns = []toolRun{
 	{tool: "console-consumer", args: "--topic lent --group lent-1 --from-beginning --max-messages 2 --timeout-ms 30000", says: []string{"one\n", "two\n"}},
 	{tool: "consumer-groups", args: "--describe --group lent-1", says: []string{"lent"}, not: []string{"shop"}},
 	{tool: "acls", args: "--list", fails: true, says: []string{"ClusterAuthorizationException"}},
+	{tool: "acls", args: "--add --allow-principal User:x --operation READ --topic lent", fails: true, says: []string{"ClusterAuthorizationException"}},
+	{tool: "console-producer", args: "--topic lent", stdin: "three\n"}, // the super user let it
+	{tool: "console-consumer", args: "--topic lent --from-beginning --max-messages 3 --timeout-ms 30000 --group lent-2", says: []string{"three\n"}},
 }
 
 func TestToolsOfKafkaThroughTheGateway(t *testing.T) {
