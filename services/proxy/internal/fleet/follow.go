@@ -14,10 +14,11 @@ import (
 type follower struct {
 	*Redis
 
-	position string    // of the entry that was read last; empty: none yet
-	looked   time.Time // at the head and the end of the stream
-	all      time.Time // at everything that is loaded
-	wasOld   bool      // Redis had forgotten something then
+	position string      // of the entry that was read last; empty: none yet
+	looked   time.Time   // at the head and the end of the stream
+	all      time.Time   // at everything that is loaded
+	wasOld   bool        // Redis had forgotten something then
+	rest     []bundle.ID // not loaded, still to be looked at
 	ready    func()
 }
 
@@ -132,12 +133,21 @@ func (r *Redis) head() int64 {
 // follow reads the stream until an error.
 func (f *follower) follow(ctx context.Context) error {
 	for ctx.Err() == nil {
-		entries, err := f.reader.Follow(ctx, f.position, followFor)
+		wait := followFor
+		if len(f.rest) > 0 {
+			wait = time.Millisecond // 0 would be for ever
+		}
+		entries, err := f.reader.Follow(ctx, f.position, wait)
 		if err != nil {
 			return err
 		}
 		if err := f.take(ctx, entries); err != nil {
 			return err
+		}
+		if len(f.rest) > 0 {
+			if err := f.someOfTheRest(ctx); err != nil {
+				return err
+			}
 		}
 		if time.Since(f.looked) >= lookEvery {
 			if err := f.check(ctx); err != nil {
@@ -196,7 +206,7 @@ func (f *follower) check(ctx context.Context) error {
 		return err
 	}
 	isOld := f.old()
-	again := board.Behind(tail, f.position) || f.wasOld && !isOld || time.Since(f.all) >= allEvery
+	again := board.Behind(tail, f.position) || f.wasOld && !isOld
 	if board.Behind(tail, f.position) {
 		f.log.Warn("the stream of changes is another one: looking at everything that is loaded", "position", f.position, "end", tail)
 		f.position = tail
@@ -206,6 +216,10 @@ func (f *follower) check(ctx context.Context) error {
 			return err
 		}
 		f.into.Announced()
+	} else if time.Since(f.all) >= allEvery {
+		if _, err := f.allLoaded(ctx); err != nil {
+			return err
+		}
 	}
 	if f.position == tail {
 		f.isApplied(head)
@@ -263,11 +277,47 @@ func (f *follower) changes(ctx context.Context, changed map[bundle.ID]int64) err
 	return err
 }
 
-// everything looks at all that is loaded, and at what is on disk: what was revoked
-// must not come back from there.
+// everything looks at all that is loaded, and has the rest looked at.
 func (f *follower) everything(ctx context.Context) error {
+	loaded, err := f.allLoaded(ctx)
+	if err != nil {
+		return err
+	}
+	// What was revoked must not come back from the disk either.
+	f.rest = f.rest[:0]
+	known := make(map[bundle.ID]bool)
+	for _, id := range f.disk.ids() {
+		if _, is := loaded[id]; !is {
+			f.rest, known[id] = append(f.rest, id), true
+		}
+	}
+	if !f.options.Preload {
+		return nil
+	}
+	if !f.old() {
+		names, err := f.reader.VirtualClusters(ctx)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			id := bundle.ID{Kind: bundle.VirtualCluster, Name: name}
+			if _, is := loaded[id]; !is && !known[id] {
+				f.rest, known[id] = append(f.rest, id), true
+			}
+		}
+	}
+	for len(f.rest) > 0 {
+		if err := f.someOfTheRest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// allLoaded looks at all that is loaded, or about to be.
+func (f *follower) allLoaded(ctx context.Context) (loaded map[bundle.ID]int64, err error) {
 	coming, loaded := f.locks.ids(), f.loaded()
-	wants := make([]board.Want, 0, len(loaded))
+	wants := make([]board.Want, 0, len(loaded)+len(coming))
 	for id, revision := range loaded {
 		wants = append(wants, board.Want{ID: id, Above: revision})
 	}
@@ -276,39 +326,28 @@ func (f *follower) everything(ctx context.Context) error {
 			wants = append(wants, board.Want{ID: id, Above: f.lastSeen(id)})
 		}
 	}
-	if err := f.refresh(ctx, wants); err != nil {
-		return err
-	}
-	wants = wants[:0]
-	seen := make(map[bundle.ID]bool)
-	for _, id := range f.disk.ids() {
-		if _, is := loaded[id]; is {
-			continue
-		}
-		if f.lastSeen(id) == 0 {
+	f.all = time.Now()
+	return loaded, f.refresh(ctx, wants)
+}
+
+// someOfTheRest looks at a batch of what is not loaded: so few that a change which is
+// announced meanwhile does not wait.
+func (f *follower) someOfTheRest(ctx context.Context) error {
+	some := f.rest[:min(batch, len(f.rest))]
+	wants := make([]board.Want, len(some))
+	for i, id := range some {
+		if f.lastSeen(id) == 0 && f.disk.has(id) {
 			unlock := f.locks.lock(id)
 			f.kept(id)
 			unlock()
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		wants, seen[id] = append(wants, board.Want{ID: id, Above: f.lastSeen(id)}), true
+		wants[i] = board.Want{ID: id, Above: f.lastSeen(id)}
 	}
-	if f.options.Preload && !f.old() {
-		names, err := f.reader.VirtualClusters(ctx)
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			id := bundle.ID{Kind: bundle.VirtualCluster, Name: name}
-			if _, is := loaded[id]; !is && !seen[id] {
-				wants, seen[id] = append(wants, board.Want{ID: id, Above: f.lastSeen(id)}), true
-			}
-		}
+	if err := f.refresh(ctx, wants); err != nil {
+		return err
 	}
-	f.all = time.Now()
-	return f.refresh(ctx, wants)
+	f.rest = f.rest[len(some):]
+	return nil
 }
 
 // preloadDisk serves what is on disk and not yet served, if everything is to be loaded:

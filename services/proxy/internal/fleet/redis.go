@@ -37,7 +37,7 @@ const (
 	batchLimit = 3 * time.Second         // of one batch of bundles
 	followFor  = 500 * time.Millisecond  // until the stream is asked again
 	lookEvery  = time.Second             // at the head, and whether the stream is still the same
-	allEvery   = time.Minute             // at everything that is loaded: nothing should be found then
+	allEvery   = 5 * time.Minute         // at everything that is loaded: nothing should be found then
 	batch      = 200
 	appliers   = 4 // bundles that are put into service at the same time
 )

@@ -366,8 +366,9 @@ func TestARevocationOfWhatIsOnDiskOnly(t *testing.T) {
 	b.set(t, "a")
 	n.follows(t)
 	n.stop()
-	b.remove(t, "b") // while the node is away
+	gone := b.remove(t, "b") // while the node is away
 	n = b.ready(t, state)
+	until(t, "it has looked at what is on disk only", func() bool { return n.lastSeen(idOf("b")) == gone })
 	b.redis.Kill(t)
 	until(t, "the node notices", func() bool { return n.Health().Stale })
 	n.find(t, "a", "a", 3)

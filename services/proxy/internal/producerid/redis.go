@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"strings"
-	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"tollgate.internal/pkg/fleet"
+	"tollgate.internal/pkg/secret"
 )
 
 // redisSource keeps the leases in a Redis, for the nodes of a fleet: one string
@@ -29,64 +29,13 @@ func redisKey(deployment int) string {
 	return fmt.Sprintf("tollgate:producer-id-leases:%d", deployment)
 }
 
-// quiet keeps go-redis from writing to standard error in words of its own: what
-// matters is in the errors that it returns.
-var quiet = sync.OnceFunc(func() { redis.SetLogger(silence{}) })
-
-type silence struct{}
-
-func (silence) Printf(context.Context, string, ...any) {}
-
-// isRedis reports whether ref is the URL of a Redis.
-func isRedis(ref string) bool {
-	scheme, _, found := strings.Cut(ref, "://")
-	return found && (scheme == "redis" || scheme == "rediss" || scheme == "unix")
-}
-
-// openRedis connects when it is used. The URL is one of go-redis: with master_name
-// it is of Sentinels, with addr and no master_name of a cluster.
+// openRedis connects when it is used.
 func openRedis(ref, password string, deployment int) (*redisSource, error) {
-	u, err := url.Parse(ref)
+	client, err := fleet.Open(ref, secret.New(password))
 	if err != nil {
-		return nil, errors.New("not a URL such as redis://user@host:6379/0") // its text has the URL, and so a password
+		return nil, err
 	}
-	quiet()
-	s := &redisSource{key: redisKey(deployment), name: u.Scheme + "://" + u.Host + u.Path}
-	query := u.Query()
-	// A slow server is waited for until the context ends, not as long as go-redis thinks.
-	switch {
-	case query.Get("master_name") != "":
-		o, err := redis.ParseFailoverURL(ref)
-		if err != nil {
-			return nil, err
-		}
-		if password != "" {
-			o.Password = password
-		}
-		o.ContextTimeoutEnabled, o.PoolSize = true, 2
-		s.client = redis.NewFailoverClient(o)
-	case query.Has("addr"):
-		o, err := redis.ParseClusterURL(ref)
-		if err != nil {
-			return nil, err
-		}
-		if password != "" {
-			o.Password = password
-		}
-		o.ContextTimeoutEnabled, o.PoolSize = true, 2
-		s.client = redis.NewClusterClient(o)
-	default:
-		o, err := redis.ParseURL(ref)
-		if err != nil {
-			return nil, err
-		}
-		if password != "" {
-			o.Password = password
-		}
-		o.ContextTimeoutEnabled, o.PoolSize = true, 2
-		s.client = redis.NewClient(o)
-	}
-	return s, nil
+	return &redisSource{client: client, key: redisKey(deployment), name: fleet.URLName(ref)}, nil
 }
 
 func (s *redisSource) String() string { return s.name }

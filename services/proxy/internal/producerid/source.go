@@ -3,6 +3,8 @@ package producerid
 import (
 	"errors"
 	"strings"
+
+	"tollgate.internal/pkg/fleet"
 )
 
 // Open opens the source that ref names: file:PATH, or the URL of a Redis. It
@@ -18,7 +20,7 @@ func Open(ref, password string, deployment int) (Source, error) {
 		}
 		return openFile(path), nil
 	}
-	if isRedis(ref) {
+	if fleet.IsURL(ref) {
 		return openRedis(ref, password, deployment)
 	}
 	return nil, errors.New("must be file:PATH or redis://HOST:PORT; also rediss:// and unix://") // ref may hold a password
