@@ -177,10 +177,18 @@ func (s *Store) Write(ctx context.Context, change func(*Tx) error) error {
 }
 
 // Note is Write for what is no change of the fleet's state and takes no revision:
-// that a bundle was published, that a token was used. It does not wait for
-// changes, so it must touch one row only.
+// that bundles were published, that a token was used.
 func (s *Store) Note(ctx context.Context, change func(*Tx) error) error {
-	return s.transaction(ctx, change)
+	return s.transaction(ctx, func(t *Tx) error {
+		if s.postgres {
+			// In line with the changes: whoever takes rows of several bundles in another
+			// order than they do would wait for them, and they for it.
+			if _, err := t.exec(ctx, "SELECT 1 FROM counter FOR UPDATE"); err != nil {
+				return err
+			}
+		}
+		return change(t)
+	})
 }
 
 func (s *Store) transaction(ctx context.Context, change func(*Tx) error) error {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"tollgate.internal/pkg/resource"
@@ -239,6 +240,57 @@ func TestAFailedChangeLeavesNothing(t *testing.T) {
 		}); err != nil {
 			t.Errorf("a change after failed ones: %v", err)
 		}
+	})
+}
+
+// Notes and changes that touch the same bundles, each in its own order, do not wait
+// for each other in a circle: PostgreSQL takes a second to find that out.
+func TestNotesAndChangesStandInLine(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		ctx := t.Context()
+		stores := []*Store{open(t, url), open(t, url)}
+		names := []string{"a", "b", "c"}
+		mark := func(tx *Tx) error {
+			for _, name := range names {
+				if err := tx.MarkBundle(ctx, "VirtualCluster", name, false); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		if err := stores[0].Write(ctx, mark); err != nil {
+			t.Fatal(err)
+		}
+		var published atomic.Int64
+		var wg sync.WaitGroup
+		for _, s := range stores {
+			tries := 0
+			wg.Go(func() {
+				for range 50 {
+					if err := s.Write(ctx, func(tx *Tx) error { tries++; return mark(tx) }); err != nil {
+						t.Error(err)
+					}
+				}
+				if tries != 50 {
+					t.Errorf("50 changes were tried %d times", tries)
+				}
+			})
+			wg.Go(func() {
+				for range 50 {
+					if err := s.Note(ctx, func(tx *Tx) error {
+						for _, name := range slices.Backward(names) {
+							if err := tx.BundlePublished(ctx, "VirtualCluster", name, published.Add(1)); err != nil {
+								return err
+							}
+						}
+						return nil
+					}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
 
