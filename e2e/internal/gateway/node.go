@@ -48,7 +48,7 @@ type Proxy struct {
 }
 
 // StartProxy runs a proxy over these resource files, by name, and waits until it
-// is ready.
+// is ready. Without any, the flags say what it serves.
 func StartProxy(t testing.TB, files map[string]string, virtualClusters []string, flags ...string) *Proxy {
 	t.Helper()
 	bin, err := buildProxy()
@@ -68,7 +68,10 @@ func StartProxy(t testing.TB, files map[string]string, virtualClusters []string,
 	t.Cleanup(lease.Release)
 	at := func(i int) string { return "127.0.0.1:" + strconv.Itoa(lease.Ports[i]) }
 	p := &Proxy{Admin: at(0), Log: filepath.Join(t.TempDir(), "log"), bootstrap: make(map[string]string)}
-	p.args = append([]string{bin, "--resources", dir, "--admin", p.Admin, "--drain-grace", "0s", "--drain-spread", "0s", "--drain-timeout", "5s"}, flags...)
+	p.args = append([]string{bin, "--admin", p.Admin, "--drain-grace", "0s", "--drain-spread", "0s", "--drain-timeout", "5s"}, flags...)
+	if files != nil {
+		p.args = append(p.args, "--resources", dir)
+	}
 	for i, vc := range virtualClusters {
 		first := 1 + portsOfVC*i
 		p.bootstrap[vc] = at(first)
