@@ -153,6 +153,9 @@ func (s *schemas) finish() {
 		}
 	}
 	for name, component := range s.registry.Map() {
+		if name == "ErrorModel" || name == "ErrorDetail" { // huma's own problems, which are answered as ours
+			delete(s.registry.Map(), name)
+		}
 		if strings.HasSuffix(name, "Struct") && len(component.Properties) == 0 {
 			delete(s.registry.Map(), name)
 		}
