@@ -266,3 +266,15 @@ func (c *client) tokenFor(body string) *client {
 	a := c.want(201, "POST", "/v1/tokens", body)
 	return c.as(a.text("token"))
 }
+
+// lockedWriter is for logs: several goroutines write, and a test reads afterwards.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}

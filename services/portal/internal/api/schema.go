@@ -111,15 +111,24 @@ func readOnly(s *huma.Schema) *huma.Schema {
 	return &huma.Schema{AllOf: []*huma.Schema{s}, ReadOnly: true, Description: "What the portal says of the object. It may be sent back, and is passed over."}
 }
 
+// labelPattern is what labels and their values are made of, as package resource says it.
+const labelPattern = `[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?`
+
 func metadataSchema(kind resource.Kind) *huma.Schema {
-	name := &huma.Schema{Type: huma.TypeString, Description: "A DNS label; that of an AliasTopic is a topic's name."}
+	name := &huma.Schema{Type: huma.TypeString, Pattern: "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", Description: "A DNS label."}
+	if kind.Name == resource.KindAliasTopic {
+		name = &huma.Schema{Type: huma.TypeString, Pattern: "^[A-Za-z0-9._-]{1,249}$", Description: "The name of a topic, as clients see it."}
+	}
 	s := &huma.Schema{
 		Type:                 huma.TypeObject,
 		AdditionalProperties: false,
 		Properties: map[string]*huma.Schema{
-			"name":     name,
-			"labels":   {Type: huma.TypeObject, AdditionalProperties: &huma.Schema{Type: huma.TypeString}},
-			"revision": {Type: huma.TypeInteger, Format: "int64", Description: "Of the last change. When it is written it must still be the object's, as with If-Match."},
+			"name": name,
+			"labels": {
+				Type: huma.TypeObject, AdditionalProperties: &huma.Schema{Type: huma.TypeString, Pattern: `^(` + labelPattern + `)?$`},
+				Extensions: map[string]any{"propertyNames": map[string]string{"pattern": "^" + labelPattern + "$"}},
+			},
+			"revision": {Type: huma.TypeInteger, Format: "int64", ReadOnly: true, Description: "Of the last change. It may be sent back, and must then still be the object's, as with If-Match."},
 		},
 		Required: []string{"name"},
 	}
