@@ -221,11 +221,11 @@ func TestTheFleetLearnsOfChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node := fleet.Node{ID: "n-1", Host: "127.0.0.1", Port: 9092, Version: "test", State: fleet.NodeActive, Started: time.Now().UTC(), Heartbeat: time.Now().UTC()}
+	node := fleet.Node{ID: "n-1", Host: "127.0.0.1", Port: 9092, Version: "test", State: fleet.NodeServing, Started: time.Now().UTC(), Heartbeat: time.Now().UTC()}
 	if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if a := ops.want(200, "GET", "/v1/nodes", ""); a.text("items.0.id") != "n-1" || a.text("items.0.state") != "active" {
+	if a := ops.want(200, "GET", "/v1/nodes", ""); a.text("items.0.id") != "n-1" || a.text("items.0.state") != "serving" {
 		t.Errorf("nodes: %s", a.body)
 	}
 	a := ops.want(202, "PATCH", "/v1/tenants/acme?wait=applied&timeout=100ms", `{"spec":{"plan":"x"}}`)

@@ -41,7 +41,7 @@ func (f *fakeFleet) Nodes(context.Context) ([]Node, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return []Node{{ID: "n-2", State: "active", Applied: f.applied}, {ID: "n-1", State: "draining"}}, f.away
+	return []Node{{ID: "n-2", State: "serving", Applied: f.applied}, {ID: "n-1", State: "draining"}}, f.away
 }
 
 func (f *fakeFleet) WaitApplied(ctx context.Context, revision int64) error {

@@ -44,7 +44,7 @@ type Node struct {
 	Rack         string    `json:"rack,omitempty"`
 	Version      string    `json:"version"`
 	BundleFormat uint16    `json:"bundleFormat" doc:"The newest it reads."`
-	State        string    `json:"state" enum:"active,draining,gone"`
+	State        string    `json:"state" enum:"serving,draining,drained,gone"`
 	Sessions     int       `json:"sessions"`
 	Load         float64   `json:"load" doc:"Of what it can take, 0 to 1."`
 	Applied      int64     `json:"applied" doc:"Everything it serves is as of this revision, or newer."`
