@@ -340,7 +340,7 @@ func TestTokens(t *testing.T) {
 		ops.want(404, "DELETE", "/v1/tokens/nobody", "")
 		robot.want(401, "GET", "/v1/tenants", "")
 		for body, field := range map[string]string{
-			`{"name":"x","role":"boss"}`: "scope", `{"role":"ops"}`: "name", `{"name":"x","role":"tenant"}`: "tenant", `{"name":"x","role":"tenant","tenant":"nobody"}`: "tenant",
+			`{"name":"x","role":"boss"}`: "role", `{"name":"a\u0000b","role":"ops"}`: "name", `{"role":"ops"}`: "name", `{"name":"x","role":"tenant"}`: "tenant", `{"name":"x","role":"tenant","tenant":"nobody"}`: "tenant",
 			`{"name":"x","role":"ops","expires":"2000-01-01T00:00:00Z"}`: "expires", `{"name":7}`: "name",
 		} {
 			if a := ops.want(422, "POST", "/v1/tokens", body); a.problems()[field] == "" {

@@ -27,7 +27,7 @@ func (a *API) aclRoute() {
 		answers:     map[int]documented{200: {"What became of each binding and each filter, in their order.", reg.Schema(reflect.TypeFor[nodeapi.ACLChanged](), true, ""), nil, nil}},
 	}, func(ctx context.Context, c *call, _ *noParameters) (*reply, error) {
 		var ask nodeapi.ACLChange
-		if p := c.body.decode(&ask); p != nil {
+		if p := c.body.decodeAny(&ask); p != nil {
 			return nil, p
 		}
 		actor := control.Actor{Name: ask.Principal, Kind: "kafka", Address: ask.Address, Request: c.caller.actor.Request}

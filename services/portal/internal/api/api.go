@@ -47,7 +47,7 @@ type API struct {
 	document []byte // openapi.json
 	docs     page
 	limiter  *limiter
-	large    chan struct{} // who may read a large body at the same time
+	large    chan struct{} // who works on a large body at the same time
 	streams  chan struct{} // who may follow events at the same time
 	now      func() time.Time
 }
@@ -173,6 +173,7 @@ type call struct {
 	w      http.ResponseWriter
 	caller caller
 	body   body
+	done   func() // with the body, if it is a large one
 }
 
 // reply is what an operation answers when all is well.

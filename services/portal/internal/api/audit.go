@@ -185,6 +185,10 @@ func (a *API) events(ctx context.Context, c *call, in *eventsInput) (*reply, err
 			return nil, invalid(FieldError{Field: "header.Last-Event-ID", Message: "is not the id of an event: leave it out to begin now"})
 		}
 	}
+	if c.r.Method == http.MethodHead { // it has no end to wait for
+		c.w.Header().Set("Content-Type", "text/event-stream")
+		return &reply{}, nil
+	}
 	select {
 	case a.streams <- struct{}{}:
 	default:

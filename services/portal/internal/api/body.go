@@ -80,8 +80,24 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, types []strin
 	return body{data: data, yaml: kind == typeYAML}, nil
 }
 
-// decode reads a body that is no object: strict JSON of a known shape.
+// decode reads a body that is no object: strict JSON of a known shape, and text that
+// can be kept.
 func (b body) decode(into any) *Problem {
+	if p := b.decodeAny(into); p != nil {
+		return p
+	}
+	var whole any
+	if err := json.Unmarshal(b.data, &whole); err != nil {
+		return problem(http.StatusBadRequest, "not JSON: %v", err)
+	}
+	if path, found := zero(whole, ""); found {
+		return invalid(FieldError{Field: path, Message: "has a character with the number 0 in it"})
+	}
+	return nil
+}
+
+// decodeAny is decode for whoever looks at the texts.
+func (b body) decodeAny(into any) *Problem {
 	values, p := readJSON(b.data)
 	if p != nil {
 		return p
@@ -104,6 +120,27 @@ func (b body) decode(into any) *Problem {
 		}
 	}
 	return invalid(FieldError{Message: "has a value of another form than its field's: see the API's document"})
+}
+
+// zero finds what no database keeps, and no field needs.
+func zero(v any, path string) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return path, strings.ContainsRune(v, 0)
+	case []any:
+		for i, item := range v {
+			if at, found := zero(item, path+"["+strconv.Itoa(i)+"]"); found {
+				return at, true
+			}
+		}
+	case map[string]any:
+		for name, item := range v {
+			if at, found := zero(item, strings.TrimPrefix(path+"."+name, ".")); found {
+				return at, true
+			}
+		}
+	}
+	return "", false
 }
 
 // document is one object that was sent, with what is wrong with it.

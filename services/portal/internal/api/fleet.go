@@ -98,6 +98,9 @@ func (a *API) applied(ctx context.Context, c *call, revision int64, patience tim
 		c.w.Header().Set("Tollgate-Applied", "yes")
 		return true
 	}
+	if c.done != nil {
+		c.done() // others need not wait for the fleet too
+	}
 	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(patience + writePatience)) // tests' recorders have none
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -102,10 +103,17 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 	}
 	r.URL.RawQuery = query
 	if rt.body != nil && !(rt.optional && r.ContentLength == 0) {
-		if r.ContentLength < 0 || r.ContentLength > largeBody {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readPatience)) // tests' recorders have none
+		if c.body, p = readBody(w, r, rt.limit, rt.types); p != nil {
+			p.write(w)
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		if len(c.body.data) > largeBody {
 			select {
 			case a.large <- struct{}{}:
-				defer func() { <-a.large }()
+				c.done = sync.OnceFunc(func() { <-a.large })
+				defer c.done()
 			case <-r.Context().Done():
 				return
 			case <-a.stopping:
@@ -113,12 +121,6 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 				return
 			}
 		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readPatience)) // tests' recorders have none
-		if c.body, p = readBody(w, r, rt.limit, rt.types); p != nil {
-			p.write(w)
-			return
-		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		r.Body = io.NopCloser(bytes.NewReader(c.body.data)) // huma looks whether there is one
 	} else if rt.body == nil && r.ContentLength > 0 {
 		problem(http.StatusBadRequest, "this takes no body: send none").write(w)

@@ -79,6 +79,15 @@ func (a *API) tokenRoutes() {
 		if missing, ok := err.(*control.NotFound); ok {
 			return nil, invalid(FieldError{Field: "tenant", Message: missing.Error()})
 		}
+		if wrong, ok := err.(*control.Invalid); ok {
+			out := fieldErrors(wrong.Problems, false)
+			for i := range out {
+				if out[i].Field == "scope" { // as the CLI writes role and tenant together
+					out[i] = FieldError{Field: "role", Message: "required: one of ops, tenant, node"}
+				}
+			}
+			return nil, invalid(out...)
+		}
 		if err != nil {
 			return nil, err
 		}
