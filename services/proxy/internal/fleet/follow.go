@@ -17,7 +17,7 @@ type follower struct {
 	position string      // of the entry that was read last; empty: none yet
 	looked   time.Time   // at the head and the end of the stream
 	all      time.Time   // at everything that is loaded
-	wasOld   bool        // Redis had forgotten something then
+	settled  int         // of heads.losses, those after which everything was looked at
 	rest     []bundle.ID // not loaded, still to be looked at
 	ready    func()
 }
@@ -110,7 +110,7 @@ func (f *follower) connect(ctx context.Context) error {
 	f.preloadDisk(ctx)
 	f.ready()
 	f.into.Announced()
-	f.looked, f.wasOld = time.Now(), f.old()
+	f.looked = time.Now()
 	return nil
 }
 
@@ -205,8 +205,8 @@ func (f *follower) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	isOld := f.old()
-	again := board.Behind(tail, f.position) || f.wasOld && !isOld
+	losses, isOld := f.losses()
+	again := board.Behind(tail, f.position) || !isOld && f.settled != losses
 	if board.Behind(tail, f.position) {
 		f.log.Warn("the stream of changes is another one: looking at everything that is loaded", "position", f.position, "end", tail)
 		f.position = tail
@@ -225,7 +225,7 @@ func (f *follower) check(ctx context.Context) error {
 		f.isApplied(head)
 	}
 	f.keepHead()
-	f.looked, f.wasOld = time.Now(), isOld
+	f.looked = time.Now()
 	return nil
 }
 
@@ -279,6 +279,7 @@ func (f *follower) changes(ctx context.Context, changed map[bundle.ID]int64) err
 
 // everything looks at all that is loaded, and has the rest looked at.
 func (f *follower) everything(ctx context.Context) error {
+	losses, old := f.losses()
 	loaded, err := f.allLoaded(ctx)
 	if err != nil {
 		return err
@@ -291,10 +292,13 @@ func (f *follower) everything(ctx context.Context) error {
 			f.rest, known[id] = append(f.rest, id), true
 		}
 	}
+	if !old {
+		f.settled = losses
+	}
 	if !f.options.Preload {
 		return nil
 	}
-	if !f.old() {
+	if !old {
 		names, err := f.reader.VirtualClusters(ctx)
 		if err != nil {
 			return err

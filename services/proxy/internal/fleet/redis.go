@@ -88,7 +88,8 @@ type heads struct {
 	now     int64  // its revision; 0: none, or none that can be believed
 	err     error  // why it cannot be believed
 	highest int64  // that was ever seen
-	kept    int64  // of which the disk knows
+	kept    []byte // sealed, on disk
+	losses  int    // times that Redis was found to have forgotten something, or was not known yet
 }
 
 // old reports whether Redis has forgotten something.
@@ -126,13 +127,13 @@ func Open(o Options) (*Redis, error) {
 		seen: make(map[bundle.ID]int64), written: make(map[bundle.ID]int64), refused: make(map[bundle.ID]refuse), commands: make(map[string]struct{}),
 		counts: newCounts(),
 	}
-	r.link.since = time.Now()
+	r.link.since, r.heads.losses = time.Now(), 1
 	r.members = newMembership(o.Node.ID)
 	sealed, err := d.read("head")
 	if err == nil && sealed != nil {
 		var h board.Head
 		if h, err = board.OpenHead(o.Keys, board.Deployment(o.Deployment), sealed); err == nil {
-			r.heads.highest, r.heads.kept = h.Revision, h.Revision
+			r.heads.highest, r.heads.kept = h.Revision, sealed
 		}
 	}
 	if err != nil {
@@ -233,6 +234,13 @@ func (r *Redis) old() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.heads.old()
+}
+
+// losses are the times that Redis has forgotten something, and whether it still has.
+func (r *Redis) losses() (n int, old bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.heads.losses, r.heads.old()
 }
 
 // load puts the newest of what Redis and the disk have into service. With a host, it
@@ -483,7 +491,11 @@ func (r *Redis) sight(sealed []byte) {
 	wasOld := r.heads.old()
 	r.heads.sealed, r.heads.now, r.heads.err = sealed, h.Revision, err
 	r.heads.highest = max(r.heads.highest, h.Revision)
-	isOld, heads := r.heads.old(), r.heads
+	isOld := r.heads.old()
+	if isOld && !wasOld {
+		r.heads.losses++
+	}
+	heads := r.heads
 	r.mu.Unlock()
 	switch {
 	case isOld && !wasOld:
@@ -496,16 +508,17 @@ func (r *Redis) sight(sealed []byte) {
 // keepHead writes the highest head to disk.
 func (r *Redis) keepHead() {
 	r.mu.Lock()
-	sealed, revision, kept := r.heads.sealed, r.heads.now, r.heads.kept
+	sealed, kept := r.heads.sealed, r.heads.kept
+	due := r.heads.now > 0 && !r.heads.old() && !slices.Equal(sealed, kept) // also when it is signed anew
 	r.mu.Unlock()
-	if revision <= kept {
+	if !due {
 		return
 	}
 	err := r.disk.write("head", sealed)
 	r.diskDid(err)
 	if err == nil {
 		r.mu.Lock()
-		r.heads.kept = revision
+		r.heads.kept = sealed
 		r.mu.Unlock()
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"tollgate.internal/pkg/bundle"
 	board "tollgate.internal/pkg/fleet"
+	"tollgate.internal/pkg/secret"
 	"tollgate.internal/pkg/testbed/redistest"
 )
 
@@ -347,6 +348,51 @@ func TestWhatIsNotThePortals(t *testing.T) {
 	n = b.node(t, state)
 	if err := n.Find(t.Context(), "a"); err == nil || n.gateway.revision("a") != 0 {
 		t.Errorf("a forged file is served: %v", err)
+	}
+}
+
+// The key that signs is replaced: nodes that know both notice nothing, and one that
+// knows the old one only takes nothing that is new.
+func TestTheKeyIsReplaced(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.set(t, "a")
+	next, err := bundle.NewSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := next.Keyring()
+	maps.Copy(both, b.signer.Keyring())
+	state := t.TempDir()
+	n := b.ready(t, state, func(o *Options) { o.Keys = both })
+	left := b.ready(t, t.TempDir())
+	n.find(t, "a", "a", 1)
+	left.find(t, "a", "a", 1)
+	client, err := board.Open(b.url, secret.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if b.publisher, err = board.NewPublisher(client, eu, next, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.publisher.Head(t.Context()); !errors.Is(err, bundle.UnknownKey) {
+		t.Errorf("the head of before, to the new portal: %v", err)
+	}
+	b.publishAll(t)
+	n.applies(t, "a", b.set(t, "a"))
+	n.follows(t)
+	until(t, "the other refuses it", func() bool { return left.Health().Refused[bundle.UnknownKey] > 0 && left.Health().Stale })
+	if got := left.gateway.revision("a"); got != 1 {
+		t.Errorf("the other serves revision %d, want 1", got)
+	}
+	n.stop()
+	// The old key is taken away, and what is on disk is of the new one by now.
+	b.redis.Kill(t)
+	n = b.node(t, state, func(o *Options) { o.Keys = next.Keyring() })
+	n.find(t, "a", "a", 2)
+	if got := n.Health().Seen; got != 2 {
+		t.Errorf("the highest revision ever seen is %d, want 2", got)
 	}
 }
 
