@@ -34,6 +34,7 @@ type files struct {
 	state     string     // directory
 	plane     *plane
 
+	seen      string // signature of what was applied last, or tried
 	passwords map[resource.Key]string
 }
 
@@ -96,6 +97,7 @@ func (f *files) sum(m *manifest.Manifest) (string, error) {
 // apply makes the control plane have what the files say, unless they say what they
 // said before.
 func (f *files) apply(ctx context.Context) error {
+	f.seen = signature(f.dir) // before they are read: what changes meanwhile is read again
 	m, err := f.read()
 	if err != nil {
 		return err
@@ -185,24 +187,22 @@ func (f *files) there(ctx context.Context, m *manifest.Manifest) bool {
 func (f *files) follow(ctx context.Context, r *run) {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
-	for seen := signature(f.dir); ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := signature(f.dir)
-		if now == seen {
+		if signature(f.dir) == f.seen {
 			continue
 		}
-		seen = now
 		r.mu.Lock() // describe reads the passwords
 		err := f.apply(ctx)
 		r.mu.Unlock()
 		if err != nil && ctx.Err() == nil {
 			r.cfg.Log.Error("resource files not applied, what was applied before stays", "dir", f.dir, "err", err)
 			if _, unreachable := errors.AsType[*client.Unreachable](err); unreachable {
-				seen = "" // again
+				f.seen = "" // again
 			}
 		}
 	}
