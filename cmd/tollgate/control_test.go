@@ -752,9 +752,12 @@ func TestNodes(t *testing.T) {
 		case r.Method == http.MethodPost:
 			w.WriteHeader(http.StatusNotFound)
 		default:
-			state, sessions := "active", 12
-			if len(asked) > 2 {
-				state, sessions = "draining", max(0, 4-len(asked))
+			state, sessions := "serving", 12
+			switch { // it is told by the second request, and hears of it a moment later
+			case len(asked) > 4:
+				state, sessions = "drained", 0
+			case len(asked) > 3:
+				state, sessions = "draining", 3
 			}
 			fmt.Fprintf(w, `{"items":[{"id":"node-1","state":%q,"version":"1.2.3","sessions":%d,"load":0.25,"applied":17,"rack":"a"}],"problem":"redis is away"}`, state, sessions)
 		}
@@ -762,7 +765,7 @@ func TestNodes(t *testing.T) {
 	defer s.Close()
 	operate(t, s.URL, "tg_a_b")
 	out, complaint, _ := outcome(t, "", "node", "list")
-	if want := "ID      STATE   VERSION  SESSIONS  LOAD  APPLIED  RACK  PROBLEM\nnode-1  active  1.2.3    12        25%   17       a     -\n"; out != want || !strings.Contains(complaint, "redis is away") {
+	if want := "ID      STATE    VERSION  SESSIONS  LOAD  APPLIED  RACK  PROBLEM\nnode-1  serving  1.2.3    12        25%   17       a     -\n"; out != want || !strings.Contains(complaint, "redis is away") {
 		t.Errorf("%s%s", out, complaint)
 	}
 	contains(t, "drain", must(t, "", "node", "drain", "node-1", "--over", "1m", "--wait"), "drains node-1", "node-1 has no sessions")

@@ -116,12 +116,10 @@ func awaitDrained(ctx context.Context, c *client.Client, id string, timeout time
 		if err != nil {
 			return 0, err
 		}
-		left = 0
-		drained := true
+		drained := true // a node that is not there any more is
 		for _, n := range nodes {
 			if n.ID == id {
-				// What it says may be from before it was told.
-				left, drained = n.Sessions, n.State != "active" && n.Sessions == 0
+				left, drained = n.Sessions, n.State == "drained" || n.State == "gone"
 			}
 		}
 		if drained {
