@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -73,6 +74,9 @@ func (l *login) client(options ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(options...)
 }
 
+// announceTime is how long a virtual cluster may take to be named in dev.json.
+const announceTime = 5 * time.Second
+
 // fill takes what was not said from what runs.
 func (l *login) fill(info *dev.Info) error {
 	if l.ca == "" {
@@ -90,6 +94,14 @@ func (l *login) fill(info *dev.Info) error {
 		}
 	}
 	vc, err := l.virtualCluster(info)
+	for end := time.Now().Add(announceTime); err != nil && time.Now().Before(end); {
+		// One that was applied a moment ago is named once it serves.
+		time.Sleep(50 * time.Millisecond)
+		if again, readErr := dev.Read(l.state); readErr == nil {
+			*info = *again
+		}
+		vc, err = l.virtualCluster(info)
+	}
 	if err != nil {
 		return err
 	}
