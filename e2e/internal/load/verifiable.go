@@ -86,6 +86,24 @@ func VerifiableConsumer(ctx context.Context, version string, target drivers.Targ
 	return start(cmd)
 }
 
+// LibrdkafkaProducer is VerifiableProducer with another client.
+func LibrdkafkaProducer(ctx context.Context, target drivers.Target, topic string) (*Verifiable, error) {
+	cmd, err := drivers.Librdkafka(ctx, target, topic, "")
+	if err != nil {
+		return nil, err
+	}
+	return start(cmd)
+}
+
+// LibrdkafkaConsumer is VerifiableConsumer with another client.
+func LibrdkafkaConsumer(ctx context.Context, target drivers.Target, topic, group string) (*Verifiable, error) {
+	cmd, err := drivers.Librdkafka(ctx, target, topic, group)
+	if err != nil {
+		return nil, err
+	}
+	return start(cmd)
+}
+
 func start(cmd drivers.Command) (*Verifiable, error) {
 	p, err := cmd.Start()
 	if err != nil {
@@ -117,6 +135,8 @@ func (v *Verifiable) take(l verifiableLine) {
 		if n, err = strconv.ParseInt(l.Value, 10, 64); err == nil {
 			v.acked = append(v.acked, Ack{n, l.Partition, l.Offset})
 		}
+	case "client_error":
+		err = fmt.Errorf("%s: %s", l.Exception, l.Message)
 	case "producer_send_error":
 		err = fmt.Errorf("record %s: %s: %s", l.Value, l.Exception, l.Message)
 	case "records_consumed":
