@@ -41,6 +41,8 @@ func main() {
 	flag.IntVar(&o.Rounds, "rounds", 0, "how often each side is loaded, in turns")
 	flag.DurationVar(&o.RoundTime, "round", 0, "how long one round loads one side")
 	flag.IntVar(&o.Idle, "idle", 0, "how many connections are held idle")
+	flag.IntVar(&o.Tenants, "tenants", 0, "how many tenants a control plane has")
+	flag.IntVar(&o.Bundles, "bundles", 0, "how many virtual clusters a node could serve")
 	flag.StringVar(&o.Gateway, "gateway", "", "measure this `BINARY` of services/proxy/cmd/proxy; without it, one built from this tree")
 	flag.StringVar(&o.Other, "other", "", "measure a second `BINARY` beside it")
 	flag.StringVar(&o.Profile, "profile", "", "write a CPU profile of the gateway to `FILE`, of a part about CPU per request, taken after its figures")

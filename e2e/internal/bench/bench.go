@@ -37,6 +37,12 @@ type Options struct {
 	Topics int
 	// Records is how many records of 1 KiB the Java tools send in a round.
 	Records int
+	// Tenants is how many a control plane has, and Changes how many changes of them are
+	// timed; Documents is how many documents the command line applies.
+	Tenants, Changes, Documents int
+	// Bundles is how many virtual clusters a node could serve, and Loaded how many of
+	// them have clients.
+	Bundles, Loaded int
 	// Gateway is a gateway's node that was built before; empty: one is built from
 	// this tree. Other is a second one, measured beside it.
 	Gateway, Other string
@@ -63,6 +69,14 @@ func (o *Options) defaults() {
 	}
 	if o.Records == 0 {
 		o.Records = 400_000
+	}
+	for _, d := range []struct {
+		of      *int
+		missing int
+	}{{&o.Tenants, 10_000}, {&o.Changes, 200}, {&o.Documents, 1000}, {&o.Bundles, 100_000}, {&o.Loaded, 5000}} {
+		if *d.of == 0 {
+			*d.of = d.missing
+		}
 	}
 	if o.ProfileTime == 0 {
 		o.ProfileTime = 5 * time.Second
@@ -95,6 +109,8 @@ func parts() []part {
 		part{"commits", "offset commits of groups on a real broker", (*run).commits},
 		part{"idle", "memory and broker connections of idle clients", (*run).idle},
 		part{"handshakes", "CPU per TLS handshake and per login", (*run).handshakes},
+		part{"tenants", "a control plane of many tenants: changes, pages, everything published anew", (*run).tenants},
+		part{"bundles", "a node with many virtual clusters in Redis: its start, first clients, memory", (*run).bundles},
 		part{"java", "MB/s of Java's perf tools on a real broker", (*run).java},
 	)
 }

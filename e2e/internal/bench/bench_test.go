@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 func TestEveryPart(t *testing.T) {
 	report, err := Run(t.Context(), Options{
 		Rounds: 1, RoundTime: 100 * time.Millisecond, Idle: 60, Topics: 20, Records: 2000, Progress: t.Logf,
+		Tenants: 40, Changes: 6, Documents: 60, Bundles: 400, Loaded: 30,
 		Profile: filepath.Join(t.TempDir(), "cpu.prof"), ProfileTime: time.Second,
 	})
 	if err != nil {
@@ -47,12 +48,12 @@ func TestEveryPart(t *testing.T) {
 	want := map[string]int{
 		"CPU per request": 2 * len(costs), "Latency": 4 * len(paces), "60 idle clients": 2,
 		"One cluster and two": 3 * len(spanned), "Metadata of many topics": 2 * 5, "Group commits": 5,
-		"Clients that come": 4, "Java tools on a real broker": 3,
+		"Clients that come": 4, "40 tenants": 2 * 13, "400 virtual clusters": 8, "Java tools on a real broker": 3,
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("rows by table %v: want %v", got, want)
 	}
-	if len(report.Budgets) != 6 {
+	if len(report.Budgets) != 8 {
 		t.Errorf("budgets %v", report.Budgets)
 	}
 	if !report.Whole {

@@ -174,7 +174,7 @@ func (r *Report) addIdle(sides []*idleness) {
 		"through", "memory per client", "collected", "after a record", "connections to the broker", "after a record", "CPU")
 	for i, s := range sides {
 		each := func(bytes int64) float64 { return float64(bytes) / n / 1024 }
-		t.add(s.name, kib(each(s.fresh)), kib(each(s.collected)), kib(each(s.served)), fmt.Sprint(s.upstream), fmt.Sprint(s.afterwards), fmt.Sprintf("%.2f %% of a core", 100*s.silence))
+		t.add(s.name, kib(each(s.fresh)), kib(each(s.collected)), kib(each(s.served)), fmt.Sprint(s.upstream), fmt.Sprint(s.afterwards), percent(s.silence))
 		if i == 0 {
 			r.Budgets = append(r.Budgets,
 				Budget{"memory per idle authenticated TLS connection", 25, 17, each(s.fresh), "KiB"},
@@ -195,6 +195,75 @@ func (r *Report) addArrivals(sides []*arrival) {
 		t.add(s.says, s.server.name, micros(cpu), spread(s.cpu, micros), fmt.Sprintf("%.0f", 1e6/cpu), fmt.Sprintf("%.0f", median(s.rate)))
 	}
 }
+
+const planeText = `A portal, a Redis, %d nodes, and on either database the same resources: each tenant has a virtual cluster, 2 grants, %d aliases,
+an account and 3 ACLs. A change denies or allows a tenant its topic: it is visible when clients on every node are answered so, and
+applied when the API has answered to ?wait=applied. Pages are of 100 objects, of all aliases; a deep one is behind the
+first half, and those of a label among the tenants. Everything is published anew when Redis was emptied. tollgate apply is
+the command, from its start to its end. Redis, PostgreSQL (which does not wait for its disk here; SQLite does), nodes and clients share the
+machine with the portal.`
+
+func (r *Report) addPlanes(all []*planeFigures, tenants int) {
+	for _, f := range all {
+		few := fmt.Sprintf("%d tenants", min(fewTenants, tenants/2))
+		t := r.table(fmt.Sprintf("%d tenants", tenants), fmt.Sprintf(planeText, fleetNodes, aliasesEach),
+			"what", "database", few, fmt.Sprintf("%d tenants", tenants), "ratio")
+		both := func(what string, few, many []time.Duration, q float64) float64 {
+			at := func(took []time.Duration) float64 {
+				return microseconds(quantile(slices.Sorted(slices.Values(took)), q))
+			}
+			t.add(what, f.database, micros(at(few)), micros(at(many)), times(at(many)/at(few)))
+			return at(many)
+		}
+		one := func(what, value string) { t.add(what, f.database, "–", value, "–") }
+		both("change visible on every node, p50", f.few.visible, f.many.visible, 0.5)
+		visible := both("change visible on every node, p99", f.few.visible, f.many.visible, 0.99)
+		both("change applied, as the API says, p50", f.few.applied, f.many.applied, 0.5)
+		both("change applied, as the API says, p99", f.few.applied, f.many.applied, 0.99)
+		both("first page of a list, p95", f.few.first, f.many.first, 0.95)
+		both("deep page of a list, p95", f.few.deep, f.many.deep, 0.95)
+		both("page by label, p95", f.few.byLabel, f.many.byLabel, 0.95)
+		both("page by tenant, p95", f.few.byTenant, f.many.byTenant, 0.95)
+		one("everything published anew", seconds(f.republished))
+		one(fmt.Sprintf("%d objects created through the API", f.objects),
+			fmt.Sprintf("%s, %.0f/s, published %s later", seconds(f.seeded), float64(f.objects)/f.seeded.Seconds(), seconds(f.trailing)))
+		one(fmt.Sprintf("tollgate apply of %d documents", f.documents), fmt.Sprintf("%s, again %s", seconds(f.created), seconds(f.unchanged)))
+		one("CPU of the portal while nothing happens", fmt.Sprintf("%s a minute", micros(f.silence*60e6)))
+		one("memory of the portal", fmt.Sprintf("%d MiB", f.resident>>20))
+		r.Budgets = append(r.Budgets, Budget{fmt.Sprintf("change visible on every node, p99, %d tenants on %s", tenants, f.database), 1000, 0, visible / 1000, "ms"})
+	}
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+
+const nodeText = `One Redis with the bundles of %d virtual clusters, each with %d aliases, an account and 3 ACLs (%d MiB, written in %s), and one
+without any. Ready is when the node lets clients in, from the start of its process. The first client of a virtual cluster has the node load
+it; the second finds it loaded: each shakes hands, logs in (SCRAM-SHA-512), asks for metadata of one topic, and leaves. Memory is what the node
+holds more when %d virtual clusters are loaded, divided by their number; of its heap, after a garbage collection.`
+
+func (r *Report) addNode(f *nodeFigures, bundles, loaded int) {
+	t := r.table(fmt.Sprintf("%d virtual clusters", bundles), fmt.Sprintf(nodeText, bundles, aliasesEach, f.redis>>20, seconds(f.written), loaded),
+		"what", "few", "many", "ratio")
+	mib := func(bytes float64) string { return fmt.Sprintf("%.1f MiB", bytes/(1<<20)) }
+	pair := func(what string, few, many float64, format func(float64) string) {
+		t.add(what, format(few), format(many), times(many/few))
+	}
+	pair("time to ready, with nothing in Redis and with all", median(f.emptyReady), median(f.ready), micros)
+	pair("memory when ready, with nothing in Redis and with all", median(f.emptyRSS), median(f.rss), mib)
+	for _, q := range []float64{0.5, 0.99} {
+		at := func(took []time.Duration) float64 {
+			return microseconds(quantile(slices.Sorted(slices.Values(took)), q))
+		}
+		pair(fmt.Sprintf("the second client of a virtual cluster and the first, p%.0f", 100*q), at(f.second), at(f.first), micros)
+	}
+	each := func(bytes int64) string { return kib(float64(bytes) / float64(loaded) / 1024) }
+	t.add("memory per loaded virtual cluster", "–", each(f.resident), "–")
+	t.add("heap per loaded virtual cluster", "–", each(f.heap), "–")
+	t.add("CPU while nothing happens, one loaded", percent(f.unsettled), "–", "–")
+	t.add(fmt.Sprintf("CPU while nothing happens, %d loaded", loaded), "–", percent(f.silence), "–")
+}
+
+func percent(cores float64) string { return fmt.Sprintf("%.2f %% of a core", 100*cores) }
 
 const streamText = `ProducerPerformance (acks=1, batches of 64 KiB) and ConsumerPerformance of Kafka %s, one client, one partition, %d
 records of 1 KiB a round, on one real broker; client, gateway and broker share the machine. MB are of 2^20 bytes. Straight to the
