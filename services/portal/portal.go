@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"sync"
 	"time"
 
@@ -157,6 +158,10 @@ func adminHandler(registry *prometheus.Registry, a *api.API) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", a)
 	mux.Handle("GET /readyz", a)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry, Timeout: 10 * time.Second, MaxRequestsInFlight: 4}))
-	return http.TimeoutHandler(mux, 30*time.Second, "the answer took too long\n")
+	return http.TimeoutHandler(mux, time.Minute, // a profile takes half of that
+		"the answer took too long\n")
 }
