@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -30,6 +32,7 @@ var (
 type sharedQuotas struct {
 	client redis.UniversalClient
 	keeper *lease.Keeper
+	log    *slog.Logger
 }
 
 // newSharedQuotas returns nil where quotas are the node's own: when it serves files.
@@ -50,15 +53,16 @@ func newSharedQuotas(cfg *Config) (*sharedQuotas, error) {
 		File: filepath.Join(c.State, "quota-nodes"), Log: cfg.Log,
 	})
 	if err != nil {
-		client.Close()
-		return nil, err
+		return nil, errors.Join(err, client.Close())
 	}
-	return &sharedQuotas{client, keeper}, nil
+	return &sharedQuotas{client, keeper, cfg.Log}, nil
 }
 
 func (s *sharedQuotas) run(ctx context.Context) {
 	s.keeper.Run(ctx)
-	s.client.Close()
+	if err := s.client.Close(); err != nil {
+		s.log.Debug("connections for quotas not closed", "err", err)
+	}
 }
 
 // fleet is who shares quotas; nil: the node is alone.
