@@ -105,6 +105,8 @@ func rollingRestart(t *testing.T, name string, internal bool) {
 	}
 	goesOn := func(when string) {
 		t.Helper()
+		began := time.Now()
+		defer func() { t.Logf("%s all went on within %v", when, time.Since(began).Round(time.Millisecond)) }()
 		for what, err := range map[string]error{
 			"franz-go's producer": producer.WaitMore(ctx, 50), "Java's producer": java.WaitMore(ctx, 200), "librdkafka's producer": other.WaitMore(ctx, 200),
 		} {
