@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -853,4 +855,34 @@ func TestOnATerminal(t *testing.T) {
 
 	got = onTerminal(t, "typed-by-somebody\n", "secret import initech-prod/warehouse")
 	contains(t, "import", got, "Password of warehouse:", "imported as secret")
+}
+
+// What the README says: after tollgate apply -f examples/ a Kafka client works.
+func TestAClientWorksAfterTheExamplesAreApplied(t *testing.T) {
+	t.Setenv("TOLLGATE_CONFIG", filepath.Join(t.TempDir(), "config.yaml"))
+	state := filepath.Join(t.TempDir(), "state")
+	base := freePorts(t)
+	startDev(t, "--state", state, "--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(base)), "--port-base", strconv.Itoa(base))
+	contains(t, "apply", must(t, "", "apply", "-f", examples, "--wait", "--state", state), "11 objects: 11 created")
+	if got := must(t, "", "apply", "-f", examples, "--wait", "--state", state); !strings.HasPrefix(got, "nothing changed") {
+		t.Errorf("the second time: %s", got)
+	}
+	as := func(password string, args ...string) []string {
+		return append(args, "--state", state, "--vc", "initech-prod", "--user", "warehouse", "--password", password)
+	}
+	const password = "everybody-knows-this-one"
+	must(t, "one\n", as(password, "produce", "orders")...)
+	if got := must(t, "", as(password, "consume", "orders", "shipments", "--group", "warehouse-1", "--from-beginning", "--max", "1")...); got != "one\n" {
+		t.Errorf("consumed %q", got)
+	}
+	// Lent to read only: the second cluster is behind it, and the wall holds.
+	if _, err := tollgate(t, "x\n", as(password, "produce", "shipments")...); err == nil {
+		t.Error("wrote a topic that was lent to read")
+	}
+	issued := strings.TrimSpace(must(t, "", "secret", "issue", "initech-prod/warehouse", "-o", "password", "--wait", "--state", state))
+	must(t, "two\n", as(issued, "produce", "orders")...)
+	contains(t, "nodes", must(t, "", "node", "list", "--state", state), "serving")
+	must(t, "", "delete", "-f", examples, "--yes", "--wait", "--state", state)
+	contains(t, "what is left", must(t, "", "get", "virtual-clusters", "-o", "name", "--state", state), "virtual-cluster/acme-prod")
+	check(t, exitNotFound, "get", "virtual-cluster", "initech-prod", "--state", state)
 }
