@@ -160,7 +160,7 @@ func TestLists(t *testing.T) {
 		}
 		for query, field := range map[string]string{
 			"limit=0": "query.limit", "limit=1001": "query.limit", "limit=x": "query.limit", "after=!": "query.after", "after=eHh4": "query.after",
-			"labelSelector=a%3D%3D%3Db": "query.labelSelector", "limit=1&limit=2": "query.limit", "name=": "query.name", "name=%00": "query.name", "nmae=x": "query.nmae", "name=%ff": "query.name",
+			"labelSelector=a%3D%3D%3Db": "query.labelSelector", "limit=1&limit=2": "query.limit", "name=": "query.name", "name=%00": "query.name", "Name=x": "query.Name", "name=%ff": "query.name",
 		} {
 			a := ops.want(422, "GET", "/v1/tenants?"+query, "")
 			if a.problems()[field] == "" {
@@ -388,7 +388,7 @@ func TestEvents(t *testing.T) {
 		ops.populate()
 		tenant := ops.tokenFor(`{"name":"t","role":"tenant","tenant":"acme"}`)
 		follow := func(c *client, last string) *events {
-			r, _ := http.NewRequestWithContext(t.Context(), "GET", c.url+"/v1/events", nil)
+			r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url+"/v1/events", nil)
 			r.Header.Set("Authorization", "Bearer "+c.token)
 			if last != "" {
 				r.Header.Set("Last-Event-ID", last)
@@ -397,7 +397,7 @@ func TestEvents(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" {
+			if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
 				t.Fatalf("events: %s %v", resp.Status, resp.Header)
 			}
 			t.Cleanup(func() { resp.Body.Close() })

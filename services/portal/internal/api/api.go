@@ -7,8 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
-	"slices"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -188,8 +189,9 @@ type output struct {
 	Body   func(huma.Context)
 }
 
-type routeKey struct{}
 type callKey struct{}
+
+var pathParameter = regexp.MustCompile(`\{[^}]+\}`)
 
 // register adds an operation. I has its parameters, but for those in the path.
 func register[I any](a *API, rt route, handle func(ctx context.Context, c *call, in *I) (*reply, error)) {
@@ -207,7 +209,8 @@ func register[I any](a *API, rt route, handle func(ctx context.Context, c *call,
 	if rt.roles == 0 {
 		op.Security = []map[string][]string{} // overrides that of the whole document
 	}
-	for name := range pathNames(rt.path) {
+	for _, name := range pathParameter.FindAllString(rt.path, -1) {
+		name = strings.Trim(name, "{}")
 		op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString, MinLength: ptr(1), MaxLength: ptr(249)}})
 	}
 	if rt.body != nil {
@@ -282,45 +285,40 @@ var headers = map[string]string{
 	"Tollgate-Applied": "With wait=applied: yes, or why not yet.",
 }
 
-// pathNames are the parameters in a path.
-func pathNames(path string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for at := 0; at < len(path); at++ {
-			if path[at] != '{' {
-				continue
-			}
-			end := slices.Index([]byte(path[at:]), '}')
-			if !yield(path[at+1 : at+end]) {
-				return
-			}
-		}
-	}
-}
-
 func ptr[T any](v T) *T { return &v }
+
+// refused is what is up to the client: nil if it is something else.
+func refused(err error) *Problem {
+	if _, ok := errors.AsType[*control.NotFound](err); ok {
+		return notFound()
+	}
+	if e, ok := errors.AsType[*control.Exists](err); ok {
+		return problem(http.StatusPreconditionFailed, "%v", e)
+	}
+	if e, ok := errors.AsType[*control.Invalid](err); ok {
+		return invalid(fieldErrors(e.Problems, false)...)
+	}
+	if e, ok := errors.AsType[*control.Referenced](err); ok {
+		p := problem(http.StatusConflict, "%v", e)
+		for _, by := range e.By {
+			p.Errors = append(p.Errors, FieldError{Object: by.String(), Message: "refers to it"})
+		}
+		return p
+	}
+	_, conflict := errors.AsType[*control.Conflict](err)
+	if _, ok := errors.AsType[*control.Refused](err); ok || conflict {
+		return problem(http.StatusConflict, "%v", err)
+	}
+	return nil
+}
 
 // fail is an error as clients see it. What is nobody's business stays in the log.
 func (a *API) fail(ctx context.Context, err error) error {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
-	switch e := err.(type) {
-	case *control.NotFound:
-		return notFound()
-	case *control.Conflict:
-		return problem(http.StatusConflict, "%v", e)
-	case *control.Exists:
-		return problem(http.StatusPreconditionFailed, "%v", e)
-	case *control.Invalid:
-		return invalid(fieldErrors(e.Problems, false)...)
-	case *control.Referenced:
-		p := problem(http.StatusConflict, "%v", e)
-		for _, by := range e.By {
-			p.Errors = append(p.Errors, FieldError{Object: by.String(), Message: "refers to it"})
-		}
+	if p := refused(err); p != nil {
 		return p
-	case *control.Refused:
-		return problem(http.StatusConflict, "%v", e)
 	}
 	about := requestOf(ctx)
 	var p *Problem

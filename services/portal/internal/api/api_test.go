@@ -74,8 +74,8 @@ func (f *fakeFleet) Drain(_ context.Context, id string, over time.Duration) erro
 	return f.away
 }
 
-func (f *fakeFleet) Undrain(_ context.Context, id string) error { return f.Drain(nil, id, 0) }
-func (f *fakeFleet) Problem() error                             { return f.away }
+func (f *fakeFleet) Undrain(ctx context.Context, id string) error { return f.Drain(ctx, id, 0) }
+func (f *fakeFleet) Problem() error                               { return f.away }
 
 func (f *fakeFleet) set(applied int64, away error) {
 	f.mu.Lock()

@@ -111,8 +111,7 @@ func (a *API) applied(ctx context.Context, c *call, revision int64, patience tim
 	case err = <-done:
 	case <-a.stopping:
 		cancel()
-		<-done
-		err = errNoFleet
+		err = errors.Join(errNoFleet, <-done)
 	}
 	outcome, text := "unknown", "unknown: "+errNoFleet.Error()
 	switch {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
 	"time"
@@ -76,10 +77,10 @@ func (a *API) tokenRoutes() {
 		made, shown, err := a.control.CreateToken(ctx, c.caller.actor, control.TokenRequest{
 			Name: ask.Name, Role: control.Role(ask.Role), Tenant: ask.Tenant, ReadOnly: ask.ReadOnly, Expires: ask.Expires,
 		})
-		if missing, ok := err.(*control.NotFound); ok {
+		if missing, ok := errors.AsType[*control.NotFound](err); ok {
 			return nil, invalid(FieldError{Field: "tenant", Message: missing.Error()})
 		}
-		if wrong, ok := err.(*control.Invalid); ok {
+		if wrong, ok := errors.AsType[*control.Invalid](err); ok {
 			out := fieldErrors(wrong.Problems, false)
 			for i := range out {
 				if out[i].Field == "scope" { // as the CLI writes role and tenant together
