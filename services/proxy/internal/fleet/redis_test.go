@@ -79,13 +79,14 @@ func TestAnAnnouncementOfWhatIsNotLoaded(t *testing.T) {
 	b := newBed(t)
 	b.set(t, "acme")
 	n := b.ready(t, t.TempDir())
-	before := n.gateway.announced
-	b.set(t, "other")
-	until(t, "the gateway is told", func() bool {
+	announced := func() int {
 		n.gateway.mu.Lock()
 		defer n.gateway.mu.Unlock()
-		return n.gateway.announced > before
-	})
+		return n.gateway.announced
+	}
+	before := announced()
+	b.set(t, "other")
+	until(t, "the gateway is told", func() bool { return announced() > before })
 	if got := n.gateway.revision("other"); got != 0 {
 		t.Errorf("it is loaded at revision %d", got)
 	}
