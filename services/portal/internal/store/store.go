@@ -153,7 +153,59 @@ type Tx struct {
 
 	store *Store
 	tx    *sql.Tx
-	seq   int64 // of the next audit entry
+	seq   int64                // of the next audit entry
+	again map[string]*sql.Stmt // of queries that were asked; nil: once
+}
+
+// database is who answers a query.
+type database interface {
+	ExecContext(ctx context.Context, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, args ...any) *sql.Row
+}
+
+// plain is a query that is asked once.
+type plain struct {
+	tx    *sql.Tx
+	query string
+}
+
+func (p plain) ExecContext(ctx context.Context, args ...any) (sql.Result, error) {
+	return p.tx.ExecContext(ctx, p.query, args...)
+}
+
+func (p plain) QueryContext(ctx context.Context, args ...any) (*sql.Rows, error) {
+	return p.tx.QueryContext(ctx, p.query, args...)
+}
+
+func (p plain) QueryRowContext(ctx context.Context, args ...any) *sql.Row {
+	return p.tx.QueryRowContext(ctx, p.query, args...)
+}
+
+// ask prepares what is asked again in one transaction: to SQLite, reading the text of
+// a query is half of answering it. PostgreSQL's driver prepares everything by itself.
+// Statements end with the transaction.
+func (t *Tx) ask(ctx context.Context, query string) (database, error) {
+	if t.store.postgres {
+		return plain{t.tx, t.store.rebind(query)}, nil
+	}
+	statement, before := t.again[query]
+	if statement != nil {
+		return statement, nil
+	}
+	if t.again == nil {
+		t.again = make(map[string]*sql.Stmt)
+	}
+	if !before {
+		t.again[query] = nil
+		return plain{t.tx, query}, nil
+	}
+	statement, err := t.tx.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	t.again[query] = statement
+	return statement, nil
 }
 
 // ErrDiscard makes [Store.Write] forget what was done, and return nil: nothing
@@ -300,7 +352,11 @@ func (s *Store) rebind(query string) string {
 }
 
 func (t *Tx) exec(ctx context.Context, query string, args ...any) (rows int64, err error) {
-	result, err := t.tx.ExecContext(ctx, t.store.rebind(query), args...)
+	db, err := t.ask(ctx, query)
+	if err != nil {
+		return 0, t.store.explain(err)
+	}
+	result, err := db.ExecContext(ctx, args...)
 	if err != nil {
 		return 0, t.store.explain(err)
 	}
@@ -310,7 +366,11 @@ func (t *Tx) exec(ctx context.Context, query string, args ...any) (rows int64, e
 
 // query calls each for every row.
 func (t *Tx) query(ctx context.Context, each func(scan func(...any) error) error, query string, args ...any) error {
-	rows, err := t.tx.QueryContext(ctx, t.store.rebind(query), args...)
+	db, err := t.ask(ctx, query)
+	if err != nil {
+		return t.store.explain(err)
+	}
+	rows, err := db.QueryContext(ctx, args...)
 	if err != nil {
 		return t.store.explain(err)
 	}
@@ -325,7 +385,11 @@ func (t *Tx) query(ctx context.Context, each func(scan func(...any) error) error
 
 // one reads a single row; false where there is none.
 func (t *Tx) one(ctx context.Context, query string, args []any, into ...any) (bool, error) {
-	err := t.tx.QueryRowContext(ctx, t.store.rebind(query), args...).Scan(into...)
+	db, err := t.ask(ctx, query)
+	if err != nil {
+		return false, t.store.explain(err)
+	}
+	err = db.QueryRowContext(ctx, args...).Scan(into...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}

@@ -336,3 +336,48 @@ func TestQueriesUseIndexes(t *testing.T) {
 		rows.Close()
 	}
 }
+
+// What a transaction asks again is answered as it is by then, and one that begins
+// later is not answered from an earlier one.
+func TestWhatIsAskedAgainIsAnsweredAnew(t *testing.T) {
+	each(t, func(t *testing.T, fresh string) {
+		s := open(t, fresh)
+		key := resource.Key{Kind: resource.KindTenant, Name: "acme"}
+		for range 3 {
+			if err := s.Write(t.Context(), func(tx *Tx) error {
+				for i := range 5 {
+					document := fmt.Sprintf(`{"n":%d,"revision":%d}`, i, tx.Revision)
+					if err := tx.PutObject(t.Context(), Row{Key: key, Revision: tx.Revision, Document: document}); err != nil {
+						return err
+					}
+					row, ok, err := tx.Object(t.Context(), key)
+					if err != nil || !ok || row.Document != document {
+						return fmt.Errorf("the object reads %q, %v, %w: want %q", row.Document, ok, err, document)
+					}
+					if exists, err := tx.Exists(t.Context(), resource.Key{Kind: key.Kind, Name: fmt.Sprint(i)}); exists || err != nil {
+						return fmt.Errorf("there is a tenant %d: %v, %w", i, exists, err)
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancelled, cancel := context.WithCancel(t.Context())
+		err := s.Write(t.Context(), func(tx *Tx) error {
+			for range 3 {
+				if _, err := tx.Exists(t.Context(), key); err != nil {
+					return err
+				}
+			}
+			cancel()
+			if _, err := tx.Exists(cancelled, key); err == nil {
+				return errors.New("asked with a context that has ended, and answered")
+			}
+			return ErrDiscard
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
