@@ -3,9 +3,11 @@ package fleet
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha1" //nolint:gosec // tells what was meddled with; nobody relies on it
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 
@@ -28,6 +30,15 @@ const batch = 200
 type Publisher struct {
 	board
 	signer *bundle.Signer
+
+	mu   sync.Mutex           // guards good
+	good map[bundle.ID]proven // what stood there when it was opened last
+}
+
+// proven is what was opened.
+type proven struct {
+	revision int64
+	sum      string
 }
 
 // NewPublisher publishes what signer signs. Trusted are the keys of portals that are
@@ -40,7 +51,7 @@ func NewPublisher(client redis.UniversalClient, d Deployment, signer *bundle.Sig
 	for id, key := range trusted {
 		keys[id] = key
 	}
-	return &Publisher{board{client, d, keys}, signer}, nil
+	return &Publisher{board: board{client, d, keys}, signer: signer, good: make(map[bundle.ID]proven)}, nil
 }
 
 // sealed is a bundle on its way.
@@ -108,6 +119,56 @@ func (p *Publisher) putBundles(ctx context.Context, todo []*sealed) error {
 		}
 	}
 	return fmt.Errorf("write %s: what is there is not of this portal, and comes back", p.deployment.bundle(todo[0].ID))
+}
+
+// Lacking are those of the bundles that do not stand there as a portal wrote them, at
+// the revisions that are named, or later: somebody else has written there, or Redis
+// lost them alone. What was found good is not fetched again until it is another.
+func (p *Publisher) Lacking(ctx context.Context, changes ...Change) ([]Change, error) {
+	var lacking []Change
+	for some := range slices.Chunk(changes, batch) {
+		pipe := p.client.Pipeline()
+		answers := make([]*redis.Cmd, len(some))
+		for i, c := range some {
+			answers[i] = pipe.Eval(ctx, sumScript, []string{p.deployment.bundle(c.ID)})
+		}
+		_, _ = pipe.Exec(ctx) // each has its own error
+		for i, c := range some {
+			got, err := answer(answers[i], 2)
+			if err != nil {
+				return nil, explain("look at", p.deployment.bundle(c.ID), err)
+			}
+			there, err := p.isThere(ctx, c, got[0], got[1])
+			if err != nil {
+				return nil, err
+			}
+			if !there {
+				lacking = append(lacking, c)
+			}
+		}
+	}
+	return lacking, nil
+}
+
+func (p *Publisher) isThere(ctx context.Context, c Change, revision, sum string) (bool, error) {
+	p.mu.Lock()
+	known, ok := p.good[c.ID]
+	p.mu.Unlock()
+	if ok && known.revision >= c.Revision && known.sum == sum && revision == revisionText(known.revision) {
+		return true, nil
+	}
+	s, err := p.stored(ctx, p.deployment.bundle(c.ID))
+	if err != nil {
+		return false, err
+	}
+	b, err := p.keys.Open(s.Data, string(p.deployment), c.ID)
+	if err != nil || b.Revision < c.Revision || s.Revision != revisionText(b.Revision) {
+		return false, nil // it is written over
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.good[c.ID] = proven{b.Revision, fmt.Sprintf("%x", sha1.Sum(s.Data))}
+	return true, nil
 }
 
 func (p *Publisher) putHosts(ctx context.Context, todo []*sealed) error {

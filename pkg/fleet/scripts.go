@@ -27,6 +27,10 @@ if not r then return {'none', ''} end
 if (tonumber(r) or 0) <= tonumber(ARGV[1]) then return {'old', r} end
 return {'new', redis.call('HGET', KEYS[1], 'data') or ''}`
 
+	// sum answers the revision that is there, and a checksum of the data.
+	sumScript = `local r = redis.call('HGET', KEYS[1], 'revision')
+return {r or '', redis.sha1hex(redis.call('HGET', KEYS[1], 'data') or '')}`
+
 	// announce appends entries that name each other. ARGV: the length to keep, and for
 	// each entry the number of its fields and values, and those.
 	announceScript = `local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', '1')

@@ -40,6 +40,7 @@ type Board interface {
 	Put(ctx context.Context, bundles ...*bundle.Bundle) error
 	Announce(ctx context.Context, changes ...fleet.Change) error
 	Advance(ctx context.Context, from, revision int64) error
+	Lacking(ctx context.Context, changes ...fleet.Change) ([]fleet.Change, error)
 }
 
 const (
@@ -48,6 +49,9 @@ const (
 	every = 250 * time.Millisecond
 	// page is how many bundles are compiled and put up at once.
 	page = 200
+	// proveEvery is how often a page of bundles is looked at in Redis: whether each
+	// still is what was put up.
+	proveEvery = time.Second
 )
 
 // AheadError says that the fleet has been told of changes that the store does not
@@ -67,7 +71,9 @@ type Loop struct {
 	deployment fleet.Deployment
 	log        *slog.Logger
 
-	told int64 // the highest revision that stood in Redis, as far as this process knows
+	told   int64     // the highest revision that stood in Redis, as far as this process knows
+	proven bundle.ID // the last bundle that was looked at
+	looked time.Time // when that was
 
 	mu     sync.Mutex
 	status Status
@@ -186,7 +192,41 @@ func (l *Loop) round(ctx context.Context) (head int64, published int, restored b
 		}
 	}
 	l.told = max(l.told, head)
-	return head, published, restored, nil
+	n, err = l.prove(ctx)
+	return head, published + n, restored || n > 0, err
+}
+
+// prove looks at the next page of bundles, and puts up again what is not there as it
+// was. Of all else the head tells; of what somebody else wrote into Redis it does not.
+func (l *Loop) prove(ctx context.Context) (n int, err error) {
+	if time.Since(l.looked) < proveEvery {
+		return 0, nil
+	}
+	l.looked = time.Now()
+	marks, err := l.store.All(ctx, l.proven, page)
+	if err != nil {
+		return 0, err
+	}
+	l.proven = bundle.ID{}
+	if len(marks) == page {
+		l.proven = marks[page-1].ID
+	}
+	// Those that are yet to be put up are none of this.
+	marks = slices.DeleteFunc(marks, func(m control.Mark) bool { return m.Published < m.Revision })
+	changes := make([]fleet.Change, len(marks))
+	for i, m := range marks {
+		changes[i] = fleet.Change{ID: m.ID, Revision: m.Revision}
+	}
+	lacking, err := l.board.Lacking(ctx, changes...)
+	if err != nil || len(lacking) == 0 {
+		return 0, err
+	}
+	l.log.Warn("bundles in Redis are not as they were put up: somebody else writes there", "bundles", len(lacking), "first", lacking[0].ID.String())
+	marks = slices.DeleteFunc(marks, func(m control.Mark) bool {
+		return !slices.Contains(lacking, fleet.Change{ID: m.ID, Revision: m.Revision})
+	})
+	done, err := l.put(ctx, marks)
+	return len(done), err
 }
 
 // pending publishes what the store knows is not. Everything up to complete was

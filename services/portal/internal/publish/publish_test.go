@@ -339,3 +339,34 @@ func TestSeveralPublishAtOnce(t *testing.T) {
 		t.Errorf("the tenant is %s at revision %d, want it active at %d", state(got), got.Revision, last)
 	}
 }
+
+// Somebody else writes into Redis, and leaves the head alone.
+func TestWhatSomebodyElseWrote(t *testing.T) {
+	b := newBed(t)
+	l, _ := b.publish()
+	b.head(l, b.put(`{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: ["a:1"]}}`))
+	old := b.redis.HGet("tollgate:eu:upstream:main", "data")
+	last := b.put(`{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: ["b:1"]}}`)
+	b.head(l, last)
+	good := b.redis.HGet("tollgate:eu:upstream:main", "data")
+	for what, write := range map[string]func(){
+		"words":            func() { b.redis.HSet("tollgate:eu:upstream:main", "data", "hello") },
+		"an old one":       func() { b.redis.HSet("tollgate:eu:upstream:main", "data", old) },
+		"a high revision":  func() { b.redis.HSet("tollgate:eu:upstream:main", "revision", "900", "data", old) },
+		"a low revision":   func() { b.redis.HSet("tollgate:eu:upstream:main", "revision", "0") },
+		"nothing any more": func() { b.redis.Del("tollgate:eu:upstream:main") },
+	} {
+		restored := l.Status().Restored
+		write()
+		for end := time.Now().Add(patience); b.redis.HGet("tollgate:eu:upstream:main", "data") != good || b.redis.HGet("tollgate:eu:upstream:main", "revision") != fmt.Sprint(last); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not put right", what)
+			}
+		}
+		for end := time.Now().Add(patience); l.Status().Restored == restored; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not counted", what)
+			}
+		}
+	}
+}
