@@ -261,6 +261,9 @@ func (f *follower) changes(ctx context.Context, changed map[bundle.ID]int64) err
 		have, is := loaded[id]
 		switch {
 		case is && have >= revision:
+			if f.isRefused(id) { // and is put right now
+				wants = append(wants, board.Want{ID: id, Above: have})
+			}
 		case is:
 			wants = append(wants, board.Want{ID: id, Above: have})
 		default:
@@ -275,6 +278,13 @@ func (f *follower) changes(ctx context.Context, changed map[bundle.ID]int64) err
 		f.into.Announced()
 	}
 	return err
+}
+
+func (r *Redis) isRefused(id bundle.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, is := r.refused[id]
+	return is
 }
 
 // everything looks at all that is loaded, and has the rest looked at.

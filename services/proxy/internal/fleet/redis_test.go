@@ -334,6 +334,10 @@ func TestWhatIsNotThePortals(t *testing.T) {
 			t.Errorf("Problem with a %s bundle: %v", reason, err)
 		}
 		b.publishAll(t) // heals it
+		if err := b.publisher.Announce(t.Context(), board.Change{ID: idOf("a"), Revision: 2}); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the "+string(reason)+" bundle is forgotten", func() bool { return n.Problem() == nil })
 	}
 	n.applies(t, "a", b.set(t, "a"))
 	n.follows(t)
