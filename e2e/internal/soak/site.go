@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
+	"tollgate.internal/e2e/internal/balancer"
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/kafkatest"
 	"tollgate.internal/e2e/internal/ports"
@@ -216,11 +217,11 @@ func (s *soak) startGateway(ctx context.Context) error {
 		}
 		s.onClose(n.close)
 	}
-	f, err := forward(loopback(lease.Ports[0]), addresses)
+	b, err := balancer.Start(loopback(lease.Ports[0]), addresses)
 	if err != nil {
 		return err
 	}
-	s.onClose(func() error { f.close(); return nil })
+	s.onClose(func() error { b.Close(); return nil })
 	s.target = drivers.Target{
 		Bootstrap: fmt.Sprintf("%s:%d", host, lease.Ports[0]), CAFile: caFile,
 		Mechanism: "SCRAM-SHA-512", User: user, Password: password, Hosts: s.hosts(),
