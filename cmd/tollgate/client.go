@@ -39,7 +39,7 @@ func (l *login) flags(f *flag.FlagSet) {
 
 // client connects as the flags say.
 func (l *login) client(options ...kgo.Opt) (*kgo.Client, error) {
-	info, err := dev.Await(l.state, l.vc)
+	info, err := dev.Read(l.state)
 	if err != nil && (l.bootstrap == "" || l.vc != "") {
 		return nil, err // with --bootstrap it takes no tollgate dev
 	}

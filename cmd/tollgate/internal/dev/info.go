@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"time"
 )
 
 // Info is dev.json: how to reach what runs.
@@ -89,23 +87,6 @@ func Read(state string) (*Info, error) {
 		return nil, fmt.Errorf("read %s: %w", infoFile, err)
 	}
 	return i, nil
-}
-
-// announceTime is within how long dev.json names a virtual cluster that was just applied.
-const announceTime = 5 * time.Second
-
-// Await is [Read] for who is about to use a virtual cluster, which may just have been
-// applied; empty: any.
-func Await(state, virtualCluster string) (*Info, error) {
-	for end := time.Now().Add(announceTime); ; time.Sleep(50 * time.Millisecond) {
-		i, err := Read(state)
-		if err != nil || virtualCluster == "" || time.Now().After(end) {
-			return i, err
-		}
-		if slices.ContainsFunc(i.VirtualClusters, func(vc VirtualCluster) bool { return vc.Name == virtualCluster }) {
-			return i, nil
-		}
-	}
 }
 
 func (i *Info) write(state string) error {
