@@ -449,8 +449,13 @@ func TestPositions(t *testing.T) {
 		a, b string
 		want bool
 	}{
-		{Start, "1-0", true}, {"1-0", "1-1", true}, {"9-5", "10-0", true}, {"1-0", "1-0", false},
-		{"10-0", "9-9", false}, {"", "1-0", true}, {"1-0", "", false},
+		{Start, "1-0", true},
+		{"1-0", "1-1", true},
+		{"9-5", "10-0", true},
+		{"1-0", "1-0", false},
+		{"10-0", "9-9", false},
+		{"", "1-0", true},
+		{"1-0", "", false},
 	} {
 		if got := Behind(c.a, c.b); got != c.want {
 			t.Errorf("Behind(%s, %s) = %v", c.a, c.b, got)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-
 	"log/slog"
 	"maps"
 	"net"
