@@ -20,7 +20,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/kafkatest"
 	"tollgate.internal/e2e/internal/load"
 	"tollgate.internal/e2e/internal/site"
@@ -391,13 +390,4 @@ func (c *changes) end(t *testing.T) {
 	if err := c.err(); err != nil {
 		t.Error(err)
 	}
-}
-
-// refused reports whether a node refuses a login. One that cannot be asked is no answer.
-func refused(ctx context.Context, n *site.Node, target drivers.Target) error {
-	is, err := site.Refused(ctx, target)
-	if err == nil && !is {
-		err = fmt.Errorf("%s lets %s in", n.Name, target.User)
-	}
-	return err
 }

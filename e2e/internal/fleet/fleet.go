@@ -72,20 +72,22 @@ type Node struct {
 
 var builds sync.Map // of commands, by package
 
+func compile(pkg string) (string, error) {
+	dir, err := os.MkdirTemp("", "tollgate-e2e-")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, filepath.Base(pkg))
+	if out, err := exec.Command("go", "build", "-o", bin, pkg).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return bin, nil
+}
+
 // build compiles a command once.
 func build(t testing.TB, pkg string) string {
 	t.Helper()
-	once, _ := builds.LoadOrStore(pkg, sync.OnceValues(func() (string, error) {
-		dir, err := os.MkdirTemp("", "tollgate-e2e-")
-		if err != nil {
-			return "", err
-		}
-		bin := filepath.Join(dir, filepath.Base(pkg))
-		if out, err := exec.Command("go", "build", "-o", bin, pkg).CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
-		}
-		return bin, nil
-	}))
+	once, _ := builds.LoadOrStore(pkg, sync.OnceValues(func() (string, error) { return compile(pkg) }))
 	bin, err := once.(func() (string, error))()
 	if err != nil {
 		t.Fatal(err)
