@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"flag"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -76,6 +78,15 @@ func (l *login) client(options ...kgo.Opt) (*kgo.Client, error) {
 
 // announceTime is how long a virtual cluster may take to be named in dev.json.
 const announceTime = 5 * time.Second
+
+// admitted says at once that a login is refused: producers and consumers try again as
+// long as they are let. What else may be wrong is theirs to wait for.
+func admitted(ctx context.Context, cl *kgo.Client) error {
+	if err := cl.Ping(ctx); errors.Is(err, kerr.SaslAuthenticationFailed) {
+		return err
+	}
+	return nil
+}
 
 // fill takes what was not said from what runs.
 func (l *login) fill(info *dev.Info) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"tollgate.internal/cmd/tollgate/internal/dev"
 	"tollgate.internal/pkg/testbed/postgres"
@@ -129,8 +132,8 @@ func TestAPasswordInAFileIsReplaced(t *testing.T) {
 		}
 		eventually(t, "dev.json has the password "+next, func() bool { return passwordOf(t, state, "globex", "app") == next })
 		must(t, "one\n", "produce", "things", "--state", state, "--vc", "globex")
-		if _, err := tollgate(t, "one\n", "produce", "things", "--state", state, "--vc", "globex", "--user", "app", "--password", old); err == nil {
-			t.Errorf("the password %q still does", old)
+		if _, err := tollgate(t, "one\n", "produce", "things", "--state", state, "--vc", "globex", "--user", "app", "--password", old); !errors.Is(err, kerr.SaslAuthenticationFailed) {
+			t.Errorf("with the password %q: %v, want SASL_AUTHENTICATION_FAILED", old, err)
 		}
 		old = next
 	}

@@ -32,6 +32,9 @@ func produce(ctx context.Context, args []string, std stdio) error {
 		return err
 	}
 	defer cl.Close()
+	if err := admitted(ctx, cl); err != nil {
+		return err
+	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -138,6 +141,9 @@ func consume(ctx context.Context, args []string, std stdio) error {
 		return err
 	}
 	defer cl.Close()
+	if err := admitted(ctx, cl); err != nil {
+		return err
+	}
 
 	out := bufio.NewWriter(std.out)
 	for n := 0; *limit == 0 || n < *limit; {
