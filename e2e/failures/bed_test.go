@@ -279,6 +279,7 @@ func (c *changes) write(ctx context.Context) {
 			return
 		}
 		c.acked.Store(n)
+		wait(ctx)
 	}
 }
 
@@ -297,7 +298,7 @@ func (c *changes) read(ctx context.Context) {
 	}
 }
 
-// wait is the pause between two questions of somebody who asks for good.
+// wait is the pause of somebody who asks, or writes, for good.
 func wait(ctx context.Context) {
 	select {
 	case <-ctx.Done():

@@ -41,6 +41,9 @@ type Target struct {
 	TokenURL string
 	// Hosts are names and their addresses, as in a hosts file.
 	Hosts map[string]string
+	// From is the address that a client inside this process connects from, if it
+	// matters.
+	From net.IP
 }
 
 // Protocol is what Kafka calls security.protocol.
@@ -94,7 +97,11 @@ func (t Target) Dial(ctx context.Context, network, addr string) (net.Conn, error
 	if ip, ok := t.Hosts[host]; ok {
 		real = ip
 	}
-	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, net.JoinHostPort(real, port))
+	dialer := net.Dialer{Timeout: 10 * time.Second}
+	if t.From != nil {
+		dialer.LocalAddr = &net.TCPAddr{IP: t.From}
+	}
+	conn, err := dialer.DialContext(ctx, network, net.JoinHostPort(real, port))
 	if err != nil || cfg == nil {
 		return conn, err
 	}
