@@ -10,8 +10,8 @@ GOFUMPT := GOWORK=off go -C tools tool gofumpt
 # from the test cache: it does not see the binaries that the tests build and run. What
 # runs in one process runs again under the race detector.
 test: setup
-	go test -count=1 -timeout 40m $(addsuffix /...,$(MODULES))
-	go test -count=1 -timeout 40m -race $(addsuffix /...,$(filter-out %/e2e,$(MODULES)))
+	go test -count=1 -timeout 60m $(addsuffix /...,$(MODULES))
+	go test -count=1 -timeout 60m -race $(addsuffix /...,$(filter-out %/e2e,$(MODULES)))
 
 setup:
 	@tools/setup.sh
