@@ -66,51 +66,44 @@ func Open(ref string, password secret.Secret) (redis.UniversalClient, error) {
 	}
 	quiet()
 	query := u.Query()
-	common := commonOptions{dialTimeout, ioTimeout, ioTimeout, 16, 1, 1}
+	common := commonOptions{dialTimeout, ioTimeout, ioTimeout, 16, 1, 1, password.Reveal()}
 	switch {
 	case query.Get("master_name") != "":
 		o, err := redis.ParseFailoverURL(ref)
 		if err != nil {
 			return nil, hide(err, ref)
 		}
-		common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries)
-		o.ContextTimeoutEnabled = true
-		if password.Reveal() != "" {
-			o.Password = password.Reveal()
-		}
+		common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries, &o.Password, &o.ContextTimeoutEnabled)
 		return redis.NewFailoverClient(o), nil
 	case query.Has("addr"):
 		o, err := redis.ParseClusterURL(ref)
 		if err != nil {
 			return nil, hide(err, ref)
 		}
-		common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries)
-		o.ContextTimeoutEnabled = true
-		if password.Reveal() != "" {
-			o.Password = password.Reveal()
-		}
+		common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries, &o.Password, &o.ContextTimeoutEnabled)
 		return redis.NewClusterClient(o), nil
 	}
 	o, err := redis.ParseURL(ref)
 	if err != nil {
 		return nil, hide(err, ref)
 	}
-	common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries)
-	o.ContextTimeoutEnabled = true
-	if password.Reveal() != "" {
-		o.Password = password.Reveal()
-	}
+	common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries, &o.Password, &o.ContextTimeoutEnabled)
 	return redis.NewClient(o), nil
 }
 
-// commonOptions are what the three kinds of clients have in common, where the URL
-// says nothing.
+// commonOptions are what the three kinds of clients have in common: bounds, where the
+// URL says nothing, and a password in place of the URL's, if there is one.
 type commonOptions struct {
 	dial, read, write      time.Duration
 	pool, retries, redials int
+	password               string
 }
 
-func (c commonOptions) fill(dial, read, write *time.Duration, pool, retries, redials *int) {
+func (c commonOptions) fill(dial, read, write *time.Duration, pool, retries, redials *int, password *string, contexts *bool) {
+	*contexts = true
+	if c.password != "" {
+		*password = c.password
+	}
 	for _, d := range []struct {
 		into *time.Duration
 		or   time.Duration
