@@ -240,6 +240,7 @@ func TestChangesAtOnceEndWithTheHighestRevision(t *testing.T) {
 			want[name] = last{revision, there}
 		}
 	}
+	_, _, _ = g.Host(t.Context(), "h-0.gw.test")
 	var wg sync.WaitGroup
 	for worker := range 8 {
 		r := rand.New(rand.NewPCG(1, uint64(worker)))
@@ -263,6 +264,7 @@ func TestChangesAtOnceEndWithTheHighestRevision(t *testing.T) {
 					set := crowdSet(n)
 					spec := &set.VirtualClusters[vc].Spec
 					spec.Home, spec.Clusters = cluster, []string{cluster}
+					spec.Slots = map[string]int32{cluster: 1} // Host may have loaded it with another home, whose slot is 0
 					note(vc, at, true, g.Put(vc, set, at))
 				}
 			}
