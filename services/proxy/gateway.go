@@ -17,7 +17,7 @@ import (
 	"tollgate.internal/pkg/nodeapi"
 	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/auth"
-	"tollgate.internal/services/proxy/internal/credential"
+	"tollgate.internal/pkg/credential"
 	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/listener"
 	"tollgate.internal/services/proxy/internal/meter"

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"tollgate.internal/pkg/resource"
-	"tollgate.internal/services/proxy/internal/credential"
+	"tollgate.internal/pkg/credential"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
