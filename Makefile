@@ -1,7 +1,7 @@
 # Everything runs from a clean clone; tools/setup.sh installs what is missing.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: test bench soak lint generate dev format setup
+.PHONY: build test bench soak lint generate dev format setup
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 GOFUMPT := GOWORK=off go -C tools tool gofumpt
@@ -15,6 +15,11 @@ test: setup
 
 setup:
 	@tools/setup.sh
+
+# The programs, in bin/, with the release or the commit that they are made of.
+RELEASE ?= $(shell git describe --tags --always --dirty --abbrev=12)
+build:
+	go build -trimpath -ldflags '-X tollgate.internal/pkg/version.release=$(RELEASE)' -o bin/ ./cmd/tollgate ./services/proxy/cmd/proxy ./services/portal/cmd/portal
 
 # What the gateway costs beside HAProxy and beside no proxy, into docs/performance.md.
 # BENCH=produce-1k runs one part and prints it; BENCH=-help says the rest.

@@ -747,7 +747,8 @@ func TestAudit(t *testing.T) {
 func TestNodes(t *testing.T) {
 	var asked []string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked = append(asked, r.Method+" "+r.URL.RequestURI())
+		body, _ := io.ReadAll(r.Body)
+		asked = append(asked, r.Method+" "+r.URL.RequestURI()+" "+string(body))
 		switch {
 		case r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, "/v1/nodes/node-1/"):
 			w.WriteHeader(http.StatusAccepted)
@@ -771,7 +772,7 @@ func TestNodes(t *testing.T) {
 		t.Errorf("%s%s", out, complaint)
 	}
 	contains(t, "drain", must(t, "", "node", "drain", "node-1", "--over", "1m", "--wait"), "drains node-1", "node-1 has no sessions")
-	if !slices.Contains(asked, "POST /v1/nodes/node-1/drain?over=1m0s") {
+	if !slices.Contains(asked, `POST /v1/nodes/node-1/drain {"over":"1m0s"}`) {
 		t.Errorf("asked %q", asked)
 	}
 	must(t, "", "node", "undrain", "node-1")

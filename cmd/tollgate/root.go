@@ -15,6 +15,7 @@ import (
 
 	"tollgate.internal/cmd/tollgate/internal/client"
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/pkg/version"
 )
 
 // The exit codes of commands about the control plane, for scripts. docs/cli.md says
@@ -137,7 +138,7 @@ and ACLs there are, runs the whole product on this machine, and talks Kafka to i
 		older(&cobra.Command{Use: "consume TOPIC…", Short: "Print records"}, std, consume),
 		topicsCommand(std),
 	)
-	group(groupDev, devCommand(std))
+	group(groupDev, devCommand(std), versionCommand(std))
 	cmd.SetHelpCommandGroupID(groupDev)
 	cmd.SetCompletionCommandGroupID(groupDev)
 	cmd.SetIn(std.in)
@@ -170,6 +171,17 @@ func topicsCommand(std stdio) *cobra.Command {
 		}))
 	}
 	return cmd
+}
+
+func versionCommand(std stdio) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Tell which version this is", Args: cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(std.out, "tollgate", version.String())
+			return err
+		},
+	}
 }
 
 func devCommand(std stdio) *cobra.Command {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +19,7 @@ import (
 
 	"tollgate.internal/pkg/fleet"
 	"tollgate.internal/pkg/secret"
+	"tollgate.internal/pkg/version"
 	"tollgate.internal/services/portal/internal/control"
 )
 
@@ -107,10 +107,7 @@ func (c *Config) check() (certificate *keyPair, err error) {
 		c.Deployment = string(fleet.DefaultDeployment)
 	}
 	if c.Version == "" {
-		c.Version = "devel"
-		if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-			c.Version = info.Main.Version
-		}
+		c.Version = version.String()
 	}
 	var problems []error
 	if c.Listen == "" {

@@ -10,7 +10,7 @@ import (
 	"sync"
 
 	board "tollgate.internal/pkg/fleet"
-	"tollgate.internal/services/proxy/internal/admin"
+	"tollgate.internal/pkg/version"
 	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/listener"
 )
@@ -47,7 +47,7 @@ func (g *gateway) join() error {
 
 // record is what never changes about the node.
 func (g *gateway) record() board.Node {
-	n := board.Node{ID: g.cfg.Control.Node, Rack: g.cfg.Control.Rack, Version: admin.Version()}
+	n := board.Node{ID: g.cfg.Control.Node, Rack: g.cfg.Control.Rack, Version: version.String()}
 	for _, l := range g.cfg.Listeners {
 		addr := g.listener.Addr(l.Name)
 		if l.Routing != listener.BySNI || addr == nil {

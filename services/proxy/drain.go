@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tollgate.internal/pkg/version"
 	"tollgate.internal/services/proxy/internal/balance"
 	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/refusal"
@@ -336,6 +337,7 @@ func (g *gateway) collectNode(out chan<- prometheus.Metric) {
 // NodeStatus is how the node itself is.
 type NodeStatus struct {
 	ID       string     `json:"id,omitempty"`
+	Version  string     `json:"version"`
 	State    string     `json:"state"`           // serving, draining, drained
 	Step     string     `json:"step,omitempty"`  // of draining: announced, moving, finishing
 	Since    time.Time  `json:"since"`           // that this is so
@@ -350,7 +352,10 @@ func (g *gateway) nodeStatus() NodeStatus {
 	l := g.leaving
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := NodeStatus{State: string(l.state), Step: l.step, Since: l.since.UTC(), Sessions: report.Sessions, Load: report.Load, Weight: report.Weight}
+	s := NodeStatus{Version: version.String(), State: string(l.state), Step: l.step, Since: l.since.UTC(), Sessions: report.Sessions, Load: report.Load, Weight: report.Weight}
+	if g.cfg.Control != nil {
+		s.ID = g.cfg.Control.Node
+	}
 	if !l.until.IsZero() {
 		until := l.until.UTC()
 		s.Until = &until

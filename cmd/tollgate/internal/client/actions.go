@@ -200,11 +200,13 @@ func (c *Client) Nodes(ctx context.Context) (nodes []Node, problem string, err e
 
 // Drain tells a node to move its clients to others over a time.
 func (c *Client) Drain(ctx context.Context, node string, over time.Duration) error {
-	query := make(url.Values)
-	if over > 0 {
-		query.Set("over", over.String())
+	var body struct {
+		Over string `json:"over,omitempty"`
 	}
-	return c.node(ctx, node, "drain", query)
+	if over > 0 {
+		body.Over = over.String()
+	}
+	return c.node(ctx, node, "drain", body)
 }
 
 // Undrain tells a node to take clients again.
@@ -212,8 +214,8 @@ func (c *Client) Undrain(ctx context.Context, node string) error {
 	return c.node(ctx, node, "undrain", nil)
 }
 
-func (c *Client) node(ctx context.Context, node, action string, query url.Values) error {
-	err := c.do(ctx, request{method: http.MethodPost, path: "/v1/nodes/" + url.PathEscape(node) + "/" + action, query: query}, nil)
+func (c *Client) node(ctx context.Context, node, action string, body any) error {
+	err := c.do(ctx, request{method: http.MethodPost, path: "/v1/nodes/" + url.PathEscape(node) + "/" + action, body: body}, nil)
 	if IsNotFound(err) {
 		return fmt.Errorf("node %s: %w", node, err)
 	}

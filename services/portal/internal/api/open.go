@@ -11,9 +11,10 @@ import (
 
 // Health is how the portal is.
 type Health struct {
-	Status string `json:"status" enum:"ok,degraded,unavailable" doc:"degraded: changes are kept, and nodes learn of them later."`
-	Store  string `json:"store,omitempty" enum:"ok,unavailable"`
-	Fleet  string `json:"fleet,omitempty" enum:"ok,unavailable"`
+	Status  string `json:"status" enum:"ok,degraded,unavailable" doc:"degraded: changes are kept, and nodes learn of them later."`
+	Version string `json:"version,omitempty" doc:"Of the program that answers."`
+	Store   string `json:"store,omitempty" enum:"ok,unavailable"`
+	Fleet   string `json:"fleet,omitempty" enum:"ok,unavailable"`
 }
 
 // openRoutes need no token: they tell nothing of anybody.
@@ -39,7 +40,7 @@ func (a *API) openRoutes() {
 		method: http.MethodGet, path: "/healthz", id: "healthz", tag: "open", summary: "Whether the process answers",
 		answers: map[int]documented{200: {"It does.", health, nil, nil}},
 	}, func(context.Context, *call, *noParameters) (*reply, error) {
-		return &reply{body: Health{Status: "ok"}}, nil
+		return &reply{body: Health{Status: "ok", Version: a.version}}, nil
 	})
 	register(a, route{
 		method: http.MethodGet, path: "/readyz", id: "readyz", tag: "open", summary: "Whether requests are best sent here",

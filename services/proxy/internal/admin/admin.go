@@ -11,6 +11,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,12 +20,13 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	build "tollgate.internal/pkg/version"
 )
 
 // shutdownTime is what a scrape that has begun gets to end. Profiles take as
@@ -38,42 +40,12 @@ func NewRegistry(version string) *prometheus.Registry {
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		buildInfo(version, debug.ReadBuildInfo),
+		buildInfo(cmp.Or(version, build.String()), build.Commit()),
 	)
 	return reg
 }
 
-// Version is what runs, as the binary says: a release, or the commit that it was made of.
-func Version() string { return versionOf(debug.ReadBuildInfo) }
-
-func versionOf(read func() (*debug.BuildInfo, bool)) string {
-	info, ok := read()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return "commit " + s.Value[:min(len(s.Value), 12)]
-		}
-	}
-	return "unknown"
-}
-
-func buildInfo(version string, read func() (*debug.BuildInfo, bool)) prometheus.Collector {
-	revision := ""
-	if info, ok := read(); ok {
-		if version == "" {
-			version = info.Main.Version
-		}
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				revision = s.Value
-			}
-		}
-	}
+func buildInfo(version, revision string) prometheus.Collector {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "tollgate_build_info",
 		Help:        "What is running; always 1.",

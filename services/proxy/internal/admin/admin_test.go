@@ -10,13 +10,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate.internal/pkg/version"
 )
 
 func newHandler(t *testing.T, checks *Checks) http.Handler {
@@ -132,19 +133,21 @@ func TestRoutes(t *testing.T) {
 }
 
 func TestTheBuildIsReadFromTheBinary(t *testing.T) {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(buildInfo("", func() (*debug.BuildInfo, bool) {
-		return &debug.BuildInfo{Main: debug.Module{Version: "v0.9.0"}, Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "4d2b27a"}}}, true
-	}))
+	reg := NewRegistry("")
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	labels := make(map[string]string)
-	for _, l := range families[0].Metric[0].Label {
-		labels[l.GetName()] = l.GetValue()
+	for _, f := range families {
+		if f.GetName() != "tollgate_build_info" {
+			continue
+		}
+		for _, l := range f.Metric[0].Label {
+			labels[l.GetName()] = l.GetValue()
+		}
 	}
-	if labels["version"] != "v0.9.0" || labels["revision"] != "4d2b27a" {
+	if _, ok := labels["revision"]; labels["version"] != version.String() || !ok {
 		t.Errorf("labels are %v", labels)
 	}
 }
