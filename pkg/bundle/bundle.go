@@ -12,7 +12,10 @@ import (
 	"tollgate.internal/pkg/resource"
 )
 
-// Format is the newest format this package reads, and the one it writes.
+// Format is the newest format of bundles that this package reads, and the one it
+// writes. Heads and commands have numbers of their own: a proxy that cannot read the
+// bundles of a newer portal knows all the same how far everything is published, and
+// serves what it can read.
 const Format uint16 = 1
 
 // MaxPlainBytes bounds a bundle before it is compressed.

@@ -484,3 +484,26 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// Each purpose has formats of its own: what cannot be read of one says nothing of another.
+func TestFormatsAreCountedApart(t *testing.T) {
+	s, err := NewSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, purpose := range []Purpose{ForBundle, ForHead, ForCommand} {
+		newest := purpose.format()
+		for format, want := range map[uint16]error{newest: nil, newest + 1: Newer, 0: Malformed} {
+			data, err := s.seal(purpose, format, []byte("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Keyring().Unseal(purpose, data); !errors.Is(err, want) {
+				t.Errorf("a %s of format %d: %v, want %v", purpose, format, err, want)
+			}
+		}
+	}
+	if _, err := s.Seal("letter", []byte("x")); err == nil {
+		t.Error("a purpose that there is not is sealed")
+	}
+}

@@ -12,7 +12,8 @@
 //
 // A bundle says the oldest reader that may read it. Within a format, what a reader
 // does not know is passed over; what must not be passed over takes a new format, and
-// older readers refuse that by its number.
+// older readers refuse that by its number. Heads and commands, which are sealed the same
+// way, have formats of their own: a new one of bundles leaves them readable.
 //
 // The package does no I/O, reads no clock and starts no goroutine.
 package bundle

@@ -54,12 +54,31 @@ const (
 	ForCommand Purpose = "command"
 )
 
+// The newest formats of what is no bundle.
+const (
+	headFormat    uint16 = 1
+	commandFormat uint16 = 1
+)
+
+// format is the newest one of a purpose that this package reads, and the one it writes.
+func (p Purpose) format() uint16 {
+	switch p {
+	case ForBundle:
+		return Format
+	case ForHead:
+		return headFormat
+	case ForCommand:
+		return commandFormat
+	}
+	return 0 // which nobody reads
+}
+
 // What is sealed has the form
 //
 //	magic | format | key id | signature | length of body | body
 //
 // which is the same for all formats, so that a newer one is known to come from the
-// portal before it is refused for what it is. The signature is over purpose, format,
+// portal before it is refused for what it is. Each purpose counts its formats by itself. The signature is over purpose, format,
 // key id and body; a length that was tampered with does not fit the body.
 const (
 	magic       = "TGSL"
@@ -71,7 +90,10 @@ const (
 
 // Seal signs body for a purpose.
 func (s *Signer) Seal(purpose Purpose, body []byte) ([]byte, error) {
-	return s.seal(purpose, Format, body)
+	if purpose.format() == 0 {
+		return nil, refuse(Malformed, "nothing is sealed as a %q", purpose)
+	}
+	return s.seal(purpose, purpose.format(), body)
 }
 
 func (s *Signer) seal(purpose Purpose, format uint16, body []byte) ([]byte, error) {
@@ -127,8 +149,8 @@ func (k Keyring) Unseal(purpose Purpose, data []byte) ([]byte, error) {
 	if !ed25519.Verify(public, signed(purpose, format, id, body), signature) {
 		return nil, refuse(Forged, "the signature of key %v is not one of this %s: somebody else wrote or changed it", id, purpose)
 	}
-	if format > Format {
-		return nil, refuse(Newer, "of format %d, and this version reads formats up to %d: update the proxy, or take the portal back", format, Format)
+	if newest := purpose.format(); format > newest {
+		return nil, refuse(Newer, "a %s of format %d, and this version reads formats up to %d: update the proxy, or take the portal back", purpose, format, newest)
 	}
 	if format == 0 {
 		return nil, refuse(Malformed, "of format 0, which there is not")

@@ -74,6 +74,7 @@ type Loop struct {
 	told   int64     // the highest revision that stood in Redis, as far as this process knows
 	proven bundle.ID // the last bundle that was looked at
 	looked time.Time // when that was
+	walked bool      // every bundle was looked at since the start
 
 	mu     sync.Mutex
 	status Status
@@ -197,9 +198,11 @@ func (l *Loop) round(ctx context.Context) (head int64, published int, restored b
 }
 
 // prove looks at the next page of bundles, and puts up again what is not there as it
-// was. Of all else the head tells; of what somebody else wrote into Redis it does not.
+// was. Of all else the head tells; of what somebody else wrote into Redis it does not, nor
+// of what a later version put up in a format that this one's proxies cannot read: that is
+// found by looking at everything once, soon after the start.
 func (l *Loop) prove(ctx context.Context) (n int, err error) {
-	if time.Since(l.looked) < proveEvery {
+	if l.walked && time.Since(l.looked) < proveEvery {
 		return 0, nil
 	}
 	l.looked = time.Now()
@@ -207,7 +210,7 @@ func (l *Loop) prove(ctx context.Context) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	l.proven = bundle.ID{}
+	l.proven, l.walked = bundle.ID{}, l.walked || len(marks) < page
 	if len(marks) == page {
 		l.proven = marks[page-1].ID
 	}

@@ -55,7 +55,6 @@ func (r *Redis) Run(ctx context.Context, into Applier, ready func()) error {
 		}
 		pause = min(2*pause, maxPause)
 	}
-	r.keepHead()
 	return context.Cause(ctx)
 }
 
@@ -171,18 +170,15 @@ func (f *follower) take(ctx context.Context, entries []board.Entry) error {
 		f.into.Announced()
 	}
 	changed := make(map[bundle.ID]int64)
+	var head []byte
+	var upTo int64
 	for _, e := range entries {
 		switch {
 		case e.Change != nil:
 			changed[e.Change.ID] = max(changed[e.Change.ID], e.Change.Revision)
 		case e.Head != nil:
-			// What was announced before it is published, and applied before it.
-			if err := f.changes(ctx, changed); err != nil {
-				return err
-			}
-			clear(changed)
-			if h, err := board.OpenHead(f.options.Keys, board.Deployment(f.options.Deployment), e.Head); err == nil {
-				f.isApplied(h.Revision)
+			if h, err := board.OpenHead(f.options.Keys, board.Deployment(f.options.Deployment), e.Head); err == nil && h.Revision > upTo {
+				head, upTo = e.Head, h.Revision
 			}
 		case e.Command != nil:
 			f.obey(e.Command)
@@ -190,6 +186,10 @@ func (f *follower) take(ctx context.Context, entries []board.Entry) error {
 	}
 	if err := f.changes(ctx, changed); err != nil {
 		return err
+	}
+	if head != nil { // what it is about was announced before it, and is applied
+		f.announced(head, upTo)
+		f.isApplied(upTo)
 	}
 	f.position = entries[len(entries)-1].Position
 	return nil
@@ -224,7 +224,6 @@ func (f *follower) check(ctx context.Context) error {
 	if f.position == tail {
 		f.isApplied(head)
 	}
-	f.keepHead()
 	f.looked = time.Now()
 	return nil
 }

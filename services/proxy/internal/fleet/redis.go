@@ -64,6 +64,8 @@ type Redis struct {
 	// woken has the heartbeat come early: a revision was applied.
 	woken chan struct{}
 
+	heading sync.Mutex // held while a head is taken note of; before mu
+
 	mu       sync.Mutex // guards those below
 	link     link
 	heads    heads
@@ -88,6 +90,7 @@ type heads struct {
 	now     int64  // its revision; 0: none, or none that can be believed
 	err     error  // why it cannot be believed
 	highest int64  // that was ever seen
+	top     []byte // sealed, the highest
 	kept    []byte // sealed, on disk
 	losses  int    // times that Redis was found to have forgotten something, or was not known yet
 }
@@ -133,7 +136,7 @@ func Open(o Options) (*Redis, error) {
 	if err == nil && sealed != nil {
 		var h board.Head
 		if h, err = board.OpenHead(o.Keys, board.Deployment(o.Deployment), sealed); err == nil {
-			r.heads.highest, r.heads.kept = h.Revision, sealed
+			r.heads.highest, r.heads.top, r.heads.kept = h.Revision, sealed, sealed
 		}
 	}
 	if err != nil {
@@ -471,11 +474,14 @@ func (r *Redis) look(ctx context.Context) error {
 	return nil
 }
 
-// sight takes note of a head.
+// sight takes note of the head that stands in Redis.
 func (r *Redis) sight(sealed []byte) {
+	r.heading.Lock()
+	defer r.heading.Unlock()
 	r.mu.Lock()
 	if r.heads.sealed != nil && slices.Equal(sealed, r.heads.sealed) {
 		r.mu.Unlock()
+		r.keepHead() // if it could not be kept before
 		return
 	}
 	r.mu.Unlock()
@@ -487,10 +493,35 @@ func (r *Redis) sight(sealed []byte) {
 			r.counts.refuse(reason)
 		}
 	}
+	r.headIs(sealed, h.Revision, err)
+}
+
+// announced takes note of a head of the stream. It may have been overtaken, and then
+// says nothing of what stands in Redis.
+func (r *Redis) announced(sealed []byte, revision int64) {
+	r.heading.Lock()
+	defer r.heading.Unlock()
+	r.mu.Lock()
+	news := revision > r.heads.highest
+	r.mu.Unlock()
+	if news {
+		r.headIs(sealed, revision, nil)
+	}
+}
+
+// headIs takes note of a head, on disk before anything is done about it: whoever is
+// killed in between must know an old copy of Redis when it meets one. heading is held.
+func (r *Redis) headIs(sealed []byte, revision int64, err error) {
+	r.mu.Lock()
+	if revision > 0 && revision >= r.heads.highest { // the same one may be signed anew
+		r.heads.top = sealed
+	}
+	r.mu.Unlock()
+	r.keepHead()
 	r.mu.Lock()
 	wasOld := r.heads.old()
-	r.heads.sealed, r.heads.now, r.heads.err = sealed, h.Revision, err
-	r.heads.highest = max(r.heads.highest, h.Revision)
+	r.heads.sealed, r.heads.now, r.heads.err = sealed, revision, err
+	r.heads.highest = max(r.heads.highest, revision)
 	isOld := r.heads.old()
 	if isOld && !wasOld {
 		r.heads.losses++
@@ -505,20 +536,19 @@ func (r *Redis) sight(sealed []byte) {
 	}
 }
 
-// keepHead writes the highest head to disk.
+// keepHead writes the highest head to disk, unless it is there. heading is held.
 func (r *Redis) keepHead() {
 	r.mu.Lock()
-	sealed, kept := r.heads.sealed, r.heads.kept
-	due := r.heads.now > 0 && !r.heads.old() && !slices.Equal(sealed, kept) // also when it is signed anew
+	top, kept := r.heads.top, r.heads.kept
 	r.mu.Unlock()
-	if !due {
+	if top == nil || slices.Equal(top, kept) {
 		return
 	}
-	err := r.disk.write("head", sealed)
+	err := r.disk.write("head", top)
 	r.diskDid(err)
 	if err == nil {
 		r.mu.Lock()
-		r.heads.kept = sealed
+		r.heads.kept = top
 		r.mu.Unlock()
 	}
 }

@@ -1,0 +1,172 @@
+package fleet
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tollgate.internal/pkg/bundle"
+	board "tollgate.internal/pkg/fleet"
+)
+
+// keptHead is the revision of the head that a state directory holds; 0: none.
+func (b *bed) keptHead(t *testing.T, state string) int64 {
+	t.Helper()
+	sealed, err := os.ReadFile(filepath.Join(state, "head"))
+	if err != nil {
+		return 0
+	}
+	h, err := board.OpenHead(b.signer.Keyring(), eu, sealed)
+	if err != nil {
+		t.Error(err)
+	}
+	return h.Revision
+}
+
+// A node that says it has applied a revision, and is killed in that moment, knows an old
+// copy of Redis when it comes back, though all portals are away: a revocation of what it
+// had not loaded is not forgotten.
+func TestAHeadIsOnDiskBeforeItCounts(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.set(t, "a")
+	b.set(t, "other")
+	old := b.redis.Copy(t)
+	state := t.TempDir()
+	n := b.ready(t, state)
+	n.find(t, "a", "a", 1)
+	for range 20 {
+		revision := b.set(t, "other") // a revocation, say
+		until(t, "it is applied", func() bool { return n.Health().Applied >= revision })
+		if kept := b.keptHead(t, state); kept < revision {
+			t.Fatalf("the node has applied revision %d, and would know of %d after kill -9", revision, kept)
+		}
+	}
+	// kill -9: what is on disk is all that there is.
+	killed := t.TempDir()
+	if err := os.CopyFS(killed, os.DirFS(state)); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	b.redis.Restore(t, old)
+	n = b.node(t, killed)
+	until(t, "the node notices", func() bool { return strings.Contains(fmt.Sprint(n.Problem()), "from a copy of revision 2") })
+	if err := n.Find(t.Context(), "other"); err == nil || n.gateway.revision("other") != 0 {
+		t.Errorf("what was revoked is served at revision %d from an old copy, %v", n.gateway.revision("other"), err)
+	}
+	n.find(t, "a", "a", 1)
+}
+
+// A head that somebody puts into the stream again says nothing of what stands in Redis.
+func TestAHeadOfTheStreamIsOvertaken(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.set(t, "a")
+	stale, err := b.redis.Client().HGet(t.Context(), "tollgate:eu:head", "data").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.set(t, "a")
+	n := b.ready(t, t.TempDir())
+	last, err := b.redis.Client().XRevRangeN(t.Context(), "tollgate:eu:changes", "+", "-", 1).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.redis.Client().Do(t.Context(), "XADD", "tollgate:eu:changes", "*", "after", last[0].ID, "head", stale).Err(); err != nil {
+		t.Fatal(err)
+	}
+	n.find(t, "a", "a", 2)
+	n.applies(t, "a", b.set(t, "a")) // which stands behind it
+	if h := n.Health(); h.Stale || h.Head < 2 {
+		t.Errorf("Health = %+v", h)
+	}
+}
+
+// next is something sealed as a version would seal it that writes a newer format.
+func next(t *testing.T, s *bundle.Signer, purpose bundle.Purpose, sealed []byte) []byte {
+	t.Helper()
+	const magic, key, length = 4, 8, 4
+	text, err := s.Private()
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := append([]byte(nil), sealed...)
+	format := binary.BigEndian.Uint16(out[magic:]) + 1
+	binary.BigEndian.PutUint16(out[magic:], format)
+	signed := append([]byte("tollgate sealed "+string(purpose)+"\x00"), out[magic:magic+2+key]...)
+	signed = append(signed, out[magic+2+key+ed25519.SignatureSize+length:]...)
+	copy(out[magic+2+key:], ed25519.Sign(private.(ed25519.PrivateKey), signed))
+	return out
+}
+
+// A portal writes bundles that an older node cannot read. The node knows how far
+// everything is published, serves and loads what it can read, obeys, and keeps what it
+// had of the rest; when the portal is taken back, it has everything again.
+func TestAFleetOfTwoFormats(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.set(t, "a")
+	b.set(t, "old")
+	n := b.ready(t, t.TempDir())
+	n.find(t, "a", "a", 1)
+	newer := func(name string) int64 {
+		t.Helper()
+		b.keep(func(r int64) *bundle.Bundle { return virtualCluster(name, r, name) })
+		sealed, err := b.signer.SealBundle(b.store[idOf(name)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = b.redis.Client().HSet(t.Context(), "tollgate:eu:vc:"+name, "revision", b.revision, "data", next(t, b.signer, bundle.ForBundle, sealed)).Err()
+		if err == nil {
+			err = b.redis.Client().HSet(t.Context(), "tollgate:eu:host:"+name, "revision", b.revision, "data", name).Err()
+		}
+		if err == nil {
+			err = b.publisher.Announce(t.Context(), board.Change{ID: idOf(name), Revision: b.revision})
+		}
+		if err == nil {
+			err = b.publisher.SetHead(t.Context(), b.revision)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.revision
+	}
+	newer("a")
+	unread := newer("unread")
+	until(t, "the node says what it cannot read", func() bool {
+		return n.Health().Refused[bundle.Newer] > 0 && strings.Contains(fmt.Sprint(n.Problem()), "a bundle of format 2")
+	})
+	until(t, "the node knows how far everything is published", func() bool { h := n.Health(); return h.Head == unread && !h.Stale })
+	n.find(t, "a", "a", 1)
+	n.find(t, "old", "old", 2)
+	if err := n.Find(t.Context(), "unread"); err == nil {
+		t.Error("what cannot be read is found without an error")
+	}
+	n.find(t, "fresh", "fresh", 0)
+	fresh := b.set(t, "fresh") // in the format of before
+	n.find(t, "fresh", "fresh", fresh)
+	n.applies(t, "fresh", b.set(t, "fresh"))
+
+	// The portal of before puts up again what it cannot read, and newer ones.
+	b.publishAll(t)
+	if err := b.publisher.Announce(t.Context(), board.Change{ID: idOf("a"), Revision: b.store[idOf("a")].Revision}); err != nil {
+		t.Fatal(err)
+	}
+	n.applies(t, "a", b.store[idOf("a")].Revision)
+	n.find(t, "unread", "unread", unread)
+	n.follows(t)
+	if err := n.Problem(); err != nil {
+		t.Errorf("Problem: %v", err)
+	}
+}
