@@ -306,6 +306,32 @@ func TestGet(t *testing.T) {
 			t.Errorf("%q:\n%swant\n%s", c.args, got, c.want)
 		}
 	}
+	must(t, `apiVersion: tollgate/v1
+kind: Budget
+metadata: {name: monthly, tenant: initech}
+spec: {period: month, amount: "5000.00", currency: EUR, notify: {emails: [kafka@initech.example]}}
+---
+apiVersion: tollgate/v1
+kind: PriceBook
+metadata: {name: all}
+spec:
+  from: 2099-01-01T00:00:00+01:00
+  currency: EUR
+  entries: [{unit: GiB, price: "0.04"}, {unit: GiB, direction: produced, cluster: main, topic: {name: shop., pattern: prefixed}, price: "0"}]
+`, "apply", "-f", "-")
+	for _, c := range []struct{ args, want string }{
+		{"get budgets", "TENANT   NAME     PERIOD  LIMIT        THRESHOLDS\ninitech  monthly  month   5000.00 EUR  80%,100%\n"},
+		{"get pb", "NAME  PLAN  FROM                  CURRENCY  ENTRIES\nall   -     2098-12-31T23:00:00Z  EUR       2\n"},
+		{"get budget initech/monthly -o name", "budget/initech/monthly\n"},
+	} {
+		if got := must(t, "", strings.Fields(c.args)...); got != c.want {
+			t.Errorf("%s:\n%swant\n%s", c.args, got, c.want)
+		}
+	}
+	contains(t, "prices", must(t, "", "get", "price-books", "-o", "wide"), "PRICES", "GiB=0.04; GiB produced main shop.*=0")
+	contains(t, "who is told", must(t, "", "get", "budgets", "-o", "wide"), "EMAILS", "kafka@initech.example")
+	contains(t, "describe", must(t, "", "describe", "tenant", "initech"), "budget/initech/monthly")
+	contains(t, "export", must(t, "", "export", "pb,budget"), "kind: PriceBook", "kind: Budget")
 	contains(t, "wide", must(t, "", "get", "vc", "-o", "wide"), "LOGINS", "plain,scram", "example=true")
 	contains(t, "none", check(t, exitOK, "get", "vc", "-l", "!example"), "no virtual-clusters")
 	contains(t, "several kinds", must(t, "", "get", "tenants,vc"), "tenants:\n", "\nvirtual-clusters:\n")

@@ -107,7 +107,7 @@ func describeReferences(ctx context.Context, c *client.Client, w io.Writer, o *c
 	switch key.Kind {
 	case resource.KindTenant:
 		in.tenant = key.Name
-		kinds = []string{resource.KindVirtualCluster, resource.KindTopicGrant}
+		kinds = []string{resource.KindVirtualCluster, resource.KindTopicGrant, resource.KindBudget}
 	case resource.KindUpstreamCluster: // aliases are within virtual clusters that name it too
 		kinds = []string{resource.KindVirtualCluster, resource.KindTopicGrant}
 	case resource.KindVirtualCluster:

@@ -33,7 +33,7 @@ func (s *selection) flags(cmd *cobra.Command) {
 
 func (s *scope) scopeFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&s.tenant, "tenant", "", "only what is this `tenant`'s; whose topic grant is meant")
+	f.StringVar(&s.tenant, "tenant", "", "only what is this `tenant`'s; whose topic grant or budget is meant")
 	f.StringVar(&s.vc, "vc", "", "`virtual cluster` whose alias topics, service accounts or ACLs are meant")
 	complete(cmd, "tenant", namesOf(resource.KindTenant))
 	complete(cmd, "vc", namesOf(resource.KindVirtualCluster))
@@ -211,6 +211,8 @@ var headers = map[string][]string{
 	resource.KindAliasTopic:      {"VIRTUAL-CLUSTER", "NAME", "CLUSTER", "TOPIC"},
 	resource.KindServiceAccount:  {"VIRTUAL-CLUSTER", "NAME", "TYPE", "SECRETS", "EXPIRES"},
 	resource.KindACL:             {"VIRTUAL-CLUSTER", "NAME", "PRINCIPAL", "PERMISSION", "OPERATION", "RESOURCE"},
+	resource.KindPriceBook:       {"NAME", "PLAN", "FROM", "CURRENCY", "ENTRIES"},
+	resource.KindBudget:          {"TENANT", "NAME", "PERIOD", "LIMIT", "THRESHOLDS"},
 }
 
 var wideHeaders = map[string][]string{
@@ -221,6 +223,8 @@ var wideHeaders = map[string][]string{
 	resource.KindAliasTopic:      {"IDENTITY"},
 	resource.KindServiceAccount:  {"EXTERNAL-NAMES"},
 	resource.KindACL:             {"HOST"},
+	resource.KindPriceBook:       {"PRICES"},
+	resource.KindBudget:          {"EMAILS", "WEBHOOKS"},
 }
 
 // columns is an object as a row of its kind's table, and what a wide one has more.
@@ -255,6 +259,16 @@ func columns(o *client.Object, now time.Time) (row, extra []string, err error) {
 		}
 		row = []string{m.VirtualCluster, m.Name, o.Spec.Principal, o.Spec.Permission, o.Spec.Operation, name}
 		extra = []string{o.Spec.Host}
+	case *resource.PriceBook:
+		row = []string{m.Name, o.Spec.Plan, show.Time(o.Spec.From), o.Spec.Currency, strconv.Itoa(len(o.Spec.Entries))}
+		extra = []string{prices(o.Spec.Entries)}
+	case *resource.Budget:
+		limit := string(o.Spec.Amount) + " " + o.Spec.Currency
+		if o.Spec.Bytes > 0 {
+			limit = strconv.FormatInt(o.Spec.Bytes, 10) + " bytes"
+		}
+		row = []string{m.Tenant, m.Name, string(o.Spec.Period), limit, percentages(o.Spec.Thresholds)}
+		extra = []string{strings.Join(o.Spec.Notify.Emails, ","), strings.Join(o.Spec.Notify.Webhooks, ",")}
 	}
 	if a, ok := o.Object.(*resource.ServiceAccount); ok && a.Spec.Type == resource.Local {
 		secrets, err := o.Secrets()
@@ -270,6 +284,36 @@ func columns(o *client.Object, now time.Time) (row, extra []string, err error) {
 		row[3] = fmt.Sprint(live)
 	}
 	return row, extra, nil
+}
+
+// prices are those of a price book in few words: GiB produced west=0.035.
+func prices(entries []resource.Price) string {
+	all := make([]string, len(entries))
+	for i, p := range entries {
+		words := []string{string(p.Unit)}
+		for _, w := range []string{string(p.Direction), p.Cluster} {
+			if w != "" {
+				words = append(words, w)
+			}
+		}
+		if p.Topic != nil {
+			topic := p.Topic.Name
+			if p.Topic.Pattern == resource.Prefixed {
+				topic += "*"
+			}
+			words = append(words, topic)
+		}
+		all[i] = strings.Join(words, " ") + "=" + string(p.Price)
+	}
+	return strings.Join(all, "; ")
+}
+
+func percentages(thresholds []int) string {
+	all := make([]string, len(thresholds))
+	for i, t := range thresholds {
+		all[i] = strconv.Itoa(t) + "%"
+	}
+	return strings.Join(all, ",")
 }
 
 func security(s *resource.UpstreamClusterSpec) string {

@@ -17,6 +17,8 @@ var shortNames = map[string][]string{
 	resource.KindAliasTopic:      {"alias-topic", "alias", "at"},
 	resource.KindServiceAccount:  {"service-account", "account", "sa"},
 	resource.KindACL:             {"acl"},
+	resource.KindPriceBook:       {"price-book", "book", "pb"},
+	resource.KindBudget:          {"budget"},
 }
 
 // kindNamed finds a kind by its name, plural or a short name, in whatever spelling:

@@ -17,10 +17,12 @@ const (
 	KindAliasTopic      = "AliasTopic"
 	KindServiceAccount  = "ServiceAccount"
 	KindACL             = "Acl" // the model is Kafka's, the spelling ours
+	KindPriceBook       = "PriceBook"
+	KindBudget          = "Budget"
 )
 
 // Object is one of *Tenant, *UpstreamCluster, *VirtualCluster, *TopicGrant,
-// *AliasTopic, *ServiceAccount and *ACL.
+// *AliasTopic, *ServiceAccount, *ACL, *PriceBook and *Budget.
 type Object interface {
 	Kind() string
 	Meta() *Metadata
@@ -80,6 +82,8 @@ var Kinds = []Kind{
 	{KindAliasTopic, "alias-topics", KindVirtualCluster, func() Object { return new(AliasTopic) }},
 	{KindServiceAccount, "service-accounts", KindVirtualCluster, func() Object { return new(ServiceAccount) }},
 	{KindACL, "acls", KindVirtualCluster, func() Object { return new(ACL) }},
+	{KindPriceBook, "price-books", "", func() Object { return new(PriceBook) }},
+	{KindBudget, "budgets", KindTenant, func() Object { return new(Budget) }},
 }
 
 // KindOf finds a kind by its name.
@@ -166,13 +170,15 @@ func Dependencies(o Object) []Dependency {
 		return []Dependency{vc, upstream("spec.cluster", o.Spec.Cluster)}
 	case *ServiceAccount, *ACL:
 		return []Dependency{vc}
+	case *Budget:
+		return []Dependency{tenant}
 	}
 	return nil
 }
 
 // Claim is something that only one object can have.
 type Claim struct {
-	What  string // host, physical topic, external name
+	What  string // host, physical topic, external name, price book
 	Scope string // the virtual cluster in which there is one only; empty: everywhere
 	Value string
 }
@@ -200,6 +206,8 @@ func Claims(o Object) (claims []Claim) {
 		for _, name := range o.Spec.ExternalNames {
 			claims = append(claims, externalClaim(o.Metadata.VirtualCluster, name))
 		}
+	case *PriceBook:
+		claims = append(claims, priceBookClaim(&o.Spec))
 	}
 	return claims
 }

@@ -101,6 +101,27 @@ apiVersion: tollgate/v1
 kind: Acl
 metadata: {name: one, virtualCluster: full}
 spec: {principal: "User:shipping", resource: {type: topic, name: orders}, operation: read, permission: allow}
+---
+apiVersion: tollgate/v1
+kind: PriceBook
+metadata: {name: gold}
+spec:
+  from: 2027-01-01T00:00:00+01:00
+  plan: gold
+  currency: EUR
+  entries:
+    - {unit: GiB, price: "0.035"}
+    - {unit: GiB, direction: produced, cluster: west, topic: {name: shop., pattern: prefixed}, price: "0.1"}
+---
+apiVersion: tollgate/v1
+kind: Budget
+metadata: {name: monthly, tenant: full}
+spec: {period: month, amount: "5000.00", currency: EUR, notify: {emails: [ops@acme.example], webhooks: ["https://hooks.acme.example/x?y=z"]}}
+---
+apiVersion: tollgate/v1
+kind: Budget
+metadata: {name: traffic, tenant: full}
+spec: {period: day, bytes: 1000000000000, thresholds: [50, 200], notify: {emails: [ops@acme.example]}}
 `
 
 // What is stored is sent again by whoever edits it: nothing may be changed by that.
@@ -245,6 +266,7 @@ func TestKeys(t *testing.T) {
 	want := []string{
 		"Tenant acme", "Tenant full", "UpstreamCluster main", "UpstreamCluster msk", "UpstreamCluster west", "VirtualCluster full", "VirtualCluster shop",
 		"TopicGrant orders of full", "AliasTopic orders of full", "ServiceAccount reports of full", "ServiceAccount shipping of full", "Acl one of full",
+		"PriceBook gold", "Budget monthly of full", "Budget traffic of full",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("keys in order: %q, want %q", got, want)

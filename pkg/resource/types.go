@@ -35,7 +35,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Metadata names an object. Tenant is set for VirtualCluster and TopicGrant;
+// Metadata names an object. Tenant is set for VirtualCluster, TopicGrant and Budget;
 // VirtualCluster for AliasTopic, ServiceAccount and ACL.
 type Metadata struct {
 	Name           string            `yaml:"name" json:"name"`

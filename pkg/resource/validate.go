@@ -87,6 +87,10 @@ func (l *validator) one(o *Written) {
 		l.validateServiceAccount(o, v)
 	case *ACL:
 		validateACL(o, &v.Spec)
+	case *PriceBook:
+		l.validatePriceBook(o, &v.Spec)
+	case *Budget:
+		validateBudget(o, &v.Spec)
 	}
 }
 
@@ -149,7 +153,7 @@ func (l *validator) validateMetadata(o *Written) {
 		}
 	}
 
-	ownedByTenant := kind == KindVirtualCluster || kind == KindTopicGrant
+	ownedByTenant := kind == KindVirtualCluster || kind == KindTopicGrant || kind == KindBudget
 	switch {
 	case ownedByTenant && m.Tenant == "":
 		o.Problem("metadata.tenant", "required")

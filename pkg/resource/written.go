@@ -109,6 +109,9 @@ func (o *Written) special(n *yaml.Node, into any, path string) (done bool) {
 			o.Unreadable(path, notAReference)
 			return true
 		}
+	case *Decimal:
+		into.special(o, n, path)
+		return true
 	case *[]OAuthIssuer:
 		if n.Kind == yaml.MappingNode { // one issuer needs no list around it
 			*into = make([]OAuthIssuer, 1)

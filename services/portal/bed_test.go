@@ -253,6 +253,12 @@ const world = `
 {apiVersion: tollgate/v1, kind: Acl, metadata: {name: reads, virtualCluster: acme-prod}, spec: {principal: "User:shipping", resource: {type: topic, name: orders}, operation: READ, permission: ALLOW}}
 ---
 {apiVersion: tollgate/v1, kind: Acl, metadata: {name: hidden, virtualCluster: globex-prod}, spec: {principal: "User:spy", resource: {type: topic, name: secret}, operation: READ, permission: ALLOW}}
+---
+{apiVersion: tollgate/v1, kind: PriceBook, metadata: {name: gold}, spec: {from: 2026-01-01T00:00:00Z, plan: gold, currency: EUR, entries: [{unit: GiB, cluster: west, price: "0.035"}]}}
+---
+{apiVersion: tollgate/v1, kind: Budget, metadata: {name: monthly, tenant: acme}, spec: {period: month, amount: "5000", currency: EUR, notify: {emails: [ops@acme.example]}}}
+---
+{apiVersion: tollgate/v1, kind: Budget, metadata: {name: secret, tenant: globex}, spec: {period: day, bytes: 1, notify: {webhooks: ["https://hooks.globex.example/"]}}}
 `
 
 // populate makes the world, and tokens in it.

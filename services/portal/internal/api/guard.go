@@ -56,6 +56,9 @@ func (c *caller) sees(tenant string) bool {
 	return c.Role == control.RoleOps || c.Role == control.RoleTenant && tenant != "" && tenant == c.Tenant
 }
 
+// tenantsOwn are the kinds that a token of a tenant may change.
+var tenantsOwn = []string{resource.KindServiceAccount, resource.KindACL, resource.KindBudget}
+
 // mayWrite reports whether the caller may change objects of a kind that it sees.
 func (c *caller) mayWrite(kind string) bool {
 	switch {
@@ -64,7 +67,7 @@ func (c *caller) mayWrite(kind string) bool {
 	case c.Role == control.RoleOps:
 		return true
 	}
-	return c.Role == control.RoleTenant && (kind == resource.KindServiceAccount || kind == resource.KindACL)
+	return c.Role == control.RoleTenant && slices.Contains(tenantsOwn, kind)
 }
 
 // forbidden is for what the caller sees and may not change.
@@ -72,7 +75,7 @@ func (c *caller) forbidden() *Problem {
 	if c.ReadOnly {
 		return problem(http.StatusForbidden, "this token is read-only: use another one to change things")
 	}
-	return problem(http.StatusForbidden, "a token of a tenant changes ServiceAccounts, their secrets and Acls: the rest is changed by those who run the gateway")
+	return problem(http.StatusForbidden, "a token of a tenant changes ServiceAccounts, their secrets, Acls and Budgets: the rest is changed by those who run the gateway")
 }
 
 // guard stands before every operation: it finds out who calls, and reads what was

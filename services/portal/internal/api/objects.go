@@ -530,8 +530,8 @@ func (c *call) show(s control.Stored) (json.RawMessage, error) {
 
 // redacted is a document without what tells of the brokers behind it.
 func redacted(kind string, document []byte) ([]byte, error) {
-	if kind == resource.KindUpstreamCluster {
-		return nil, errors.New("an upstream cluster was about to be shown to a tenant")
+	if kind == resource.KindUpstreamCluster || kind == resource.KindPriceBook {
+		return nil, fmt.Errorf("a %s was about to be shown to a tenant", kind)
 	}
 	fields := hidden[kind]
 	if len(fields) == 0 {

@@ -20,7 +20,13 @@ var words = map[string]map[string][]string{
 	"ServiceAccountSpec": {"type": {string(resource.Local), string(resource.External)}},
 	"Verifier":           {"mechanism": {resource.SASLSCRAM256, resource.SASLSCRAM512, "argon2id"}},
 	"ACLSpec":            {"operation": aclOperations(), "permission": {"ALLOW", "DENY"}},
-	"ACLResource":        {"type": resource.ACLResourceTypes(), "pattern": {string(resource.Literal), string(resource.Prefixed)}},
+	"PriceBookSpec":      {"currency": resource.Currencies()},
+	"Price": {
+		"unit":      {string(resource.UnitGiB), string(resource.UnitMillionRecords), string(resource.UnitMillionRequests), string(resource.UnitPartitionHour)},
+		"direction": {string(resource.Produced), string(resource.Fetched)},
+	},
+	"BudgetSpec":  {"period": {string(resource.Day), string(resource.Month), string(resource.Quarter), string(resource.Year)}, "currency": resource.Currencies()},
+	"ACLResource": {"type": resource.ACLResourceTypes(), "pattern": {string(resource.Literal), string(resource.Prefixed)}},
 }
 
 func aclOperations() (all []string) {
@@ -168,6 +174,9 @@ func (s *schemas) finish() {
 		if strings.HasSuffix(name, "Struct") && len(component.Properties) == 0 {
 			delete(s.registry.Map(), name)
 		}
+	}
+	for name, field := range map[string]string{"Price": "price", "BudgetSpec": "amount"} {
+		s.registry.Map()[name].Properties[field].Pattern = `^(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$`
 	}
 	if stubs := s.registry.Map()["StubSettings"]; stubs != nil {
 		stubs.Properties["keepFor"].Description = "A duration with its unit, such as 168h."

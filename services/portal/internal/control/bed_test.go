@@ -133,7 +133,7 @@ const (
 	aclReads   = `Acl name: reads, virtualCluster: acme-prod | principal: "User:shipping", resource: {type: topic, name: orders}, operation: READ, permission: ALLOW`
 )
 
-// base is a tenant with one object of each kind.
+// base is a tenant with one object of each kind that clients notice.
 var base = doc(tenantAcme, main, west, vcAcme, docGrant, docAlias, docAccount, aclReads)
 
 func key(kind, scope, name string) resource.Key {

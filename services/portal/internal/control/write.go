@@ -106,6 +106,9 @@ func (w *write) put(ctx context.Context, objects []*resource.Written, options Op
 	if err := w.coverAliases(ctx, objects, beside); err != nil {
 		return nil, err
 	}
+	if err := w.keepPrices(ctx, objects, beside); err != nil {
+		return nil, err
+	}
 	for _, o := range objects {
 		checkText(o)
 	}
@@ -199,7 +202,7 @@ func (w *write) owner(ctx context.Context, o resource.Object) (string, error) {
 	switch o.Kind() {
 	case resource.KindTenant:
 		return o.Meta().Name, nil
-	case resource.KindUpstreamCluster:
+	case resource.KindUpstreamCluster, resource.KindPriceBook:
 		return "", nil
 	}
 	if vc := o.Meta().VirtualCluster; vc != "" {
@@ -303,6 +306,7 @@ func (w *write) touch(o resource.Object, deleted bool) {
 		w.bundles[mark{kind: resource.KindVirtualCluster, tenant: m.Name}] = false
 	case resource.KindTopicGrant:
 		w.bundles[mark{kind: resource.KindVirtualCluster, tenant: m.Tenant}] = false
+	case resource.KindPriceBook, resource.KindBudget: // which are none of the proxies' business
 	default:
 		w.bundles[mark{kind: resource.KindVirtualCluster, name: m.VirtualCluster}] = false
 	}
@@ -351,6 +355,9 @@ func (w *write) take(ctx context.Context, key resource.Key, options Options) (Re
 	o, err := read(row)
 	if err != nil {
 		return Result{}, err
+	}
+	if b, ok := o.(*resource.PriceBook); ok && b.Effective(w.now) {
+		return Result{}, refused("%s is in effect since %s and stays: what was counted keeps its price; write another PriceBook with a later from, which ends it", key, rfc3339(b.Spec.From))
 	}
 	if err := w.tx.DeleteObject(ctx, key); err != nil {
 		return Result{}, err
