@@ -18,7 +18,7 @@ import (
 // and goes on with them when it is started again.
 func TestTheSeededTenantSpansRealClusters(t *testing.T) {
 	pair := pairs[kafkatest.V3].Get(t)
-	p := gateway.Seeded(t, "a="+pair.Main.Bootstrap(), "b="+pair.West.Bootstrap())
+	p := gateway.Seeded(t, "--upstream", "a="+pair.Main.Bootstrap(), "--upstream", "b="+pair.West.Bootstrap())
 	at := slices.IndexFunc(p.VirtualClusters, func(vc gateway.VirtualCluster) bool { return vc.Name == "acme-prod" })
 	if at < 0 {
 		t.Fatalf("no acme-prod among %+v", p.VirtualClusters)
@@ -28,11 +28,7 @@ func TestTheSeededTenantSpansRealClusters(t *testing.T) {
 	if !slices.Equal(vc.Topics, want) {
 		t.Errorf("dev.json has the topics %+v, want %+v", vc.Topics, want)
 	}
-	at = slices.IndexFunc(vc.ServiceAccounts, func(a gateway.Account) bool { return a.Username == "shipping" })
-	if at < 0 {
-		t.Fatalf("no account shipping among %+v", vc.ServiceAccounts)
-	}
-	target := p.Target(t, "acme-prod", "SCRAM-SHA-512", "shipping", vc.ServiceAccounts[at].Password)
+	target := p.Target(t, "acme-prod", "SCRAM-SHA-512", "shipping", p.Account(t, "acme-prod", "shipping").Password)
 
 	for round := range 2 {
 		if round == 1 {

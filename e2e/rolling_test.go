@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -179,6 +180,9 @@ func rollingRestart(t *testing.T, name string, internal bool) {
 		}
 		if err := c.reader.Stop(ctx); err != nil {
 			t.Errorf("%s's consumer: %v", c.name, err)
+		}
+		if err := errors.Join(c.writer.Disconnected(), c.reader.Disconnected()); err != nil {
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"tollgate.internal/services/proxy/internal/balance"
@@ -91,6 +92,7 @@ type balancer struct {
 	domain  string // of the node itself
 	members fleet.Membership
 	roster  atomic.Pointer[roster]
+	nodes   sync.Map // the domains of all nodes that there are or were
 }
 
 // roster is a membership as far as clients may be sent there.
@@ -129,6 +131,9 @@ func (c *Config) allDomains() []string {
 func (b *balancer) set(members []fleet.Member, leaving bool) {
 	r := new(roster)
 	for _, m := range members {
+		if m.Domain != "" {
+			b.nodes.Store(m.Domain, true)
+		}
 		if m.State != fleet.Serving || m.Domain == "" || m.Port == 0 || leaving && m.Domain == b.domain {
 			continue
 		}
@@ -171,6 +176,13 @@ func (g *gateway) followMembers(ctx context.Context) {
 	}
 }
 
+// answersFor reports whether those who come by a domain are balanced: by that of all, by
+// the node's own, or by that of a node whose names lead here because it is gone.
+func (b *balancer) answersFor(domain string) bool {
+	_, node := b.nodes.Load(domain)
+	return domain == b.common || domain == b.domain || node
+}
+
 // advertise is how a client is told of brokers. Those who came by a custom host or by
 // another domain stay with it: its certificates and its network may be others.
 func (g *gateway) advertise(c *listener.Conn, vc *view.VirtualCluster) func(vNode int32) (string, int32) {
@@ -179,7 +191,7 @@ func (g *gateway) advertise(c *listener.Conn, vc *view.VirtualCluster) func(vNod
 		return c.Advertise
 	}
 	label, domain, _ := strings.Cut(c.Host(), ".")
-	if label != strings.ToLower(vc.View().Spec.Host) || domain != b.common && domain != b.domain {
+	if label != strings.ToLower(vc.View().Spec.Host) || !b.answersFor(domain) {
 		return c.Advertise
 	}
 	return func(vNode int32) (string, int32) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -171,6 +172,27 @@ func TestClientsAreSentToNodesOfTheirOwn(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// The names of a node may lead to another when it is gone, if that one has its domain
+// among its own: who comes so is sent on as everybody is.
+func TestANodeAnswersForOneThatIsGone(t *testing.T) {
+	n := startNodes(t, 3, 100*time.Millisecond)
+	g := n.all[0]
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	g.addr, g.admin = "", ""
+	g.cfg.Domains = append(slices.Clone(g.cfg.Domains), "n2.gw.test")
+	g.run(t)
+	for _, members := range [][]fleet.Member{{n.member(0), n.member(1), n.member(2)}, {n.member(0), n.member(2)}} {
+		n.members.set(members...)
+		var got, want []string
+		eventually(t, "who comes by another node's name is sent on as everybody", func() bool {
+			got, want = n.hosts(t, 0, "b1-open.n2.gw.test"), n.hosts(t, 0, "open.gw.test")
+			return slices.Equal(got, want) && strings.Contains(want[0], ".n") && (len(members) == 3 || !strings.Contains(strings.Join(want, " "), ".n2."))
+		})
+	}
 }
 
 // A client that loses the node it was sent to finds another.

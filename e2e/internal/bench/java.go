@@ -25,8 +25,8 @@ const recordSize = 1024
 type stream struct {
 	name             string
 	bootstrap, topic string
-	config           string            // file of client properties
-	hosts            map[string]string // names the client has to know
+	config           string        // file of client properties
+	hosts            drivers.Hosts // names the client has to know
 	gateway          *server
 	produced         []float64 // MB/s, of 2^20 bytes, as the tools count
 	consumed         []float64
@@ -98,7 +98,7 @@ func (b *run) streams(ctx context.Context, kafka *kafkatest.Cluster) ([]*stream,
 		_, port, _ := strings.Cut(g.target.Addr, ":")
 		streams = append(streams, &stream{
 			name: bin[0] + ", SASL_SSL", bootstrap: bootstrapHost + ":" + port, topic: aliasName, config: b.pki.caFile,
-			hosts: map[string]string{bootstrapHost: "127.0.0.1", leader: "127.0.0.1"}, gateway: g,
+			hosts: drivers.Hosts{bootstrapHost: {"127.0.0.1"}, leader: {"127.0.0.1"}}, gateway: g,
 		})
 	}
 	for i, s := range streams {

@@ -26,7 +26,7 @@ type Command struct {
 	Env   []string // besides this process's own
 	Stdin string
 	// Hosts are names and addresses that the process alone finds in /etc/hosts.
-	Hosts map[string]string
+	Hosts Hosts
 
 	files []string // of secrets, removed when the process has ended
 }
@@ -166,7 +166,9 @@ func (c Command) inNamespace() (path string, args []string, clean func(), err er
 	}
 	text = append(text, '\n')
 	for _, name := range slices.Sorted(maps.Keys(c.Hosts)) {
-		text = fmt.Appendf(text, "%s %s\n", c.Hosts[name], name)
+		for _, address := range c.Hosts[name] {
+			text = fmt.Appendf(text, "%s %s\n", address, name)
+		}
 	}
 	f, err := os.CreateTemp("", "tollgate-hosts-")
 	if err != nil {

@@ -39,8 +39,8 @@ type Target struct {
 	// TokenURL is where a client with OAUTHBEARER gets its tokens, by the grant of
 	// client credentials: User and Password. Go, Java and librdkafka take it.
 	TokenURL string
-	// Hosts are names and their addresses, as in a hosts file.
-	Hosts map[string]string
+	// Hosts are names that no resolver knows.
+	Hosts Hosts
 	// From is the address that a client inside this process connects from, if it
 	// matters.
 	From net.IP
@@ -93,15 +93,11 @@ func (t Target) Dial(ctx context.Context, network, addr string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
-	real := host
-	if ip, ok := t.Hosts[host]; ok {
-		real = ip
-	}
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	if t.From != nil {
 		dialer.LocalAddr = &net.TCPAddr{IP: t.From}
 	}
-	conn, err := dialer.DialContext(ctx, network, net.JoinHostPort(real, port))
+	conn, err := t.Hosts.dial(ctx, &dialer, network, host, port)
 	if err != nil || cfg == nil {
 		return conn, err
 	}

@@ -29,7 +29,7 @@ func init() {
 }
 
 func target(c *kafkatest.Cluster, security string) Target {
-	t := Target{Hosts: map[string]string{host: "127.0.0.1"}}
+	t := Target{Hosts: Hosts{host: {"127.0.0.1"}}}
 	switch security {
 	case "PLAINTEXT":
 		return Target{Bootstrap: c.BootstrapOn(kafkatest.PLAINTEXT)}

@@ -41,10 +41,7 @@ func (d saramaDialer) Dial(network, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if ip, ok := d.target.Hosts[host]; ok {
-		host = ip
-	}
-	return net.DialTimeout(network, net.JoinHostPort(host, port), 10*time.Second)
+	return d.target.Hosts.dial(context.Background(), &net.Dialer{Timeout: 10 * time.Second}, network, host, port)
 }
 
 func saramaConfig(target Target, step Step) (*sarama.Config, error) {

@@ -374,12 +374,12 @@ func (f *Fleet) try(ctx context.Context, method, path string, body any) ([]byte,
 // lead to the balancer, those of a node to that node.
 func (f *Fleet) Target(host string, brokers []int32) drivers.Target {
 	target := drivers.Target{
-		Bootstrap: fmt.Sprintf("%s.%s:%d", host, Domain, f.port), CAFile: f.caFile, Hosts: make(map[string]string),
+		Bootstrap: fmt.Sprintf("%s.%s:%d", host, Domain, f.port), CAFile: f.caFile, Hosts: make(drivers.Hosts),
 	}
 	under := func(domain, address string) {
-		target.Hosts[host+"."+domain] = address
+		target.Hosts[host+"."+domain] = []string{address}
 		for _, b := range brokers {
-			target.Hosts[fmt.Sprintf("b%d-%s.%s", b, host, domain)] = address
+			target.Hosts[fmt.Sprintf("b%d-%s.%s", b, host, domain)] = []string{address}
 		}
 	}
 	under(Domain, "127.0.0.10")

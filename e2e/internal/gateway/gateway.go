@@ -29,6 +29,7 @@ type Dev struct {
 	CAFile          string           `json:"caFile"`
 	HostsFile       string           `json:"hostsFile"`
 	Nodes           []Node           `json:"nodes"`
+	Upstreams       []Upstream       `json:"upstreams"`
 	VirtualClusters []VirtualCluster `json:"virtualClusters"`
 }
 
@@ -36,7 +37,14 @@ type Dev struct {
 type Node struct {
 	ID      string `json:"id"`
 	PID     int    `json:"pid"`
+	Listen  string `json:"listen"`
 	Metrics string `json:"metrics"`
+}
+
+// Upstream is a physical cluster.
+type Upstream struct {
+	Name      string `json:"name"`
+	Bootstrap string `json:"bootstrap"`
 }
 
 // VirtualCluster is one that is served.
@@ -113,15 +121,13 @@ func Start(t testing.TB, upstreams map[string]string, files map[string]string, e
 	return p
 }
 
-// Seeded runs `tollgate dev` with the tenants of its own over real clusters, each as
-// NAME=ADDRESSES, the first of which is home.
-func Seeded(t testing.TB, upstreams ...string) *Process {
+// Seeded runs `tollgate dev` with the tenants of its own, and with these flags besides
+// those that say where.
+func Seeded(t testing.TB, flags ...string) *Process {
 	t.Helper()
 	p := prepare(t)
 	p.Resources = filepath.Join(p.state, "resources")
-	for _, u := range upstreams {
-		p.args = append(p.args, "--upstream", u)
-	}
+	p.args = append(p.args, flags...)
 	p.Launch(t)
 	return p
 }
@@ -180,11 +186,8 @@ func (p *Process) Launch(t testing.TB) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		raw, err := os.ReadFile(info)
-		if err == nil {
-			if err := json.Unmarshal(raw, &p.Dev); err != nil {
-				t.Fatalf("dev.json: %v", err)
-			}
+		if _, err := os.Stat(info); err == nil {
+			p.Refresh(t)
 			return
 		}
 		select {
@@ -203,6 +206,45 @@ func (p *Process) Kill(t testing.TB) {
 	if err := p.process.Kill(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Run runs another tollgate command beside it, such as "node list", and returns what it
+// prints.
+func (p *Process) Run(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, p.args[0], append(args, "--state", p.state)...)
+	var out, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("tollgate %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return out.String(), nil
+}
+
+// Refresh reads dev.json again.
+func (p *Process) Refresh(t testing.TB) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(p.state, "dev.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Dev = Dev{}
+	if err := json.Unmarshal(raw, &p.Dev); err != nil {
+		t.Fatalf("dev.json: %v", err)
+	}
+}
+
+// Account is how to log in to a virtual cluster.
+func (p *Process) Account(t testing.TB, vc, name string) Account {
+	t.Helper()
+	for _, v := range p.VirtualClusters {
+		for _, a := range v.ServiceAccounts {
+			if v.Name == vc && a.Name == name {
+				return a
+			}
+		}
+	}
+	t.Fatalf("dev.json has no account %s of %s", name, vc)
+	return Account{}
 }
 
 // Write puts a resource file in place, whole.
@@ -224,17 +266,9 @@ func (p *Process) Target(t testing.TB, vc, mechanism, user, password string) dri
 		if v.Name != vc {
 			continue
 		}
-		hosts := make(map[string]string)
-		raw, err := os.ReadFile(p.HostsFile)
+		hosts, err := drivers.ReadHosts(p.HostsFile)
 		if err != nil {
 			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(raw)) {
-			if f := strings.Fields(line); len(f) >= 2 && f[0][0] != '#' {
-				for _, name := range f[1:] {
-					hosts[name] = f[0]
-				}
-			}
 		}
 		return drivers.Target{
 			Bootstrap: v.Bootstrap, CAFile: p.CAFile, Mechanism: mechanism, User: user, Password: password, Hosts: hosts,

@@ -162,7 +162,13 @@ func (p *Proxy) Metric(t testing.TB, series string) float64 {
 // Metric is the value of a series of the first node, as [Proxy.Metric] has it.
 func (p *Process) Metric(t testing.TB, series string) float64 {
 	t.Helper()
-	resp, err := http.Get(p.Nodes[0].Metrics)
+	return p.MetricOf(t, p.Nodes[0], series)
+}
+
+// MetricOf is the value of a series of a node.
+func (p *Process) MetricOf(t testing.TB, n Node, series string) float64 {
+	t.Helper()
+	resp, err := http.Get(n.Metrics)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,7 @@ type Verifiable struct {
 	lines  []string // since Printed was called
 	next   map[int32]int64
 	err    error // the first one
+	alone  error // the first time that no connection was left
 }
 
 // An Ack is the acknowledgement of a record.
@@ -135,6 +136,10 @@ func (v *Verifiable) take(l verifiableLine) {
 		if n, err = strconv.ParseInt(l.Value, 10, 64); err == nil {
 			v.acked = append(v.acked, Ack{n, l.Partition, l.Offset})
 		}
+	case "disconnected":
+		if v.alone == nil {
+			v.alone = errors.New(l.Message)
+		}
 	case "client_error":
 		err = fmt.Errorf("%s: %s", l.Exception, l.Message)
 	case "producer_send_error":
@@ -219,6 +224,14 @@ func (v *Verifiable) Err() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.err
+}
+
+// Disconnected is the first time that librdkafka said that no connection was left, which
+// may be so when something is killed.
+func (v *Verifiable) Disconnected() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.alone
 }
 
 // Stop asks the tool to finish and returns the first error it reported, or how it

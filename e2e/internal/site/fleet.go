@@ -199,9 +199,9 @@ const maxNodeID = 40
 // Target is how a client of the virtual cluster with this host label connects, by way
 // of the balancer.
 func (s *Site) Target(label, mechanism, user, password string) drivers.Target {
-	hosts := map[string]string{label + "." + domain: "127.0.0.1"}
+	hosts := drivers.Hosts{label + "." + domain: {"127.0.0.1"}}
 	for id := range maxNodeID {
-		hosts[fmt.Sprintf("b%d-%s.%s", id, label, domain)] = "127.0.0.1"
+		hosts[fmt.Sprintf("b%d-%s.%s", id, label, domain)] = []string{"127.0.0.1"}
 	}
 	return drivers.Target{
 		Bootstrap: fmt.Sprintf("%s.%s:%d", label, domain, s.port), CAFile: s.caFile,

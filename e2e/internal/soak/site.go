@@ -232,11 +232,11 @@ func (s *soak) startGateway(ctx context.Context) error {
 // slots are what the node ids of each cluster's brokers begin with.
 var slots = map[string]int32{home: 0, west: 1}
 
-func (s *soak) hosts() map[string]string {
-	hosts := map[string]string{host: "127.0.0.1"}
+func (s *soak) hosts() drivers.Hosts {
+	hosts := drivers.Hosts{host: {"127.0.0.1"}}
 	for name, c := range s.clusters {
 		for _, b := range c.Brokers() {
-			hosts[fmt.Sprintf("b%d-%s", slots[name]<<16|b.ID, host)] = "127.0.0.1"
+			hosts[fmt.Sprintf("b%d-%s", slots[name]<<16|b.ID, host)] = []string{"127.0.0.1"}
 		}
 	}
 	return hosts

@@ -39,6 +39,9 @@ func (r *run) describe(ctx context.Context, set *resource.Set) (*description, er
 		return nil, err
 	}
 	d := &description{names: []string{"*." + r.cfg.Domain, r.cfg.Domain}}
+	for _, domain := range r.nodeDomains() {
+		d.names = append(d.names, "*."+domain)
+	}
 	d.info = Info{
 		Listen: r.cfg.Listen, Domain: r.cfg.Domain,
 		CAFile: caFile(r.cfg.State), HostsFile: filepath.Join(r.cfg.State, "hosts"),
@@ -135,36 +138,58 @@ func (r *run) furnish(d *description) error {
 	}
 	slices.Sort(d.hosts)
 	d.hosts = slices.Compact(d.hosts)
+	return WriteFile(d.info.HostsFile, []byte(r.hosts(d.hosts)), 0o644)
+}
+
+// hosts is the hosts file: every name leads to every node, that of a node to itself first.
+func (r *run) hosts(names []string) string {
 	var b strings.Builder
-	for i := range max(1, r.cfg.Nodes) {
-		for _, h := range d.hosts {
-			fmt.Fprintf(&b, "%s %s\n", r.nodeHost(i), h)
+	nodes, gone := max(1, r.cfg.Nodes), r.gone()
+	lines := func(name string, first int) {
+		for i := range nodes {
+			if at := (first + i) % nodes; !slices.Contains(gone, nodeID(at)) {
+				fmt.Fprintf(&b, "%s %s\n", r.nodeHost(at), name)
+			}
 		}
 	}
-	return WriteFile(d.info.HostsFile, []byte(b.String()), 0o644)
+	for _, name := range names {
+		lines(name, 0)
+		if label, found := strings.CutSuffix(name, "."+r.cfg.Domain); found {
+			for i, domain := range r.nodeDomains() {
+				lines(label+"."+domain, i)
+			}
+		}
+	}
+	return b.String()
 }
 
 // note says which nodes there are.
 func (r *run) note(d *description) {
 	d.info.Nodes = []Node{}
+	gone := r.gone()
 	for _, n := range r.running {
+		if slices.Contains(gone, n.ID) {
+			continue
+		}
 		d.info.Nodes = append(d.info.Nodes, Node{ID: n.ID, PID: n.pid, Listen: n.Listen, Metrics: "http://" + n.Admin + "/metrics"})
 	}
 }
 
 // update follows what is stored: dev.json names a virtual cluster once it serves, and
-// no longer when it is gone.
+// no longer when it is gone. The same holds for nodes.
 func (r *run) update(ctx context.Context, last *description, seen int64) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	lost := 0 // nodes that dev.json is without
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		gone := len(r.gone())
 		now, err := r.plane.revision(ctx)
-		if err == nil && now == seen {
+		if err == nil && now == seen && gone == lost {
 			continue
 		}
 		var d *description
@@ -183,7 +208,7 @@ func (r *run) update(ctx context.Context, last *description, seen int64) {
 				fmt.Fprintln(r.cfg.Out, vc.summary())
 			}
 		}
-		last = d
+		last, lost = d, gone
 	}
 }
 

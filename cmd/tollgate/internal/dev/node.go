@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,19 +25,21 @@ import (
 
 // nodeConfig is what a node has to know: in a file, as it may be a process of its own.
 type nodeConfig struct {
-	ID          string `json:"id"`
-	State       string `json:"state"` // of the whole run
-	Host        string `json:"host"`
-	Listen      string `json:"listen"`
-	Domain      string `json:"domain"`
-	Admin       string `json:"admin"`
-	PortBase    int    `json:"portBase"`
-	Redis       string `json:"redis"`
-	Keys        string `json:"keys"`
-	API         string `json:"api"`
-	Token       string `json:"token"`
-	ProducerIDs string `json:"producerIDs"`
-	Debug       bool   `json:"debug,omitempty"`
+	ID          string   `json:"id"`
+	State       string   `json:"state"` // of the whole run
+	Host        string   `json:"host"`
+	Listen      string   `json:"listen"`
+	Domain      string   `json:"domain"`
+	Own         string   `json:"own,omitempty"`    // domain of the node; empty: it is the only one
+	Others      []string `json:"others,omitempty"` // domains of the other nodes
+	Admin       string   `json:"admin"`
+	PortBase    int      `json:"portBase"`
+	Redis       string   `json:"redis"`
+	Keys        string   `json:"keys"`
+	API         string   `json:"api"`
+	Token       string   `json:"token"`
+	ProducerIDs string   `json:"producerIDs"`
+	Debug       bool     `json:"debug,omitempty"`
 }
 
 // proxy is the node's own configuration.
@@ -53,12 +56,17 @@ func (n *nodeConfig) proxy(log *slog.Logger) (proxy.Config, error) {
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return proxy.Config{}, err
 	}
+	var fleet proxy.Fleet
+	if n.Own != "" {
+		fleet = proxy.Fleet{Balancing: proxy.Internal, Advertise: n.Own}
+	}
 	return proxy.Config{
+		Fleet: fleet,
 		Control: &proxy.Control{
 			Redis: n.Redis, PublicKeys: keys, State: state, Node: n.ID,
 			API: n.API, APIToken: secret.New(n.Token), Preload: true,
 		},
-		Domains: []string{n.Domain}, Log: log.With("node", n.ID),
+		Domains: append([]string{n.Domain}, n.Others...), Log: log.With("node", n.ID),
 		PortsOf: func(vc *resource.VirtualCluster) (proxy.Listener, bool) {
 			l, ok, err := n.portsOf(vc)
 			if err != nil {
@@ -122,6 +130,20 @@ func logger(w io.Writer, debug bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
+// lose has dev.json and the hosts file go on without a node.
+func (r *run) lose(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = append(r.lost, id)
+}
+
+// gone are the nodes that have ended before the run has.
+func (r *run) gone() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.lost)
+}
+
 // node is one that runs.
 type node struct {
 	nodeConfig
@@ -136,6 +158,21 @@ func (r *run) nodeHost(i int) string {
 	return "127.0.0." + strconv.Itoa(i+1)
 }
 
+// nodeDomains are the domains of several nodes, none of a single one: clients are sent
+// to all of them. Each node answers to the names of the others as well, so that these
+// can lead to it when a node is gone.
+func (r *run) nodeDomains() (domains []string) {
+	if r.cfg.Nodes < 2 {
+		return nil
+	}
+	for i := range r.cfg.Nodes {
+		domains = append(domains, nodeID(i)+"."+r.cfg.Domain)
+	}
+	return domains
+}
+
+func nodeID(i int) string { return fmt.Sprintf("node-%d", i+1) }
+
 // startNodes starts the nodes: one in this process, or several in their own. Those that
 // end by themselves are told to ended while they start, and later as well if the node is
 // of this process; another may be killed, and the rest serves on.
@@ -146,9 +183,12 @@ func (r *run) startNodes(ctx context.Context, wg *sync.WaitGroup, p *plane, ende
 	}
 	for i := range max(1, r.cfg.Nodes) {
 		n := nodeConfig{
-			ID: fmt.Sprintf("node-%d", i+1), State: r.cfg.State, Host: r.nodeHost(i), Listen: net.JoinHostPort(r.nodeHost(i), port), Domain: r.cfg.Domain,
+			ID: nodeID(i), State: r.cfg.State, Host: r.nodeHost(i), Listen: net.JoinHostPort(r.nodeHost(i), port), Domain: r.cfg.Domain,
 			Admin: r.at(adminPort + i), PortBase: r.cfg.PortBase, Redis: p.redis, Keys: p.keys, API: p.api, Token: p.nodeToken.Reveal(),
 			ProducerIDs: r.producerIDs(), Debug: r.cfg.Log.Enabled(ctx, slog.LevelDebug),
+		}
+		if domains := r.nodeDomains(); domains != nil {
+			n.Own, n.Others = domains[i], slices.Concat(domains[:i], domains[i+1:])
 		}
 		if r.cfg.Nodes == 0 {
 			n.Listen = r.cfg.Listen
@@ -219,6 +259,7 @@ func (r *run) startChild(ctx context.Context, wg *sync.WaitGroup, n nodeConfig) 
 		err := child.Wait()
 		if ctx.Err() == nil {
 			r.cfg.Log.Error("a node has ended, the others serve on", "node", n.ID, "pid", child.Process.Pid, "err", err)
+			r.lose(n.ID)
 		}
 		failed <- err
 	})

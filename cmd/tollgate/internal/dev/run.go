@@ -170,6 +170,7 @@ type run struct {
 	mu    sync.Mutex
 	names []string // of the certificate
 	ended bool     // dev.json is gone for good
+	lost  []string // ids of nodes that have ended by themselves
 }
 
 func (r *run) producerIDs() string {

@@ -21,14 +21,18 @@ def end(*_):
 
 def on_error(e):
     # That a connection ended is for information: librdkafka makes another one by itself. That it
-    # has none left, or gives up, is what an application hears of.
-    if e.code() != KafkaError._TRANSPORT or e.fatal():
+    # has none left at the moment, or gives up, is what an application hears of.
+    if e.code() == KafkaError._ALL_BROKERS_DOWN and not e.fatal():
+        say("disconnected", message=e.str())
+    elif e.code() != KafkaError._TRANSPORT or e.fatal():
         say("client_error", exception=e.name(), message=e.str())
 
 
 signal.signal(signal.SIGINT, end)
 signal.signal(signal.SIGTERM, end)
-config = {"bootstrap.servers": job["bootstrap"], "security.protocol": job["protocol"], "log_level": 3, "error_cb": on_error}
+# Of several addresses of a host librdkafka takes one at random, also if that was down just now: it is to
+# try as often as Java does.
+config = {"reconnect.backoff.max.ms": 1000, "bootstrap.servers": job["bootstrap"], "security.protocol": job["protocol"], "log_level": 3, "error_cb": on_error}
 if "ca" in job:
     config["ssl.ca.location"] = job["ca"]
 if "mechanism" in job:
