@@ -25,8 +25,9 @@ import (
 
 const (
 	root = "../.."
-	// insideEnv makes the test binary what runs inside the network namespace: it
-	// raises the loopback and becomes its arguments.
+	// insideEnv makes the test binary what runs inside the namespaces: it raises the
+	// loopback, puts the file of its first argument in place of /etc/hosts, and
+	// becomes the others.
 	insideEnv = "TOLLGATE_TEST_INSIDE_NETWORK"
 )
 
@@ -51,10 +52,13 @@ func becomeInside(argv []string) error {
 	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, up); err != nil {
 		return fmt.Errorf("raise the loopback: %w", err)
 	}
+	if err := unix.Mount(argv[0], "/etc/hosts", "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
 	if err := os.Unsetenv(insideEnv); err != nil {
 		return err
 	}
-	return syscall.Exec(argv[0], argv, os.Environ())
+	return syscall.Exec(argv[1], argv[1:], os.Environ())
 }
 
 // block is what is to be typed and, if the page says so, what it prints.
@@ -66,16 +70,7 @@ var block = regexp.MustCompile("(?s)\n```sh\n(.*?)\n```(?:\n```text\n(.*?)\n```)
 func TestWhatTheReadmeSaysWorks(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, ok := strings.Cut(string(text), "## Try it\n")
-	section, _, ok2 := strings.Cut(section, "\n## ")
-	if !ok || !ok2 {
-		t.Fatal(`README.md has no section "Try it"`)
-	}
-	blocks := block.FindAllStringSubmatch(section, -1)
+	blocks := block.FindAllStringSubmatch(section(t, "README.md", "## Try it"), -1)
 	if len(blocks) < 2 || !strings.Contains(blocks[0][1], "\nmake dev ") {
 		t.Fatalf("%d blocks, the first of which does not end in make dev", len(blocks))
 	}
@@ -99,21 +94,8 @@ until [ -e .tollgate/dev.json ]; do kill -0 $dev || { cat dev.log; exit 1; }; sl
 		}
 		fmt.Fprintf(&script, "timeout 120 bash -eo pipefail %s >out-%d 2>err-%d; echo $? >code-%d\n", file, i+1, i+1, i+1)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	argv := []string{"--net"}
-	if os.Geteuid() != 0 {
-		argv = append(argv, "--map-root-user")
-	}
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(ctx, "unshare", append(argv, self, bash, "-c", script.String(), "bash", clone)...)
-	cmd.Env = append(env, insideEnv+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd := inside(ctx, t, "bash", "-c", script.String(), "bash", clone)
+	cmd.Env = append(cmd.Env, env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make dev: %v\n%s", err, out)
 	}
@@ -139,6 +121,51 @@ until [ -e .tollgate/dev.json ]; do kill -0 $dev || { cat dev.log; exit 1; }; sl
 		log, _ := os.ReadFile(filepath.Join(clone, "dev.log"))
 		t.Logf("make dev said:\n%s", log)
 	}
+}
+
+// inside is a command in a network of its own, where every port is free, with a hosts
+// file of its own. What it starts ends with it.
+func inside(ctx context.Context, t *testing.T, argv ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := exec.LookPath(argv[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(t.TempDir(), "hosts")
+	if err := os.WriteFile(own, hosts, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"--net", "--mount", "--pid", "--mount-proc", "--kill-child"}
+	if os.Geteuid() != 0 {
+		flags = append(flags, "--map-root-user")
+	}
+	cmd := exec.CommandContext(ctx, "unshare", append(append(flags, self, own, program), argv[1:]...)...)
+	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// section is a page's part under a heading.
+func section(t *testing.T, page, heading string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(text), "\n"+heading+"\n")
+	if !ok {
+		t.Fatalf("%s has no section %q", page, heading)
+	}
+	before, _, _ := strings.Cut(after, "\n## ")
+	return before
 }
 
 func sorted(lines string) string {
@@ -202,5 +229,5 @@ func clientsOnPath(ctx context.Context, t *testing.T) []string {
 	if err := os.WriteFile(filepath.Join(bin, "kafka-console-consumer.sh"), consumer.Bytes(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return append(os.Environ(), "PATH="+bin+":"+filepath.Dir(python)+":"+os.Getenv("PATH"), "NODE_PATH="+modules)
+	return []string{"PATH=" + bin + ":" + filepath.Dir(python) + ":" + os.Getenv("PATH"), "NODE_PATH=" + modules}
 }
