@@ -245,13 +245,54 @@ func (g *gateway) Put(name string, set *resource.Set, revision int64) error {
 		if c != nil {
 			c.port.abandon(g)
 		}
-		return err
+		return g.narrow(set, name, err)
 	}
 	g.commit(c)
 	if kept := g.names.Put(c.hosts); len(kept) > 0 {
 		g.cfg.Log.Warn("hosts are those of another virtual cluster by now", "virtual_cluster", name, "hosts", kept)
 	}
 	return nil
+}
+
+// narrow puts those parts of a change into service that can be, when the whole cannot:
+// rights are never older than the newest that the node was told. What they are to be
+// (tenant, accounts, secrets, authentication, grants, ACLs, limits) is taken from the
+// change, without what of it cannot be made out; where things are (clusters, slots, a
+// listener by port) stays as it was, and hosts are those that were and still are. The
+// revision stays the one of before, so that the change is tried again. The error is
+// problem. The lock of the name is held.
+func (g *gateway) narrow(set *resource.Set, name string, problem error) error {
+	old := g.find(name)
+	if old == nil || set.VirtualClusters[name] == nil {
+		return problem // nobody is let in
+	}
+	vc := *set.VirtualClusters[name]
+	was := old.vc.View().Spec
+	vc.Spec.Home, vc.Spec.Clusters, vc.Spec.Slots, vc.Spec.Transactions, vc.Spec.Stubs = was.Home, was.Clusters, was.Slots, was.Transactions, was.Stubs
+	if vc.Spec.Host != was.Host {
+		vc.Spec.Host = ""
+	}
+	vc.Spec.CustomHosts = slices.DeleteFunc(slices.Clone(vc.Spec.CustomHosts), func(host string) bool { return !slices.Contains(was.CustomHosts, host) })
+	own := resource.NewSet(&vc)
+	own.Tenants, own.TopicGrants = set.Tenants, set.TopicGrants
+	own.AliasTopics, own.ServiceAccounts, own.ACLs = set.OfVirtualCluster(name)
+	g.mu.RLock()
+	revision := g.revisions[name].revision
+	g.mu.RUnlock()
+	v, err := view.Narrow(own, name, time.Now(), g.deps, old.vc.View())
+	if err != nil { // that there is no such virtual cluster, which there is
+		g.drop(name, errMoved)
+		return errors.Join(problem, err)
+	}
+	c := &change{
+		set: own, view: v, revision: revision,
+		hosts: listener.Hosts{VirtualCluster: name, Label: vc.Spec.Host, Custom: vc.Spec.CustomHosts, Revision: revision},
+		port:  portChange{vc: name},
+	}
+	c.port.spec, c.port.wanted = g.port(name)
+	g.commit(c)
+	g.names.Put(c.hosts)
+	return fmt.Errorf("%w: %w", fleet.ErrNarrowed, problem)
 }
 
 var errEnded = errors.New("the gateway has ended")

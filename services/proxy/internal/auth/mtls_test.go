@@ -288,3 +288,36 @@ func TestCertificatesOfTheResource(t *testing.T) {
 		t.Errorf("FromCertificate = %+v of another authority", id)
 	}
 }
+
+// What cannot be made out is nobody's way in; certificates that are to be taken as before
+// are, although their file has gone.
+func TestNarrow(t *testing.T) {
+	d, _ := newTestDeps()
+	ca := newCA(t, "ca")
+	accounts := []*resource.ServiceAccount{externalAccount("shipping", "CN=ship-1,O=Acme"), externalAccount("billing", "CN=Bill,O=Acme")}
+	vc := mtlsCluster(t, "", ca)
+	before, err := NewRealm(vc, accounts, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logsIn := func(r *Realm, name string) bool {
+		_, err := r.FromCertificate([]*x509.Certificate{ca.client(t, name)})
+		return err == nil
+	}
+	if err := os.Remove(vc.Metadata.Path("ca.pem")); err != nil {
+		t.Fatal(err)
+	}
+	gone := externalAccount("gone", "CN=Bill,O=Acme") // a name that is of two accounts is nobody's
+	r := Narrow(vc, append(accounts, gone), d, before)
+	if !logsIn(r, "ship-1") || logsIn(r, "Bill") {
+		t.Error("as before but for Bill: that is not so")
+	}
+	if r := Narrow(vc, accounts[1:], d, before); logsIn(r, "ship-1") || !logsIn(r, "Bill") {
+		t.Error("an account that was removed logs in")
+	}
+	// Other certificates than before, and nobody knows which.
+	vc.Spec.Authentication.MTLS = &resource.MTLS{CAFile: "other.pem"}
+	if r := Narrow(vc, accounts, d, before); r.ClientCAs() != nil || logsIn(r, "ship-1") {
+		t.Error("certificates of an authority that is trusted no more are taken")
+	}
+}

@@ -75,6 +75,26 @@ type shape struct{ saltBytes, iterations int }
 // passwords and derives their keys, which takes milliseconds for each password
 // it has not seen before.
 func NewRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, deps *Deps) (*Realm, error) {
+	r, problem := newRealm(vc, accounts, deps)
+	if problem != nil {
+		return nil, problem
+	}
+	return r, nil
+}
+
+// Narrow is NewRealm without what it has problems with: accounts, issuers and names that
+// cannot be made out are nobody's way in. Certificates are taken as by the realm of
+// before if they are to be taken in the same way, and not at all otherwise.
+func Narrow(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, deps *Deps, before *Realm) *Realm {
+	r, _ := newRealm(vc, accounts, deps)
+	if now, was := r.settings.MTLS, before.settings.MTLS; r.certs == nil && now != nil && was != nil && *now == *was {
+		r.certs = before.certs
+	}
+	return r
+}
+
+// newRealm returns every problem, and the realm without what is one.
+func newRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, deps *Deps) (*Realm, error) {
 	r := &Realm{
 		vc: vc.Metadata.Name, deps: deps, settings: vc.Spec.Authentication,
 		accounts:  make(map[string]*account, len(accounts)),
@@ -85,6 +105,7 @@ func NewRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, 
 		shapes:    make(map[scramMechanism]shape),
 	}
 	var problems []error
+	var doubtful []string // external names of several accounts
 	for _, a := range accounts {
 		acc, err := r.newAccount(a)
 		if err == nil && r.accounts[acc.name] != nil {
@@ -101,20 +122,23 @@ func NewRealm(vc *resource.VirtualCluster, accounts []*resource.ServiceAccount, 
 		for _, name := range a.Spec.ExternalNames {
 			if other := r.external[name]; other != nil && other != acc {
 				problems = append(problems, a.Metadata.Problem("spec.externalNames", "external name %q of service account %q is also one of %q", name, acc.name, other.name))
+				doubtful = append(doubtful, name)
 			}
 			r.external[name] = acc
 		}
 	}
-	problems = append(problems, r.addIssuers(vc))
-	var err error
-	if r.certs, err = loadCertificates(vc); err != nil {
-		problems = append(problems, err)
+	for _, name := range doubtful {
+		delete(r.external, name)
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
+	problems = append(problems, r.addIssuers(vc))
+	certs, err := loadCertificates(vc)
+	if err != nil {
+		problems = append(problems, err)
+	} else {
+		r.certs = certs
 	}
 	r.levelWork()
-	return r, nil
+	return r, errors.Join(problems...)
 }
 
 func (r *Realm) newAccount(a *resource.ServiceAccount) (*account, error) {

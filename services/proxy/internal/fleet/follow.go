@@ -3,6 +3,8 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +19,7 @@ type follower struct {
 	position string      // of the entry that was read last; empty: none yet
 	looked   time.Time   // at the head and the end of the stream
 	all      time.Time   // at everything that is loaded
+	again    time.Time   // at what could not be served
 	settled  int         // of heads.losses, those after which everything was looked at
 	rest     []bundle.ID // not loaded, still to be looked at
 	ready    func()
@@ -220,12 +223,37 @@ func (f *follower) check(ctx context.Context) error {
 		if _, err := f.allLoaded(ctx); err != nil {
 			return err
 		}
+	} else if time.Since(f.again) >= againEvery {
+		if err := f.tryAgain(ctx); err != nil {
+			return err
+		}
 	}
 	if f.position == tail {
 		f.isApplied(head)
 	}
 	f.looked = time.Now()
 	return nil
+}
+
+// tryAgain looks at a batch of what could not be served: not because of what it says, but
+// because of a file, say, that this node does not have.
+func (f *follower) tryAgain(ctx context.Context) error {
+	f.again = time.Now()
+	f.forgetUnloaded()
+	f.mu.Lock()
+	ids := slices.Collect(maps.Keys(f.refused)) // in no order: all have their turn
+	f.mu.Unlock()
+	if len(ids) == 0 {
+		return nil
+	}
+	loaded := f.loaded()
+	var wants []board.Want
+	for _, id := range ids[:min(batch, len(ids))] {
+		if revision, is := loaded[id]; is {
+			wants = append(wants, board.Want{ID: id, Above: revision})
+		}
+	}
+	return f.refresh(ctx, wants)
 }
 
 // isApplied takes note that everything up to a revision was looked at.

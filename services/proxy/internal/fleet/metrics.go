@@ -59,7 +59,7 @@ var (
 	descBundlesRefused = prometheus.NewDesc("tollgate_proxy_fleet_bundles_refused_total",
 		"Bundles, heads and commands that were not taken.", []string{"reason"}, nil)
 	descUnserved = prometheus.NewDesc("tollgate_proxy_fleet_bundles_unserved",
-		"Bundles that cannot be served as they are now: what was served before is.", nil, nil)
+		"Bundles that cannot be served as they are now: only what they take away is in effect.", nil, nil)
 	descChanges = prometheus.NewDesc("tollgate_proxy_fleet_changes_applied_total",
 		"Changes that were put into service while clients were served.", nil, nil)
 	descDisk = prometheus.NewDesc("tollgate_proxy_fleet_state_write_failures_total",

@@ -38,6 +38,7 @@ const (
 	followFor  = 500 * time.Millisecond  // until the stream is asked again
 	lookEvery  = time.Second             // at the head, and whether the stream is still the same
 	allEvery   = 5 * time.Minute         // at everything that is loaded: nothing should be found then
+	againEvery = 5 * time.Second         // at what could not be served: what was missing may be there
 	batch      = 200
 	appliers   = 4 // bundles that are put into service at the same time
 )
@@ -457,7 +458,11 @@ func (r *Redis) put(b *bundle.Bundle) error {
 		r.refused[b.ID] = refuse{b.Revision, err} // the sessions of before go on
 	}
 	if before.revision != b.Revision || before.err.Error() != err.Error() { // once, however often clients ask
-		r.log.Error("bundle cannot be served, what was served before is", "bundle", b.ID.String(), "revision", b.Revision, "err", err)
+		text := "bundle cannot be served, what was served before is"
+		if errors.Is(err, ErrNarrowed) {
+			text = "bundle cannot be served as it is: what it takes away is taken away"
+		}
+		r.log.Error(text, "bundle", b.ID.String(), "revision", b.Revision, "err", err)
 	}
 	return fmt.Errorf("serve %v at revision %d: %w", b.ID, b.Revision, err)
 }

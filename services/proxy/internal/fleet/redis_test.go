@@ -507,8 +507,9 @@ func TestABundleThatCannotBeServed(t *testing.T) {
 	if h := n.Health(); h.Applied != 2 {
 		t.Errorf("applied revision %d, want 2: the change of 3 is not", h.Applied)
 	}
+	// What was missing is there: nobody has to change the virtual cluster again.
 	n.gateway.refuses("a", nil)
-	n.applies(t, "a", b.set(t, "a"))
+	n.applies(t, "a", 3)
 	n.follows(t)
 	if err := n.Problem(); err != nil {
 		t.Errorf("Problem: %v", err)

@@ -41,7 +41,7 @@ type Source interface {
 // An Applier is the gateway: it puts documents into service under the live sessions.
 // Its methods are safe for concurrent use, return when the change is in effect, which
 // takes milliseconds, and neither wait for the source nor for brokers. What they return
-// is about this document alone, and nothing was changed then.
+// is about this document alone, and nothing was changed then, unless it is [ErrNarrowed].
 //
 // A revision that was applied is never followed by a lower one of the same name: that
 // is [ErrOlder]. The same one again changes nothing.
@@ -66,6 +66,11 @@ type Applier interface {
 	// new: what was unknown a moment ago is asked for again.
 	Announced()
 }
+
+// ErrNarrowed is what an Applier answers to a change that it cannot put into service as
+// it is, of something that is served: what the change takes away is taken away, and what
+// it gives is given as far as can be. The revision stays that of before.
+var ErrNarrowed = errors.New("what it takes away is taken away, but it cannot be served as it is")
 
 // ErrOlder is what an Applier answers to a revision that is lower than the one it has.
 var ErrOlder = errors.New("older than what was applied before")

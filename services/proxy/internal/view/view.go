@@ -6,9 +6,11 @@ package view
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"tollgate.internal/pkg/acl"
@@ -45,35 +47,65 @@ type alias struct {
 // Compile builds the view of one virtual cluster. Aliases without a covering
 // grant at now are left out: to clients they do not exist.
 func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*View, error) {
+	return viewOf(set, name, now, deps, nil)
+}
+
+// Narrow is Compile without what it has problems with, and so takes at least as much from
+// clients as the resources say: an account, an issuer or an ACL that cannot be made out
+// gives no right, client certificates are taken as before or not at all, and an ACL which
+// may deny something that cannot be made out leaves rights to super users alone.
+func Narrow(set *resource.Set, name string, now time.Time, deps *auth.Deps, before *View) (*View, error) {
+	return viewOf(set, name, now, deps, before)
+}
+
+// viewOf is Narrow if there is a view before.
+func viewOf(set *resource.Set, name string, now time.Time, deps *auth.Deps, before *View) (v *View, err error) {
 	vc := set.VirtualClusters[name]
 	if vc == nil {
 		return nil, fmt.Errorf("no virtual cluster %q", name)
 	}
 	_, accounts, acls := set.OfVirtualCluster(name)
 	sum := sha256.Sum256([]byte("tollgate cluster id\x00" + name))
-	v := &View{
+	v = &View{
 		Name: name, Tenant: vc.Metadata.Tenant, Spec: vc.Spec, Prefix: name + ".",
 		ClusterID: base64.RawURLEncoding.EncodeToString(sum[:16]),
 	}
 	if t := set.Tenants[v.Tenant]; t != nil && t.Spec.State != "" && t.Spec.State != resource.TenantActive {
 		v.Suspended = true
 	}
-	realm, err := auth.NewRealm(vc, accounts, deps)
-	if err != nil {
-		return nil, err
+	var problems []error
+	doubt := false
+	if before == nil {
+		v.Realm, err = auth.NewRealm(vc, accounts, deps)
+		problems = append(problems, err)
+	} else {
+		v.Realm = auth.Narrow(vc, accounts, deps, before.Realm)
 	}
-	v.Realm = realm
 	v.ACL = acl.AllowAll()
 	if vc.Spec.ACLs.Enabled || vc.Spec.Type == resource.Partner {
+		superUsers, everyone := vc.Spec.ACLs.SuperUsers, vc.Spec.ACLs.AllowEveryoneIfNoACL
 		bindings := make([]acl.Binding, 0, len(acls))
 		for _, a := range acls {
 			b, err := acl.BindingOf(a)
 			if err != nil {
-				return nil, err
+				problems = append(problems, err)
+				doubt = doubt || !strings.EqualFold(a.Spec.Permission, "allow")
+				continue
 			}
 			bindings = append(bindings, b)
 		}
-		v.ACL = acl.New(bindings, vc.Spec.ACLs.SuperUsers, vc.Spec.ACLs.AllowEveryoneIfNoACL)
+		if len(problems) > 0 {
+			everyone = false // what there is an ACL for is not known
+		}
+		if doubt {
+			bindings = nil // nobody knows what it denies
+		}
+		v.ACL = acl.New(bindings, superUsers, everyone)
+	}
+	if before == nil {
+		if err := errors.Join(problems...); err != nil {
+			return nil, err
+		}
 	}
 	v.Accounts = make(map[string]resource.AccountQuotas, len(accounts))
 	for _, a := range accounts {
