@@ -291,6 +291,23 @@ func (p *Publisher) Advance(ctx context.Context, from, revision int64) error {
 	return fmt.Errorf("write %s: what is there is not of this portal, and comes back", key)
 }
 
+// Seen is the highest head that a live node has seen, and the node: it has the portal's
+// signature to show for it. Zero: none has one. So the portal learns how far the fleet was
+// told when both Redis and the database have forgotten.
+func (p *Publisher) Seen(ctx context.Context) (revision int64, node string, err error) {
+	nodes, err := p.Nodes(ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	for _, n := range nodes {
+		h, err := OpenHead(p.keys, p.deployment, n.Head)
+		if err == nil && h.Revision > revision { // else it is nobody's word
+			revision, node = h.Revision, n.ID
+		}
+	}
+	return revision, node, nil
+}
+
 // Send gives a command to the process that a node is. A node that cannot be reached
 // hears of it when it can again.
 func (p *Publisher) Send(ctx context.Context, c Command) error {

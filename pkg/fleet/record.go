@@ -41,6 +41,7 @@ type Node struct {
 	Weight       int       `json:"weight,omitempty"`  // its share of the clients beside that of others
 	Applied      int64     `json:"applied"`           // everything it serves is as of this revision, or newer
 	Problem      string    `json:"problem,omitempty"` // why it serves by what it last knew
+	Head         []byte    `json:"head,omitempty"`    // sealed: the highest that it ever saw
 	Started      time.Time `json:"started"`           // tells one process from the next
 	Heartbeat    time.Time `json:"heartbeat"`         // by its own clock
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +40,11 @@ type Config struct {
 	SigningKey    string
 	TrustedKeys   string
 	Deployment    string // of the fleet, among those that share a Redis; default
+
+	// RestoredAt is the revision that the fleet was told of when the database was restored
+	// from an older copy: the portal goes on above it, with what the copy has. Once it
+	// has passed it, this means nothing. 0: the database is no such copy.
+	RestoredAt int64
 
 	// FirstToken is a file. A token of scope ops is made and written there as long as
 	// there is no such token that is good. Empty: none is made.
@@ -75,6 +81,12 @@ func FromEnv(getenv func(string) string) (Config, error) {
 			problems = append(problems, fmt.Errorf("TOLLGATE_PORTAL_DRAIN_TIMEOUT: %q is no duration with its unit, such as 20s", text))
 		}
 	}
+	if text := get("RESTORED_AT", ""); text != "" {
+		var err error
+		if cfg.RestoredAt, err = strconv.ParseInt(text, 10, 64); err != nil || cfg.RestoredAt <= 0 || cfg.RestoredAt > maxRestoredAt {
+			problems = append(problems, fmt.Errorf("TOLLGATE_PORTAL_RESTORED_AT: %q is no revision: write the one that the portal says the fleet was told of", text))
+		}
+	}
 	level := slog.LevelInfo
 	if text := get("LOG_LEVEL", ""); text != "" {
 		if err := level.UnmarshalText([]byte(text)); err != nil {
@@ -94,6 +106,9 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	}
 	return cfg, errors.Join(problems...)
 }
+
+// maxRestoredAt is far above any revision, and far below what Redis can count.
+const maxRestoredAt = 1 << 50
 
 // check fills in defaults and says everything that is wrong.
 func (c *Config) check() (certificate *keyPair, err error) {

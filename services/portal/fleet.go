@@ -62,6 +62,8 @@ func newFleet(cfg *Config, c *control.Control, metrics prometheus.Registerer) (*
 		status("tollgate_portal_bundles_restored_total", "Times that Redis lacked what it had before.", func(s publish.Status) float64 { return float64(s.Restored) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tollgate_portal_published_revision", Help: "Everything up to this revision is put up for the fleet."},
 			func() float64 { return float64(n.loop.Status().Revision) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tollgate_portal_fleet_ahead_revisions", Help: "Revisions that the fleet was told of and the database does not have: above 0, it is an old copy, and nothing is published."},
+			func() float64 { return float64(n.loop.Status().Ahead) }),
 	)
 	return n, nil
 }

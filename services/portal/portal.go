@@ -54,6 +54,15 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			return err
 		}
 	}
+	if cfg.RestoredAt > 0 {
+		revision, err := c.Restored(ctx, control.Actor{Name: "portal", Kind: "system"}, cfg.RestoredAt)
+		if err != nil {
+			return fmt.Errorf("go on with a restored database: %w", err)
+		}
+		if revision > 0 {
+			log.WarnContext(ctx, "the database is an older copy and goes on above what the fleet was told of: what was changed behind the copy is forgotten, revocations too", "told", cfg.RestoredAt, "revision", revision)
+		}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var running sync.WaitGroup

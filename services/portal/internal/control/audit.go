@@ -24,6 +24,7 @@ const (
 	ActionRevokeSecret Action = "revoke-secret"
 	ActionCreateToken  Action = "create-token"
 	ActionRevokeToken  Action = "revoke-token"
+	ActionRestore      Action = "restore" // the database is a copy of before, and goes on from there
 )
 
 // Entry is one line of the audit log: who did what to which object, when and from

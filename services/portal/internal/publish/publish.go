@@ -41,6 +41,7 @@ type Board interface {
 	Announce(ctx context.Context, changes ...fleet.Change) error
 	Advance(ctx context.Context, from, revision int64) error
 	Lacking(ctx context.Context, changes ...fleet.Change) ([]fleet.Change, error)
+	Seen(ctx context.Context) (revision int64, node string, err error)
 }
 
 const (
@@ -49,19 +50,28 @@ const (
 	every = 250 * time.Millisecond
 	// page is how many bundles are compiled and put up at once.
 	page = 200
+	// askEvery is how often nodes are looked at: what they were told of.
+	askEvery = time.Second
 	// proveEvery is how often a page of bundles is looked at in Redis: whether each
 	// still is what was put up.
 	proveEvery = time.Second
 )
 
 // AheadError says that the fleet has been told of changes that the store does not
-// have: the store is an old copy. Publishing would take them back, so nothing is.
+// have: the store is an old copy. Publishing would take them back, a revocation among
+// them, so nothing is until somebody says so who knows what they do.
 type AheadError struct {
-	Store, Fleet int64 // revisions
+	Store, Fleet int64  // revisions
+	Node         string // which saw it; empty: it stands in Redis
 }
 
 func (e *AheadError) Error() string {
-	return fmt.Sprintf("the fleet was told of revision %d, and the database has only %d: it is an old copy, or another one's; restore a newer one, or publish it under another deployment name", e.Fleet, e.Store)
+	by := "Redis"
+	if e.Node != "" {
+		by = "node " + e.Node
+	}
+	return fmt.Sprintf("the fleet was told of revision %d, says %s, and the database has only %d: it is an old copy, or another one's, and nodes serve what they last knew. "+
+		"Restore a newer copy; or, to go on with this one: apply and revoke again what was changed since, then start the portals with TOLLGATE_PORTAL_RESTORED_AT=%d", e.Fleet, by, e.Store, e.Fleet)
 }
 
 // Loop publishes until it is told to end.
@@ -72,6 +82,9 @@ type Loop struct {
 	log        *slog.Logger
 
 	told   int64     // the highest revision that stood in Redis, as far as this process knows
+	seen   int64     // the highest revision that a node proved it was told of
+	seer   string    // that node
+	asked  time.Time // when nodes were last asked
 	proven bundle.ID // the last bundle that was looked at
 	looked time.Time // when that was
 	walked bool      // every bundle was looked at since the start
@@ -85,6 +98,7 @@ type Status struct {
 	Revision  int64     // everything up to it is put up
 	Published uint64    // bundles, since the start
 	Restored  uint64    // times that Redis lacked what it had before
+	Ahead     int64     // revisions that the fleet was told of and the store does not have
 	Err       error     // why it does not go; nil: it does
 	Since     time.Time // when it began to go, or not to
 }
@@ -138,6 +152,10 @@ func (l *Loop) note(revision int64, published int, restored bool, err error) {
 		l.status.Restored++
 	}
 	was := l.status.Err
+	l.status.Ahead = 0
+	if ahead, ok := errors.AsType[*AheadError](err); ok {
+		l.status.Ahead = ahead.Fleet - ahead.Store
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return
@@ -162,12 +180,25 @@ func (l *Loop) round(ctx context.Context) (head int64, published int, restored b
 		return 0, 0, false, err
 	}
 	// What stands there and is nobody's counts as nothing: it is written over.
-	head, err = l.store.Head(ctx)
-	if err != nil {
-		return 0, 0, false, err
+	if time.Since(l.asked) >= askEvery {
+		seen, node, err := l.board.Seen(ctx)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		l.asked = time.Now()
+		if seen > l.seen {
+			l.seen, l.seer = seen, node
+		}
 	}
-	if told.Revision > head {
-		return 0, 0, false, &AheadError{Store: head, Fleet: told.Revision}
+	// Behind those: what they know was in the store before.
+	head, err = l.store.Head(ctx)
+	switch {
+	case err != nil:
+		return 0, 0, false, err
+	case told.Revision > head:
+		return 0, 0, false, &AheadError{Store: head, Fleet: max(told.Revision, l.seen)}
+	case l.seen > head:
+		return 0, 0, false, &AheadError{Store: head, Fleet: l.seen, Node: l.seer}
 	}
 	n, complete, err := l.pending(ctx, head)
 	published += n

@@ -298,11 +298,11 @@ func TestAnOldDatabaseTakesNothingBack(t *testing.T) {
 	stop()
 	old := newBed(t)
 	old.client, old.signer, old.reader, old.redis = b.client, b.signer, b.reader, b.redis
-	l, _ = old.publish()
 	first := old.put(acme)
 	if first >= last {
 		t.Fatalf("the old database is at revision %d, the new at %d", first, last)
 	}
+	l, _ = old.publish()
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		if _, ahead := errors.AsType[*AheadError](l.Status().Err); ahead {
 			break
@@ -315,8 +315,109 @@ func TestAnOldDatabaseTakesNothingBack(t *testing.T) {
 	if got := state(b.bundle(bundle.VirtualCluster, "shop")); got != resource.TenantSuspended {
 		t.Errorf("the tenant is %s", got)
 	}
-	if text := l.Status().Err.Error(); !strings.Contains(text, "old copy") {
-		t.Errorf("the status says %q", text)
+	s := l.Status()
+	if text := s.Err.Error(); !strings.Contains(text, "old copy") || !strings.Contains(text, fmt.Sprintf("TOLLGATE_PORTAL_RESTORED_AT=%d", last)) || s.Ahead != last-first {
+		t.Errorf("the status is %+v", s)
+	}
+	// Somebody decides to go on with it.
+	old.restored(last)
+	from, err := old.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.head(l, from)
+	if got := old.bundle(bundle.VirtualCluster, "shop"); got == nil || got.Revision != from || state(got) != resource.TenantActive {
+		t.Errorf("published: %+v, want what the database has at revision %d", got, from)
+	}
+	for end := time.Now().Add(patience); l.Status().Err != nil || l.Status().Ahead != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("status %+v", l.Status())
+		}
+	}
+	old.head(l, old.put(suspended(true)))
+}
+
+// restored has the database go on above a revision, which is logged, and once only.
+func (b *bed) restored(told int64) {
+	b.Helper()
+	actor := control.Actor{Name: "portal", Kind: "system"}
+	revision, err := b.Restored(b.Context(), actor, told)
+	if err != nil || revision <= told {
+		b.Fatalf("Restored(%d) = %d, %v", told, revision, err)
+	}
+	if again, err := b.Restored(b.Context(), actor, told); err != nil || again != 0 {
+		b.Errorf("Restored(%d) again = %d, %v", told, again, err)
+	}
+	page, err := b.Audit(b.Context(), control.AuditQuery{Action: control.ActionRestore})
+	if err != nil || len(page.Entries) != 1 || page.Entries[0].Revision != revision || !strings.Contains(page.Entries[0].Detail, fmt.Sprint(told)) {
+		b.Errorf("the log has %+v, %v", page.Entries, err)
+	}
+}
+
+// node is what a node says of itself that has seen a head.
+func (b *bed) node(head []byte) {
+	b.Helper()
+	n := fleet.Node{ID: "n1", State: fleet.NodeServing, Head: head, Heartbeat: time.Now(), Started: time.Now()}
+	if rival, err := b.reader.Heartbeat(b.Context(), n, "owner"); err != nil || rival != nil {
+		b.Fatal(rival, err)
+	}
+}
+
+// Redis was emptied and the database restored from an old backup, at once: only nodes
+// know how far the fleet was told. What they have no proof of does not count.
+func TestRedisAndTheDatabaseForgetAtOnce(t *testing.T) {
+	b := newBed(t)
+	l, stop := b.publish()
+	b.head(l, b.put(acme))
+	last := b.put(suspended(true))
+	b.head(l, last)
+	seen, err := b.reader.SealedHead(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	old := newBed(t)
+	old.client, old.signer, old.reader, old.redis = b.client, b.signer, b.reader, b.redis
+	first := old.put(acme)
+	b.redis.FlushAll()
+	other, err := bundle.NewSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := other.Seal(bundle.ForHead, []byte(`{"deployment":"eu","revision":999999}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.node(theirs)
+	l, stop = old.publish()
+	old.head(l, first)
+	stop()
+	b.redis.FlushAll()
+	old.node(seen)
+	l, _ = old.publish()
+	ahead := new(AheadError)
+	for end := time.Now().Add(patience); !errors.As(l.Status().Err, &ahead); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("status %+v", l.Status())
+		}
+	}
+	if ahead.Fleet != last || ahead.Node != "n1" || !strings.Contains(ahead.Error(), "says node n1") {
+		t.Errorf("it says %v", ahead)
+	}
+	if got := old.bundle(bundle.VirtualCluster, "shop"); got != nil {
+		t.Errorf("what the database forgot is taken back: %+v", got)
+	}
+	old.restored(last)
+	from, err := old.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.head(l, from)
+	if got := old.bundle(bundle.VirtualCluster, "shop"); got == nil || got.Revision != from || got.Revision <= last {
+		t.Errorf("published: %+v, want it above revision %d", got, last)
+	}
+	if got := old.bundle(bundle.UpstreamCluster, "main"); got == nil || got.Revision != from {
+		t.Errorf("published: %+v, want it above revision %d", got, last)
 	}
 }
 

@@ -29,6 +29,11 @@ func (t *Tx) MarkBundlesOf(ctx context.Context, kind, tenant string) error {
 	return err
 }
 
+// MarkAllBundles says that every bundle changed, tombstones included.
+func (t *Tx) MarkAllBundles(ctx context.Context) (n int64, err error) {
+	return t.exec(ctx, "UPDATE bundles SET revision = ?", t.Revision)
+}
+
 // Bundle finds a bundle; false where there never was one.
 func (t *Tx) Bundle(ctx context.Context, kind, name string) (b Bundle, ok bool, err error) {
 	err = t.query(ctx, func(scan func(...any) error) (err error) {

@@ -228,6 +228,15 @@ func (s *Store) Write(ctx context.Context, change func(*Tx) error) error {
 	})
 }
 
+// Raise gives the change a higher revision, and leaves out those between.
+func (t *Tx) Raise(ctx context.Context, revision int64) error {
+	if _, err := t.exec(ctx, "UPDATE counter SET revision = ? WHERE revision < ?", revision, revision); err != nil {
+		return err
+	}
+	t.Revision = max(t.Revision, revision)
+	return nil
+}
+
 // Note is Write for what is no change of the fleet's state and takes no revision:
 // that bundles were published, that a token was used.
 func (s *Store) Note(ctx context.Context, change func(*Tx) error) error {

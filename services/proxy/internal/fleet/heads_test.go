@@ -61,6 +61,12 @@ func TestAHeadIsOnDiskBeforeItCounts(t *testing.T) {
 		t.Errorf("what was revoked is served at revision %d from an old copy, %v", n.gateway.revision("other"), err)
 	}
 	n.find(t, "a", "a", 1)
+	// The portal learns from the node how far it was told.
+	n.join(t)
+	until(t, "the portal knows", func() bool {
+		seen, node, err := b.publisher.Seen(t.Context())
+		return err == nil && seen == b.revision && node == "n1"
+	})
 }
 
 // A head that somebody puts into the stream again says nothing of what stands in Redis.

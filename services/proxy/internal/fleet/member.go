@@ -141,7 +141,7 @@ func (r *Redis) record(report Report) board.Node {
 		}
 	}
 	r.mu.Lock()
-	n.Applied = r.applied
+	n.Applied, n.Head = r.applied, r.heads.top
 	r.mu.Unlock()
 	return n
 }
