@@ -109,7 +109,7 @@ type loader struct {
 }
 
 func (l *loader) add(file, baseDir string, data []byte) {
-	objects, whole := parse(file, baseDir, data, l.problems)
+	objects, whole := parse(file, baseDir, "", data, l.problems)
 	l.objects = append(l.objects, objects...)
 	if !whole {
 		l.unread = append(l.unread, string(data))

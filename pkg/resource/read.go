@@ -36,7 +36,7 @@ func Read(path string, problems *Problems) []*Written {
 // ReadText is [Read] for what is in no file: name stands for it in problems, and
 // paths are relative to baseDir, which is absolute.
 func ReadText(name, baseDir string, data []byte, problems *Problems) []*Written {
-	objects, _ := parse(name, baseDir, data, problems)
+	objects, _ := parse(name, baseDir, "", data, problems)
 	resolve(objects)
 	return objects
 }

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
@@ -40,18 +41,27 @@ func (o *Written) fromFile() bool { return o.baseDir != "" }
 // Parse reads the objects that somebody sends, in YAML or JSON, one or several
 // documents. What each means is for [Validate].
 func Parse(data []byte, problems *Problems) []*Written {
-	objects, _ := parse("", "", data, problems)
+	objects, _ := parse("", "", "", data, problems)
 	return objects
 }
 
-// parse reads the objects of a file. Whole reports whether it came to the end of
-// the file: behind a syntax error nothing can be read.
-func parse(file, baseDir string, data []byte, problems *Problems) (objects []*Written, whole bool) {
+// ParseAs is [Parse] where it is known of which kind the objects must be. One that
+// says another kind, or none, is wrong in that, and read as that kind all the same,
+// so that what else is wrong is told with it.
+func ParseAs(kind string, data []byte, problems *Problems) []*Written {
+	objects, _ := parse("", "", kind, data, problems)
+	return objects
+}
+
+// parse reads the objects of a file, of whatever kind where none is given. Whole
+// reports whether it came to the end of the file: behind a syntax error nothing can be
+// read.
+func parse(file, baseDir, kind string, data []byte, problems *Problems) (objects []*Written, whole bool) {
 	documents, whole := strictyaml.Read(file, data, problems)
 	for _, d := range documents {
 		o := &Written{Document: d, baseDir: baseDir}
 		d.Special = o.special
-		if o.decode() {
+		if o.decode(kind) {
 			objects = append(objects, o)
 		}
 	}
@@ -59,8 +69,8 @@ func parse(file, baseDir string, data []byte, problems *Problems) (objects []*Wr
 }
 
 // decode fills o in. It reports false if the document has no place in a set
-// because its kind is unknown.
-func (o *Written) decode() bool {
+// because its kind is unknown, unless it must be of a certain one.
+func (o *Written) decode(must string) bool {
 	var head struct {
 		APIVersion string     `yaml:"apiVersion"`
 		Kind       string     `yaml:"kind"`
@@ -76,13 +86,17 @@ func (o *Written) decode() bool {
 	default:
 		o.Problem("apiVersion", "unknown version %q: write %s", head.APIVersion, APIVersion)
 	}
-	kind, known := KindOf(head.Kind)
+	kind, known := KindOf(cmp.Or(must, head.Kind))
+	names := cmp.Or(must, "one of "+kindNames())
+	switch {
+	case head.Kind == "":
+		o.Problem("kind", "required: %s", names)
+	case must != "" && head.Kind != must:
+		o.Problem("kind", "is %q, and must be %s here", head.Kind, must)
+	case !known:
+		o.Problem("kind", "unknown kind %q: %s", head.Kind, names)
+	}
 	if !known {
-		if head.Kind == "" {
-			o.Problem("kind", "required: one of %s", kindNames())
-		} else {
-			o.Problem("kind", "unknown kind %q: one of %s", head.Kind, kindNames())
-		}
 		return false
 	}
 	o.Object = kind.New()

@@ -212,9 +212,12 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 	if !strings.Contains(a.body, `"line":5`) || !strings.Contains(a.problems()["spec.tls.caFile"], "absolute") {
 		t.Errorf("YAML: %s, want lines, and that paths are absolute", a.body)
 	}
-	a = ops.want(422, "PUT", "/v1/tenants/x", strings.Replace(acme, "Tenant", "Acl", 1))
-	if a.problems()["kind"] == "" {
-		t.Errorf("another kind: %s", a.body)
+	// Without a kind, or with another one, it is still known what was to be put here.
+	for kind, want := range map[string]string{``: "required: Tenant", `,"kind":"Acl"`: "must be Tenant here", `,"kind":"Nope"`: "must be Tenant here"} {
+		a = ops.want(422, "PUT", "/v1/tenants/x", `{"metadata":{"name":"y"},"spec":{"displayNam":"x"}`+kind+`}`)
+		if p := a.problems(); !strings.Contains(p["kind"], want) || p["apiVersion"] == "" || !strings.HasPrefix(p["spec.displayNam"], "unknown field") || p["metadata.name"] == "" {
+			t.Errorf("%s: %s", kind, a.body)
+		}
 	}
 }
 

@@ -66,7 +66,7 @@ func (a *API) apply(ctx context.Context, c *call, prune string, dryRun bool, wai
 	if c.caller.ReadOnly {
 		return nil, c.caller.forbidden()
 	}
-	documents, p := c.body.documents()
+	documents, p := c.body.documents("")
 	if p != nil {
 		return nil, p
 	}

@@ -150,9 +150,9 @@ type document struct {
 	line     int // of the body where its text begins, less one
 }
 
-// one reads the single object of a body.
-func (b body) one() (document, *Problem) {
-	documents, p := b.documents()
+// one reads the single object of a body, which must be of a kind.
+func (b body) one(kind string) (document, *Problem) {
+	documents, p := b.documents(kind)
 	if p != nil {
 		return document{}, p
 	}
@@ -163,9 +163,9 @@ func (b body) one() (document, *Problem) {
 }
 
 // documents reads the objects of a body: YAML documents, or JSON values, or one list
-// of objects in JSON. What cannot be read at all is a [Problem]; what is wrong with
+// of objects in JSON, of whatever kind where none is given. What cannot be read at all is a [Problem]; what is wrong with
 // an object waits in it, until whoever knows more has added to it.
-func (b body) documents() (documents []document, p *Problem) {
+func (b body) documents(kind string) (documents []document, p *Problem) {
 	var texts []text
 	if b.yaml {
 		texts = splitYAML(b.data)
@@ -193,7 +193,12 @@ func (b body) documents() (documents []document, p *Problem) {
 			return nil, problem(http.StatusRequestEntityTooLarge, "an object holds more than %d bytes", maxObjectBytes)
 		}
 		problems := new(resource.Problems)
-		written := resource.Parse(t.data, problems)
+		var written []*resource.Written
+		if kind == "" {
+			written = resource.Parse(t.data, problems)
+		} else {
+			written = resource.ParseAs(kind, t.data, problems)
+		}
 		switch {
 		case len(written) == 1:
 			d := document{written[0], problems, t.line}

@@ -85,7 +85,7 @@ func TestDocuments(t *testing.T) {
 		{"JSON that ends early", body{[]byte(`{"apiVersion":`), false}, 0, "ends in the middle"},
 		{"null", body{[]byte(`null`), false}, 0, ""},
 	} {
-		documents, p := c.body.documents()
+		documents, p := c.body.documents("")
 		if len(documents) != c.want || (p != nil) != (c.err != "") || p != nil && !strings.Contains(describe(p), c.err) {
 			t.Errorf("%s: %d documents, %s, want %d, %q", c.name, len(documents), describe(p), c.want, c.err)
 		}
@@ -111,8 +111,8 @@ func TestHostileYAML(t *testing.T) {
 		for _, begin := range []string{"", head, head + "["} {
 			data := []byte(begin + strings.Repeat(text, (maxObjectBytes/16)/len(text)))
 			start := time.Now()
-			_, p := body{data, true}.documents()
-			_, single := body{data, true}.one()
+			_, p := body{data, true}.documents("")
+			_, single := body{data, true}.one("")
 			if took := time.Since(start); took > 10*time.Second { // the race detector and a busy machine take most of it
 				t.Errorf("%q after %q took %v", text, begin, took)
 			}

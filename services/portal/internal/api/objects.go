@@ -286,7 +286,7 @@ func (a *API) put(ctx context.Context, c *call, kind resource.Kind, in *putInput
 	if err := a.admit(ctx, c, kind); err != nil {
 		return nil, err
 	}
-	d, p := c.body.one()
+	d, p := c.body.one(kind.Name)
 	if p != nil {
 		return nil, p
 	}
@@ -299,9 +299,7 @@ func (a *API) put(ctx context.Context, c *call, kind resource.Kind, in *putInput
 			return nil, a.precondition(err, in.Matching)
 		}
 	}
-	if p := c.fit(d, kind); p != nil {
-		return nil, p
-	}
+	c.fit(d, kind)
 	result, err := a.control.Put(ctx, c.caller.actor, d.Written, options)
 	if err != nil {
 		return nil, a.precondition(c.spelled(err, d), in.Matching)
@@ -376,10 +374,7 @@ func (a *API) admit(ctx context.Context, c *call, kind resource.Kind) error {
 }
 
 // fit sees to it that an object is the one in the path.
-func (c *call) fit(d document, kind resource.Kind) *Problem {
-	if d.Object.Kind() != kind.Name {
-		return invalid(FieldError{Field: "kind", Message: fmt.Sprintf("is %s, and %s are put here: %s", d.Object.Kind(), kind.Plural, kind.Name)})
-	}
+func (c *call) fit(d document, kind resource.Kind) {
 	m := d.Object.Meta()
 	check := func(field string, have *string, want string) {
 		if *have != "" && *have != want {
@@ -394,7 +389,6 @@ func (c *call) fit(d document, kind resource.Kind) *Problem {
 	case resource.KindVirtualCluster:
 		check("virtualCluster", &m.VirtualCluster, c.r.PathValue("virtualCluster"))
 	}
-	return nil
 }
 
 // patchTries is how often a patch is put on an object that others change meanwhile.
@@ -429,13 +423,11 @@ func (a *API) patch(ctx context.Context, c *call, kind resource.Kind, in *change
 		if p != nil {
 			return nil, p
 		}
-		d, p := body{data: text}.one()
+		d, p := body{data: text}.one(kind.Name)
 		if p != nil {
 			return nil, p
 		}
-		if p := c.fit(d, kind); p != nil {
-			return nil, p
-		}
+		c.fit(d, kind)
 		result, err := a.control.Put(ctx, c.caller.actor, d.Written, options)
 		if err == nil {
 			return a.answer(ctx, c, result, options, wait)
