@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"tollgate.internal/pkg/fleet"
+	"tollgate.internal/pkg/resource"
 	"tollgate.internal/pkg/secret"
 	"tollgate.internal/pkg/version"
 	"tollgate.internal/services/portal/internal/control"
@@ -46,6 +47,8 @@ type Config struct {
 	// has passed it, this means nothing. 0: the database is no such copy.
 	RestoredAt int64
 
+	Audit Audit
+
 	// FirstToken is a file. A token of scope ops is made and written there as long as
 	// there is no such token that is good. Empty: none is made.
 	FirstToken string
@@ -57,6 +60,47 @@ type Config struct {
 	// Ready is called once, when every listener accepts, with the address of each by
 	// name. Optional.
 	Ready func(addresses map[string]string)
+}
+
+// Audit says what becomes of the log of changes besides being kept.
+type Audit struct {
+	// Topic of Kafka that every entry is passed on to; empty: none. It is on the
+	// UpstreamCluster of the name Cluster, or on one that is in ClusterFile and no resource.
+	Topic       string
+	Cluster     string
+	ClusterFile string
+	Create      bool // make the topic if it is not there
+
+	Retention time.Duration // of entries, in the log; 0: for ever
+}
+
+func (a *Audit) check() (problems []error) {
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf("audit: "+format, args...)) }
+	switch {
+	case a.Topic == "" && (a.Cluster != "" || a.ClusterFile != "" || a.Create):
+		problem("a cluster without a topic: name the topic that the log is exported to")
+	case a.Topic == "":
+	case a.Cluster == "" && a.ClusterFile == "":
+		problem("a topic without a cluster: name the UpstreamCluster that it is on, or a file with one")
+	case a.Cluster != "" && a.ClusterFile != "":
+		problem("the name of an UpstreamCluster and a file with one: give one of them")
+	}
+	if a.Topic != "" {
+		if err := resource.CheckTopicName(a.Topic); err != nil {
+			problem("%w", err)
+		} else if resource.IsInternalTopic(a.Topic) {
+			problem("%s is the brokers' own topic", a.Topic)
+		}
+	}
+	if a.ClusterFile != "" {
+		if _, err := readCluster(a.ClusterFile); err != nil {
+			problem("%w", err)
+		}
+	}
+	if a.Retention < 0 {
+		problem("entries cannot be kept for %v", a.Retention)
+	}
+	return problems
 }
 
 // FromEnv reads TOLLGATE_PORTAL_… variables, and reports every problem at once.
@@ -73,8 +117,21 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		Redis:    get("REDIS", ""), RedisPassword: secret.New(get("REDIS_PASSWORD", "")),
 		SigningKey: get("SIGNING_KEY", ""), TrustedKeys: get("TRUSTED_KEYS", ""), Deployment: get("DEPLOYMENT", ""),
 		FirstToken: get("FIRST_TOKEN", ""),
+		Audit:      Audit{Topic: get("AUDIT_TOPIC", ""), Cluster: get("AUDIT_CLUSTER", ""), ClusterFile: get("AUDIT_CLUSTER_FILE", "")},
 	}
 	var problems []error
+	switch text := get("AUDIT_CREATE", "false"); text {
+	case "true", "false":
+		cfg.Audit.Create = text == "true"
+	default:
+		problems = append(problems, fmt.Errorf("TOLLGATE_PORTAL_AUDIT_CREATE: %q is neither true nor false", text))
+	}
+	if text := get("AUDIT_RETENTION", ""); text != "" {
+		var err error
+		if cfg.Audit.Retention, err = time.ParseDuration(text); err != nil || cfg.Audit.Retention <= 0 {
+			problems = append(problems, fmt.Errorf("TOLLGATE_PORTAL_AUDIT_RETENTION: %q is no duration with its unit, such as 8760h for a year", text))
+		}
+	}
 	if text := get("DRAIN_TIMEOUT", ""); text != "" {
 		var err error
 		if cfg.DrainTimeout, err = time.ParseDuration(text); err != nil || cfg.DrainTimeout <= 0 {
@@ -146,7 +203,7 @@ func (c *Config) check() (certificate *keyPair, err error) {
 	if c.Redis != "" && c.SigningKey == "" {
 		problems = append(problems, errors.New("a Redis without a signing key: proxies believe only what is signed; openssl genpkey -algorithm ed25519 makes one"))
 	}
-	return certificate, errors.Join(problems...)
+	return certificate, errors.Join(append(problems, c.Audit.check()...)...)
 }
 
 // keyPair is a certificate that may be replaced.

@@ -11,6 +11,7 @@ package portal
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -76,7 +77,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer fleet.close()
 	running.Go(func() { fleet.run(ctx) })
-	a := api.New(api.Config{Control: c, Fleet: fleet, Log: log, Metrics: registry, Version: cfg.Version, Stopping: ctx.Done()})
+	audit, err := newAudit(ctx, &cfg, c, registry)
+	if err != nil {
+		return err
+	}
+	running.Go(func() { audit.run(ctx) })
+	a := api.New(api.Config{Control: c, Fleet: fleet, Audit: audit.health(), Log: log, Metrics: registry, Version: cfg.Version, Stopping: ctx.Done()})
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tollgate_portal_store_reachable", Help: "1 while the database answers.",
 	}, func() float64 { return yes(a.Health(context.Background()).Store == "ok") }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -106,7 +112,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	if cfg.Admin != "" {
-		if err := listen(AdminAddress, cfg.Admin, adminHandler(registry, a), nil); err != nil {
+		if err := listen(AdminAddress, cfg.Admin, adminHandler(registry, a, fleet, audit), nil); err != nil {
 			return err
 		}
 	}
@@ -162,11 +168,30 @@ func newServer(l net.Listener, handler http.Handler, log *slog.Logger) *server {
 	}}
 }
 
+// operatorsHealth is what only operators are told of the portal's health: causes name
+// clusters and topics.
+type operatorsHealth struct {
+	api.Health
+	Problems map[string]string `json:"problems,omitempty"`
+}
+
 // adminHandler serves what machines of operators ask for. None of it is authenticated.
-func adminHandler(registry *prometheus.Registry, a *api.API) http.Handler {
+func adminHandler(registry *prometheus.Registry, a *api.API, fleet *nodes, audit *audit) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", a)
-	mux.Handle("GET /readyz", a)
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		h := operatorsHealth{Health: a.Health(r.Context()), Problems: make(map[string]string)}
+		for part, err := range map[string]error{"fleet": fleet.Problem(), "audit": audit.Problem()} {
+			if err != nil {
+				h.Problems[part] = err.Error()
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if h.Status == "unavailable" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(h)
+	})
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

@@ -24,7 +24,8 @@ import (
 // Config is what the API works with.
 type Config struct {
 	Control *control.Control
-	Fleet   Fleet // nil: there are no nodes
+	Fleet   Fleet        // nil: there are no nodes
+	Audit   func() error // why the audit log is not exported; nil: it is not meant to be
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: counted for nobody
 	Version string                // of the program
@@ -37,6 +38,7 @@ type Config struct {
 type API struct {
 	control  *control.Control
 	fleet    Fleet
+	audit    func() error
 	log      *slog.Logger
 	metrics  *metrics
 	version  string
@@ -63,7 +65,7 @@ const (
 // New makes the API, its document and its page.
 func New(c Config) *API {
 	a := &API{
-		control: c.Control, fleet: c.Fleet, log: c.Log, metrics: newMetrics(c.Metrics), version: c.Version, stopping: c.Stopping,
+		control: c.Control, fleet: c.Fleet, audit: c.Audit, log: c.Log, metrics: newMetrics(c.Metrics), version: c.Version, stopping: c.Stopping,
 		mux: http.NewServeMux(), now: time.Now,
 		large: make(chan struct{}, largeAtOnce), streams: make(chan struct{}, streamsAtMax),
 	}

@@ -11,10 +11,11 @@ import (
 
 // Health is how the portal is.
 type Health struct {
-	Status  string `json:"status" enum:"ok,degraded,unavailable" doc:"degraded: changes are kept, and nodes learn of them later."`
+	Status  string `json:"status" enum:"ok,degraded,unavailable" doc:"degraded: changes are kept, and nodes, or the topic of the audit log, learn of them later."`
 	Version string `json:"version,omitempty" doc:"Of the program that answers."`
 	Store   string `json:"store,omitempty" enum:"ok,unavailable"`
 	Fleet   string `json:"fleet,omitempty" enum:"ok,unavailable"`
+	Audit   string `json:"audit,omitempty" enum:"ok,unavailable" doc:"Whether the audit log comes to where it is exported to; left out where that is nowhere."`
 }
 
 // openRoutes need no token: they tell nothing of anybody.
@@ -47,11 +48,6 @@ func (a *API) openRoutes() {
 		answers: map[int]documented{200: {"They are.", health, nil, nil}, 503: {"The store does not answer, or the portal stops.", health, nil, nil}},
 	}, func(ctx context.Context, _ *call, _ *noParameters) (*reply, error) {
 		h := a.Health(ctx)
-		select {
-		case <-a.stopping:
-			h.Status = "unavailable"
-		default:
-		}
 		if h.Status == "unavailable" {
 			return &reply{status: http.StatusServiceUnavailable, body: h}, nil
 		}
@@ -67,8 +63,19 @@ func (a *API) Health(ctx context.Context) Health {
 	if a.fleet.Problem() != nil {
 		h.Status, h.Fleet = "degraded", "unavailable"
 	}
+	if a.audit != nil {
+		h.Audit = "ok"
+		if a.audit() != nil {
+			h.Status, h.Audit = "degraded", "unavailable"
+		}
+	}
 	if _, err := a.control.Head(ctx); err != nil {
 		h.Status, h.Store = "unavailable", "unavailable"
+	}
+	select {
+	case <-a.stopping:
+		h.Status = "unavailable"
+	default:
 	}
 	return h
 }

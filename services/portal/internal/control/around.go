@@ -17,6 +17,11 @@ func (w *write) lookAround(ctx context.Context, p *put, after *world) error {
 	if p.result.Change == Unchanged {
 		return nil
 	}
+	for _, topic := range w.reserved {
+		if field := topic.within(p.result.Object); field != "" {
+			p.written.Problem(field, "%s", topic.text())
+		}
+	}
 	switch o := p.result.Object.(type) {
 	case *resource.VirtualCluster:
 		if before, ok := p.result.Before.(*resource.VirtualCluster); ok {

@@ -14,6 +14,8 @@ type Control struct {
 	store *store.Store
 	now   func() time.Time
 
+	reserved []Topic // set before anything is changed
+
 	mu      sync.Mutex // guards changed
 	changed chan struct{}
 }

@@ -60,6 +60,8 @@ type write struct {
 	now   time.Time
 	some  bool // whether there is a change at all
 
+	reserved []Topic
+
 	bundles map[mark]bool // what the fleet is to be told, and whether it is deleted
 }
 
@@ -70,7 +72,7 @@ type mark struct{ kind, name, tenant string }
 func (c *Control) write(ctx context.Context, actor Actor, dryRun bool, change func(*write) error) error {
 	kept := false
 	err := c.store.Write(ctx, func(tx *store.Tx) error {
-		w := &write{tx: tx, actor: actor, now: c.now().UTC().Truncate(time.Microsecond), bundles: make(map[mark]bool)}
+		w := &write{tx: tx, actor: actor, reserved: c.reserved, now: c.now().UTC().Truncate(time.Microsecond), bundles: make(map[mark]bool)}
 		if err := change(w); err != nil {
 			return err
 		}
