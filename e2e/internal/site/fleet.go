@@ -26,7 +26,8 @@ import (
 type Options struct {
 	Database       string // URL
 	Portals, Nodes int
-	Disk           string // a directory where portals find a small disk of their own; none when empty
+	Env            []string // of portals, besides what they need: NAME=value
+	Disk           string   // a directory where portals find a small disk of their own; none when empty
 	DiskBytes      int64
 }
 
@@ -85,6 +86,7 @@ func Start(t testing.TB, o Options) *Site {
 			"TOLLGATE_PORTAL_LISTEN=" + strings.TrimPrefix(p.URL, "http://"), "TOLLGATE_PORTAL_ADMIN=" + p.Admin, "TOLLGATE_PORTAL_DATABASE=" + o.Database,
 			"TOLLGATE_PORTAL_REDIS=" + s.Redis.URL, "TOLLGATE_PORTAL_SIGNING_KEY=" + signing, "TOLLGATE_PORTAL_FIRST_TOKEN=" + first, "TOLLGATE_PORTAL_LOG_FORMAT=text",
 		}
+		p.env = append(p.env, o.Env...)
 		if o.Disk != "" {
 			p.wrapper = onDisk(o.Disk, o.DiskBytes)
 		}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"tollgate.internal/pkg/resource"
 )
@@ -315,6 +316,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"SELECT 1 FROM bundles WHERE (kind, name) > (?, ?) ORDER BY kind, name LIMIT 10",
 		"SELECT 1 FROM audit WHERE 1 = 1 AND tenant = ? AND (revision, seq) < (?, ?) ORDER BY revision DESC, seq DESC LIMIT 10",
 		"SELECT 1 FROM audit WHERE 1 = 1 AND (revision, seq) > (?, ?) ORDER BY revision, seq LIMIT 10",
+		"SELECT 1 FROM audit WHERE (revision, seq) > (?, ?) LIMIT 10",
 	} {
 		rows, err := s.read.QueryContext(ctx, "EXPLAIN QUERY PLAN "+query, slices.Repeat([]any{"x"}, strings.Count(query, "?"))...)
 		if err != nil {
@@ -377,6 +379,73 @@ func TestWhatIsAskedAgainIsAnsweredAnew(t *testing.T) {
 			return ErrDiscard
 		})
 		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What is behind an entry is counted, and what is before one goes when it is old.
+func TestTheLogIsPassedOnAndForgotten(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		ctx := t.Context()
+		s := open(t, url)
+		start := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+		for i := range 5 { // revisions 1 to 5, two entries each
+			if err := s.Write(ctx, func(tx *Tx) error {
+				return errors.Join(tx.AddEntry(ctx, Entry{At: start.Add(time.Duration(i) * time.Hour)}), tx.AddEntry(ctx, Entry{At: start.Add(time.Duration(i) * time.Hour)}))
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Note(ctx, func(tx *Tx) error {
+			if _, ok, err := tx.Export(ctx, "audit"); ok || err != nil {
+				t.Errorf("an export that never was: %v, %v", ok, err)
+			}
+			now, err := tx.Now(ctx)
+			if err != nil || time.Since(now).Abs() > time.Hour {
+				t.Errorf("the database says it is %v, %v", now, err)
+			}
+			for _, want := range []Export{{1, 2, "a", now, "no brokers"}, {3, 4, "", time.Time{}, ""}} {
+				if err := tx.PutExport(ctx, "audit", want); err != nil {
+					return err
+				}
+				if got, ok, err := tx.Export(ctx, "audit"); got != want || !ok || err != nil {
+					t.Errorf("export %+v, %v, %v, want %+v", got, ok, err, want)
+				}
+			}
+			for _, tt := range []struct {
+				revision, seq int64
+				limit         int
+				n             int64
+				oldest        time.Time
+			}{
+				{1, -1, 100, 10, start},
+				{1, 1, 100, 8, start.Add(time.Hour)},
+				{1, 1, 3, 3, start.Add(time.Hour)},
+				{5, 0, 100, 1, start.Add(4 * time.Hour)},
+				{5, 1, 100, 0, time.Time{}},
+			} {
+				if n, oldest, err := tx.EntriesBehind(ctx, tt.revision, tt.seq, tt.limit); n != tt.n || !oldest.Equal(tt.oldest) || err != nil {
+					t.Errorf("behind %d.%d: %d, %v, %v, want %d, %v", tt.revision, tt.seq, n, oldest, err, tt.n, tt.oldest)
+				}
+			}
+			for _, tt := range []struct {
+				revision, seq int64
+				before        time.Time
+				limit         int
+				n             int64
+			}{
+				{9, 0, start, 100, 0},                    // none is older
+				{2, 0, start.Add(2 * time.Hour), 100, 3}, // not what is behind
+				{9, 0, start.Add(9 * time.Hour), 2, 2},   // no more than that
+				{9, 0, start.Add(4 * time.Hour), 100, 3},
+			} {
+				if n, err := tx.RemoveEntries(ctx, tt.revision, tt.seq, tt.before, tt.limit); n != tt.n || err != nil {
+					t.Errorf("removed before %v up to %d.%d: %d, %v, want %d", tt.before, tt.revision, tt.seq, n, err, tt.n)
+				}
+			}
+			return nil
+		}); err != nil {
 			t.Error(err)
 		}
 	})
