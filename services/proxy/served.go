@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"tollgate.internal/pkg/bundle"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/listener"
@@ -366,6 +367,17 @@ func (g *gateway) Loaded() (virtualClusters, upstreams map[string]int64) {
 		}
 	}
 	return virtualClusters, upstreams
+}
+
+// Revision is that of what is served, whatever else is.
+func (g *gateway) Revision(id bundle.ID) (revision int64, served bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if id.Kind == bundle.UpstreamCluster {
+		c := g.clusters[id.Name]
+		return g.upstreamRevisions[id.Name].revision, c != nil && c.resource != nil
+	}
+	return g.revisions[id.Name].revision, g.served[id.Name] != nil
 }
 
 // Announced has names asked for again that were unknown a moment ago.

@@ -221,6 +221,7 @@ type gateway struct {
 	highest   map[bundle.ID]int64
 	refuse    map[string]error
 	announced int
+	listed    int               // times that all that is served was listed
 	put       func(name string) // before
 }
 
@@ -272,6 +273,7 @@ func (g *gateway) RemoveUpstream(name string, revision int64) error {
 func (g *gateway) Loaded() (virtualClusters, upstreams map[string]int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.listed++
 	virtualClusters, upstreams = make(map[string]int64), make(map[string]int64)
 	for id, revision := range g.served {
 		if id.Kind == bundle.VirtualCluster {
@@ -281,6 +283,13 @@ func (g *gateway) Loaded() (virtualClusters, upstreams map[string]int64) {
 		}
 	}
 	return virtualClusters, upstreams
+}
+
+func (g *gateway) Revision(id bundle.ID) (revision int64, served bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	revision, served = g.served[id]
+	return revision, served
 }
 
 func (g *gateway) Announced() {

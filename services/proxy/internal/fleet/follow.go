@@ -246,10 +246,9 @@ func (f *follower) tryAgain(ctx context.Context) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	loaded := f.loaded()
 	var wants []board.Want
 	for _, id := range ids[:min(batch, len(ids))] {
-		if revision, is := loaded[id]; is {
+		if revision, is := f.into.Revision(id); is {
 			wants = append(wants, board.Want{ID: id, Above: revision})
 		}
 	}
@@ -281,11 +280,11 @@ func (f *follower) changes(ctx context.Context, changed map[bundle.ID]int64) err
 	}
 	// In this order: what a client brings meanwhile is among the one or the other, or
 	// it is brought as it was announced.
-	coming, loaded := f.locks.ids(), f.loaded()
+	coming := f.locks.ids()
 	var wants []board.Want
 	others := false
 	for id, revision := range changed {
-		have, is := loaded[id]
+		have, is := f.into.Revision(id)
 		switch {
 		case is && have >= revision:
 			if f.isRefused(id) { // and is put right now
@@ -474,7 +473,7 @@ func (f *follower) takeOne(found board.Found) {
 	if b.Revision < f.lastSeen(id) {
 		return // a client has brought a newer one meanwhile
 	}
-	loaded, is := f.loaded()[id]
+	loaded, is := f.into.Revision(id)
 	if is && loaded >= b.Revision {
 		return
 	}

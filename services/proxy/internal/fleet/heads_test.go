@@ -176,3 +176,46 @@ func TestAFleetOfTwoFormats(t *testing.T) {
 		t.Errorf("Problem: %v", err)
 	}
 }
+
+// What is republished costs what it is, not what is loaded beside it.
+func TestManyChangesOfManyAreLinear(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	names := make([]string, 300)
+	for i := range names {
+		names[i] = fmt.Sprintf("vc-%d", i)
+		b.keep(func(r int64) *bundle.Bundle { return virtualCluster(names[i], r, names[i]) })
+	}
+	b.publishAll(t)
+	n := b.ready(t, t.TempDir())
+	for _, name := range names {
+		n.find(t, name, name, b.store[idOf(name)].Revision)
+	}
+	n.follows(t)
+	listed := func() int {
+		n.gateway.mu.Lock()
+		defer n.gateway.mu.Unlock()
+		return n.gateway.listed
+	}
+	before := listed()
+	changes := make([]board.Change, len(names))
+	for i, name := range names {
+		b.keep(func(r int64) *bundle.Bundle { return virtualCluster(name, r, name) })
+		changes[i] = board.Change{ID: idOf(name), Revision: b.revision}
+		if err := b.publisher.Put(t.Context(), b.store[idOf(name)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.publisher.Announce(t.Context(), changes...); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.publisher.SetHead(t.Context(), b.revision); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		n.applies(t, name, b.store[idOf(name)].Revision)
+	}
+	if times := listed() - before; times > 5 { // now and then everything is looked at for other reasons
+		t.Errorf("all that is loaded was listed %d times for %d changes", times, len(names))
+	}
+}

@@ -595,17 +595,13 @@ func (r *Redis) Problem() error {
 // forgetUnloaded forgets refusals of what is not served: the client was told.
 func (r *Redis) forgetUnloaded() {
 	r.mu.Lock()
-	n := len(r.refused)
+	ids := slices.Collect(maps.Keys(r.refused))
 	r.mu.Unlock()
-	if n == 0 {
-		return
-	}
-	loaded := r.loaded()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for id := range r.refused {
-		if _, ok := loaded[id]; !ok {
+	for _, id := range ids { // the gateway is asked without the lock: it may ask, too
+		if _, served := r.into.Revision(id); !served {
+			r.mu.Lock()
 			delete(r.refused, id)
+			r.mu.Unlock()
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 
+	"tollgate.internal/pkg/bundle"
 	"tollgate.internal/pkg/resource"
 )
 
@@ -62,6 +63,9 @@ type Applier interface {
 	// no client for long is unloaded, and is missing here then; its documents come
 	// by Find again.
 	Loaded() (virtualClusters, upstreams map[string]int64)
+	// Revision is that of one virtual cluster or upstream cluster, as Loaded has it, if it
+	// is served.
+	Revision(id bundle.ID) (revision int64, served bool)
 	// Announced says that a virtual cluster which is not loaded has changed. It may be
 	// new: what was unknown a moment ago is asked for again.
 	Announced()
