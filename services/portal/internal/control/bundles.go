@@ -88,25 +88,17 @@ func (c *Control) Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, er
 		}
 		rows := []store.Row{row}
 		if id.Kind == bundle.VirtualCluster {
-			tenant, ok, err := tx.Object(ctx, resource.Key{Kind: resource.KindTenant, Name: row.Tenant})
+			more, err := tx.Union(ctx,
+				store.Query{Kind: resource.KindTenant, Tenant: row.Tenant}, // a tenant is its own
+				store.Query{Kind: resource.KindTopicGrant, Scope: row.Tenant},
+				store.Query{Kind: resource.KindAliasTopic, Scope: id.Name},
+				store.Query{Kind: resource.KindServiceAccount, Scope: id.Name},
+				store.Query{Kind: resource.KindACL, Scope: id.Name},
+			)
 			if err != nil {
 				return err
 			}
-			if ok {
-				rows = append(rows, tenant)
-			}
-			for _, q := range []store.Query{
-				{Kind: resource.KindTopicGrant, Scope: row.Tenant},
-				{Kind: resource.KindAliasTopic, Scope: id.Name},
-				{Kind: resource.KindServiceAccount, Scope: id.Name},
-				{Kind: resource.KindACL, Scope: id.Name},
-			} {
-				more, err := tx.Objects(ctx, q)
-				if err != nil {
-					return err
-				}
-				rows = append(rows, more...)
-			}
+			rows = append(rows, more...)
 		}
 		for _, row := range rows {
 			o, err := read(row)

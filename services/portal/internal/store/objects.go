@@ -116,18 +116,7 @@ type Requirement struct {
 
 // Objects lists objects in the order of scope and name.
 func (t *Tx) Objects(ctx context.Context, q Query) (rows []Row, err error) {
-	query := "SELECT " + rowColumns + " FROM objects WHERE "
-	where, args := q.where()
-	query += where
-	if q.AfterScope != "" || q.AfterName != "" {
-		query += " AND (scope, name) > (?, ?)"
-		args = append(args, q.AfterScope, q.AfterName)
-	}
-	query += " ORDER BY scope, name"
-	if q.Limit > 0 {
-		query += " LIMIT ?"
-		args = append(args, q.Limit)
-	}
+	query, args := q.rows()
 	err = t.query(ctx, func(scan func(...any) error) error {
 		r, err := scanRow(scan)
 		rows = append(rows, r)
@@ -136,37 +125,118 @@ func (t *Tx) Objects(ctx context.Context, q Query) (rows []Row, err error) {
 	return rows, err
 }
 
+// Union lists what several queries select, in no order, and without pages: one question
+// to the database where it would be several.
+func (t *Tx) Union(ctx context.Context, queries ...Query) (rows []Row, err error) {
+	var all []string
+	var args []any
+	for _, q := range queries {
+		from, more := q.from()
+		all, args = append(all, "SELECT "+objectColumns+from), append(args, more...)
+	}
+	err = t.query(ctx, func(scan func(...any) error) error {
+		r, err := scanRow(scan)
+		rows = append(rows, r)
+		return err
+	}, strings.Join(all, " UNION ALL "), args...)
+	return rows, err
+}
+
 // CountObjects is how many objects a query selects, whatever its page.
 func (t *Tx) CountObjects(ctx context.Context, q Query) (n int64, err error) {
-	where, args := q.where()
-	_, err = t.one(ctx, "SELECT count(*) FROM objects WHERE "+where, args, &n)
+	from, args := q.from()
+	_, err = t.one(ctx, "SELECT count(*)"+from, args, &n)
 	return n, err
 }
 
+// objectColumns are rowColumns beside another table.
+const objectColumns = "objects.kind, objects.scope, objects.name, objects.tenant, objects.revision, objects.created_revision, objects.created_at, objects.changed_at, objects.document"
+
+// rows is the query of a page.
+func (q *Query) rows() (query string, args []any) {
+	from, args := q.from()
+	query = "SELECT " + objectColumns + from
+	by := "objects.scope, objects.name"
+	if _, ok := q.driver(); ok {
+		by = "d.scope, d.name" // whose index has this order
+	}
+	if q.AfterScope != "" || q.AfterName != "" {
+		query += " AND (" + by + ") > (?, ?)"
+		args = append(args, q.AfterScope, q.AfterName)
+	}
+	query += " ORDER BY " + by
+	if q.Limit > 0 {
+		query += " LIMIT ?"
+		args = append(args, q.Limit)
+	}
+	return query, args
+}
+
+// driver is the requirement that objects are found by: one of values, where nothing else
+// says better which objects they are.
+func (q *Query) driver() (Requirement, bool) {
+	if q.Scope == "" && q.Tenant == "" {
+		for _, r := range q.Labels {
+			if r.Operator == In && len(r.Values) > 0 {
+				return r, true
+			}
+		}
+	}
+	return Requirement{}, false
+}
+
+// from is everything behind the columns but for the page.
+func (q *Query) from() (string, []any) {
+	where, args := q.where()
+	d, ok := q.driver()
+	if !ok {
+		return " FROM objects WHERE " + where, args
+	}
+	// CROSS keeps SQLite from beginning with the objects.
+	values, in := inList(d.Values)
+	from := " FROM labels d CROSS JOIN objects WHERE d.kind = ? AND d.label = ? AND d.value " + in +
+		" AND objects.scope = d.scope AND objects.name = d.name AND " + where
+	return from, append(append([]any{q.Kind, d.Label}, values...), args...)
+}
+
+// inList compares with values.
+func inList(values []string) (args []any, in string) {
+	for _, v := range values {
+		args = append(args, v)
+	}
+	if len(values) == 1 {
+		return args, "= ?" // whose rows have an order
+	}
+	return args, "IN (" + strings.Join(slices.Repeat([]string{"?"}, len(values)), ", ") + ")"
+}
+
 func (q *Query) where() (string, []any) {
-	conditions, args := []string{"kind = ?"}, []any{q.Kind}
+	conditions, args := []string{"objects.kind = ?"}, []any{q.Kind}
 	add := func(condition string, more ...any) {
 		conditions, args = append(conditions, condition), append(args, more...)
 	}
 	if q.Scope != "" {
-		add("scope = ?", q.Scope)
+		add("objects.scope = ?", q.Scope)
 	}
 	if q.Tenant != "" {
-		add("tenant = ?", q.Tenant)
+		add("objects.tenant = ?", q.Tenant)
 	}
 	if q.Name != "" {
-		add("replace(name, ?, '') <> name", q.Name) // "contains", in words that both databases have
+		add("replace(objects.name, ?, '') <> objects.name", q.Name) // "contains", in words that both databases have
 	}
+	driver, driven := q.driver()
 	for _, r := range q.Labels {
+		if driven && r.Operator == In && r.Label == driver.Label && slices.Equal(r.Values, driver.Values) {
+			continue
+		}
 		// A value to compare with and not EXISTS, which SQLite turns into a join that reads
 		// every label behind the page: seconds with ten thousand tenants.
 		condition := "COALESCE((SELECT 1 FROM labels l WHERE l.kind = objects.kind AND l.scope = objects.scope AND l.name = objects.name AND l.label = ?"
 		values := []any{r.Label}
 		if r.Operator == In || r.Operator == NotIn {
-			condition += " AND l.value IN (" + strings.Join(slices.Repeat([]string{"?"}, len(r.Values)), ", ") + ")"
-			for _, v := range r.Values {
-				values = append(values, v)
-			}
+			more, in := inList(r.Values)
+			condition += " AND l.value " + in
+			values = append(values, more...)
 		}
 		condition += "), 0) = "
 		if r.Operator == In || r.Operator == Exists {

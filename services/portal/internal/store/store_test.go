@@ -301,9 +301,22 @@ func TestQueriesUseIndexes(t *testing.T) {
 	ctx := t.Context()
 	s := open(t, "sqlite:"+filepath.Join(t.TempDir(), "x.db"))
 	labelled := Query{Kind: "Tenant", Labels: []Requirement{{Label: "a", Operator: In, Values: []string{"b"}}, {Label: "a", Operator: NotIn, Values: []string{"b"}}, {Label: "a", Operator: Exists}, {Label: "a", Operator: NotExists}}}
-	byLabels, _ := labelled.where()
+	// Pages by label and by tenant, the second and those behind: they begin where the page
+	// before ended, and what is left out is not read.
+	page := func(q Query) string {
+		q.AfterScope, q.AfterName, q.Limit = "x", "x", 10
+		query, _ := q.rows()
+		return query
+	}
+	mine := labelled
+	mine.Tenant = "acme"
+	byLabel, byTenant := page(Query{Kind: "Tenant", Labels: labelled.Labels[:1]}), page(Query{Kind: "AliasTopic", Tenant: "acme"})
+	begins := map[string]string{
+		byLabel:  "SEARCH d USING COVERING INDEX labels_by_value (kind=? AND label=? AND value=? AND (scope,name)>(?,?))",
+		byTenant: "SEARCH objects USING INDEX objects_of_tenant (tenant=? AND kind=? AND (scope,name)>(?,?))",
+	}
 	for _, query := range []string{
-		"SELECT 1 FROM objects WHERE " + byLabels + " AND (scope, name) > (?, ?) ORDER BY scope, name LIMIT 10",
+		byLabel, byTenant, page(labelled), page(mine),
 		"SELECT 1 FROM objects WHERE kind = ? AND scope = ? AND name = ?",
 		"SELECT 1 FROM objects WHERE kind = ? AND tenant = ? AND (scope, name) > (?, ?) ORDER BY scope, name LIMIT 10",
 		"SELECT 1 FROM objects WHERE kind = ? AND scope = ? AND (scope, name) > (?, ?) ORDER BY scope, name LIMIT 10",
@@ -327,6 +340,14 @@ func TestQueriesUseIndexes(t *testing.T) {
 			var detail string
 			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
 				t.Fatal(err)
+			}
+			if want, ok := begins[query]; ok && want != "" {
+				if begins[query] = ""; detail != want {
+					t.Errorf("%s: begins by %s, want %s", query, detail, want)
+				}
+			}
+			if strings.Contains(detail, "TEMP B-TREE") && strings.Contains(query, "objects.kind") {
+				t.Errorf("%s: %s: what is not on the page is sorted", query, detail)
 			}
 			if strings.HasPrefix(detail, "SEARCH l ") && !strings.Contains(detail, "scope=? AND name=?") {
 				t.Errorf("%s: %s: not by the object", query, detail)
