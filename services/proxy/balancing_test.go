@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -232,6 +233,48 @@ func TestClientsAreSentWhereTheyAreServed(t *testing.T) {
 	everywhere("of one node the names are those of all", none(".n1.", ".n2.", ".n3."), 0, 1, 2)
 	n.members.set()
 	everywhere("so they are of none", none(".n1.", ".n2.", ".n3."), 0, 1, 2)
+}
+
+// A client that has heard of a new topic from one node writes and reads it at another,
+// which has not looked since.
+func TestATopicThatAnotherNodeHasShownIsThere(t *testing.T) {
+	for name, code := range map[string]func(r *raw) int16{
+		"Produce": func(r *raw) int16 {
+			req := kmsg.NewPtrProduceRequest()
+			req.Version, req.Acks, req.TimeoutMillis = 9, 1, 1000
+			req.Topics = []kmsg.ProduceRequestTopic{{Topic: "new", Partitions: []kmsg.ProduceRequestTopicPartition{{Records: oneRecord(t)}}}}
+			return r.ask(req).(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode
+		},
+		"Fetch": func(r *raw) int16 {
+			req := kmsg.NewPtrFetchRequest()
+			req.Version, req.MaxBytes, req.SessionEpoch = 12, 1<<20, -1
+			req.Topics = []kmsg.FetchRequestTopic{{Topic: "new", Partitions: []kmsg.FetchRequestTopicPartition{kmsg.NewFetchRequestTopicPartition()}}}
+			return r.ask(req).(*kmsg.FetchResponse).Topics[0].Partitions[0].ErrorCode
+		},
+		"ListOffsets": func(r *raw) int16 {
+			req := kmsg.NewPtrListOffsetsRequest()
+			req.Version = 7
+			req.Topics = []kmsg.ListOffsetsRequestTopic{{Topic: "new", Partitions: []kmsg.ListOffsetsRequestTopicPartition{kmsg.NewListOffsetsRequestTopicPartition()}}}
+			return r.ask(req).(*kmsg.ListOffsetsResponse).Topics[0].Partitions[0].ErrorCode
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *gateway) {
+				r := g.raw(t, "b0-open.gw.test")
+				r.ask(&kmsg.MetadataRequest{Version: 9})
+				if err := g.upstream.CreateTopic("open.new", 1, nil); err != nil {
+					t.Fatal(err)
+				}
+				if err := g.upstream.MoveTopicPartition("open.new", 0, 0); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				if code := code(r); code != 0 {
+					t.Error(kerr.ErrorForCode(code))
+				}
+			})
+		})
+	}
 }
 
 // A client goes along when the map changes under it, and is served while it does not

@@ -443,6 +443,9 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 	if err != nil {
 		return s.produceRefuseAll(req, resp, s.refused(refusal.BrokerUnavailable.With(err)), swallow)
 	}
+	t = s.having(ctx, t, func(t *view.Table) bool {
+		return !slices.ContainsFunc(req.Topics, func(rt kmsg.ProduceRequestTopic) bool { return !has(t, req.Version >= 13, rt.Topic, rt.TopicID) })
+	})
 	if code := s.produceTxnCode(t, req); code != 0 {
 		return s.produceRefuseAll(req, resp, code, swallow)
 	}

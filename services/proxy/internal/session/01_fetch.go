@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -304,6 +305,9 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 	t, err := s.vc.Fresh(ctx, time.Minute)
 	var m *view.Member
 	if err == nil {
+		t = s.having(ctx, t, func(t *view.Table) bool {
+			return !slices.ContainsFunc(req.Topics, func(rt kmsg.FetchRequestTopic) bool { return !has(t, req.Version >= 13, rt.Topic, rt.TopicID) })
+		})
 		m, _ = s.dialled(t)
 	}
 	forward := *req

@@ -30,6 +30,31 @@ func (s *Session) table(ctx context.Context) (*view.Table, error) {
 	return s.vc.Fresh(ctx, time.Minute)
 }
 
+// lookAgainAge is how old the metadata may be by which a topic is refused as unknown
+// to those who read and write. It is less than what clients wait before they try again,
+// and bounds what one costs that never stops asking for what there is not.
+const lookAgainAge = 200 * time.Millisecond
+
+// having is t, or the view of now if t has not all topics of a request: one that was
+// made a moment ago may have been shown to the client by another node.
+func (s *Session) having(ctx context.Context, t *view.Table, all func(t *view.Table) bool) *view.Table {
+	if all(t) {
+		return t
+	}
+	if fresh, err := s.vc.Fresh(ctx, lookAgainAge); err == nil {
+		return fresh
+	}
+	return t
+}
+
+// has reports whether there is a topic of this name or, if byID, of this id.
+func has(t *view.Table, byID bool, name string, id [16]byte) bool {
+	if byID {
+		return t.TopicByID(id) != nil
+	}
+	return t.Topic(name) != nil
+}
+
 func metadata(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, error) {
 	req := r.(*kmsg.MetadataRequest)
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)

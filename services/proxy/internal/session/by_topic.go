@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -32,6 +33,9 @@ func askLeader[R kmsg.Response, Q, A any](s *Session, ctx context.Context, req k
 	t, err := s.table(ctx)
 	var m *view.Member
 	if err == nil {
+		t = s.having(ctx, t, func(t *view.Table) bool {
+			return !slices.ContainsFunc(*topics, func(q Q) bool { return t.Topic(*k.asked(&q)) == nil })
+		})
 		m, _ = s.dialled(t)
 	}
 	var refused []A
