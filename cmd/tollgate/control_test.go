@@ -805,6 +805,54 @@ func TestNodes(t *testing.T) {
 	contains(t, "none of that name", check(t, exitNotFound, "node", "drain", "node-2"), "node node-2")
 }
 
+func TestSessions(t *testing.T) {
+	now := time.Now().UTC()
+	var asked []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Method+" "+r.URL.RequestURI())
+		switch {
+		case r.Method == http.MethodDelete && r.URL.Path == "/v1/sessions/abc":
+			w.WriteHeader(http.StatusNoContent)
+		case r.Method == http.MethodDelete:
+			w.WriteHeader(http.StatusNotFound)
+		case r.URL.Query().Get("principal") == "User:none":
+			fmt.Fprint(w, `{"items":[],"total":0}`)
+		default:
+			fmt.Fprintf(w, `{"items":[{"id":"abc","tenant":"acme","virtualCluster":"acme-prod","principal":"User:a","mechanism":"PLAIN","clientId":"app","software":"kgo","softwareVersion":"1.2","address":"10.0.0.9","node":"n1","since":%q,"lastRequest":%q,"requests":7,"bytesIn":1023,"bytesOut":1268777}],"total":3,"incomplete":true,"missing":["n2"]}`,
+				now.Add(-3*time.Hour).Format(time.RFC3339), now.Add(-30*time.Minute).Format(time.RFC3339))
+		}
+	}))
+	defer s.Close()
+	operate(t, s.URL, "tg_a_b")
+	out, complaint, _ := outcome(t, "", "session", "list", "--vc", "acme-prod", "-n", "1")
+	if want := "ID   VIRTUAL-CLUSTER  PRINCIPAL  CLIENT  ADDRESS   SINCE  IDLE  IN    OUT\nabc  acme-prod        User:a     app     10.0.0.9  3h     30m   1023  1.21MiB\n"; out != want || !strings.Contains(complaint, "no answer from n2") || !strings.Contains(complaint, "1 of 3 sessions") {
+		t.Errorf("%s%s", out, complaint)
+	}
+	if want := "GET /v1/sessions?limit=1&virtualCluster=acme-prod"; asked[0] != want {
+		t.Errorf("asked %q, want %s", asked, want)
+	}
+	contains(t, "wide", must(t, "", "session", "list", "-o", "wide"), "PLAIN", "kgo 1.2", "n1", "acme")
+	contains(t, "yaml", must(t, "", "session", "list", "-o", "yaml"), "items:\n", "id: abc", "total: 3", "- n2")
+	contains(t, "json", must(t, "", "session", "list", "-o", "json"), `"bytesOut": 1268777`)
+	if got := must(t, "", "session", "list", "-o", "name"); got != "abc\n" {
+		t.Errorf("names: %q", got)
+	}
+	if out, complaint, _ := outcome(t, "", "session", "list", "--principal", "User:none"); out != "" || !strings.Contains(complaint, "no sessions") {
+		t.Errorf("none: %s%s", out, complaint)
+	}
+	check(t, exitUsage, "session", "list", "-n", "0")
+	contains(t, "close", must(t, "", "session", "close", "abc"), "closed abc")
+	contains(t, "close", check(t, exitNotFound, "session", "close", "abd"), "session abd")
+}
+
+func TestBytesForPeople(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0", 1023: "1023", 1024: "1.00KiB", 12345: "12.1KiB", 234567: "229KiB", 1023 << 10: "1.00MiB", 5 << 40: "5.00TiB", 1<<64 - 1: "16.0EiB"} {
+		if got := bytesText(n); got != want {
+			t.Errorf("%d bytes are %s, want %s", n, got, want)
+		}
+	}
+}
+
 func TestCompletion(t *testing.T) {
 	controlPlane(t)
 	for _, shell := range []string{"bash", "zsh", "fish"} {

@@ -37,11 +37,12 @@ func (d Deployment) bundle(id bundle.ID) string {
 	return d.Key("vc", id.Name)
 }
 
-func (d Deployment) host(host string) string { return d.Key("host", host) }
-func (d Deployment) head() string            { return d.Key("head") }
-func (d Deployment) changes() string         { return d.Key("changes") }
-func (d Deployment) node(id string) string   { return d.Key("node", id) }
-func (d Deployment) nodes() string           { return d.Key("nodes") }
+func (d Deployment) host(host string) string  { return d.Key("host", host) }
+func (d Deployment) head() string             { return d.Key("head") }
+func (d Deployment) changes() string          { return d.Key("changes") }
+func (d Deployment) node(id string) string    { return d.Key("node", id) }
+func (d Deployment) nodes() string            { return d.Key("nodes") }
+func (d Deployment) answers(to string) string { return d.Key("answers", to) }
 
 // virtualClusters matches the keys of virtual clusters' bundles.
 func (d Deployment) virtualClusters() string { return d.Key("vc", "*") }

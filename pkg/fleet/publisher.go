@@ -311,7 +311,10 @@ func (p *Publisher) Seen(ctx context.Context) (revision int64, node string, err 
 // Send gives a command to the process that a node is. A node that cannot be reached
 // hears of it when it can again.
 func (p *Publisher) Send(ctx context.Context, c Command) error {
-	c.Deployment, c.ID = p.deployment, rand.Text()
+	c.Deployment = p.deployment
+	if c.ID == "" {
+		c.ID = rand.Text()
+	}
 	data, err := seal(p.signer, bundle.ForCommand, c)
 	if err != nil {
 		return err

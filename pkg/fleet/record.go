@@ -92,16 +92,20 @@ type Action string
 const (
 	Drain   Action = "drain"   // move clients off, over the time that the command says
 	Undrain Action = "undrain" // take clients again
+
+	TellSessions Action = "tell-sessions" // answer which there are, as Command.Ask says
+	CloseSession Action = "close-session" // the one of Command.Ask, now
 )
 
-// Command is a word of the portal to one process. Said again it changes nothing, and
-// another process of the same node does not listen to it.
+// Command is a word of the portal to one process, or to all nodes. Said again it changes
+// nothing, and another process of the same node does not listen to it.
 type Command struct {
 	Deployment Deployment    `json:"deployment"`
-	Node       string        `json:"node"`
+	Node       string        `json:"node"`    // empty: all, for TellSessions alone
 	Started    time.Time     `json:"started"` // of the process that is meant: Node.Started
 	Action     Action        `json:"action"`
 	Over       time.Duration `json:"over,omitempty"`
+	Ask        *Ask          `json:"ask,omitempty"`
 	ID         string        `json:"id"` // of its own
 }
 

@@ -46,6 +46,10 @@ while i <= #ARGV do
 end
 return after`
 
+	// await makes the list of answers. What is in it first is no answer.
+	awaitScript = `redis.call('RPUSH', KEYS[1], '')
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])`
+
 	// heartbeat writes a record unless the node is another process, and answers that
 	// one's record then.
 	heartbeatScript = `local owner = redis.call('HGET', KEYS[1], 'owner')

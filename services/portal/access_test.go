@@ -141,6 +141,7 @@ func TestWhatBelongsToOthersIsNotThere(t *testing.T) {
 			ask{"POST", "/v1/apply?dryRun=true", `[` + strings.Replace(account, `"metadata":{}`, `"metadata":{"name":"S","virtualCluster":"V"}`, 1) + `]`},
 			ask{"POST", "/v1/apply", `[` + strings.Replace(acme, `"acme"`, `"T"`, 1) + `]`},
 			ask{"POST", "/v1/nodes/T/drain", ""}, ask{"DELETE", "/v1/tokens/K", ""}, ask{"GET", "/v1/tokens", ""}, ask{"GET", "/v1/nodes", ""},
+			ask{"GET", "/v1/sessions?tenant=T", ""}, ask{"GET", "/v1/sessions?virtualCluster=V&limit=5", ""}, ask{"DELETE", "/v1/sessions/K", ""},
 			ask{"POST", "/v1/internal/acl-changes", `{"virtualCluster":"V","principal":"User:x","address":"","create":[]}`},
 		)
 		theirs := strings.NewReplacer("/T", "/globex", "=T", "=globex", `"T"`, `"globex"`, "/V", "/globex-prod", "=V", "=globex-prod", `"V"`, `"globex-prod"`, "/S", "/spy", "=S", "=spy", `"S"`, `"spy"`,

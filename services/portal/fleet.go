@@ -1,10 +1,12 @@
 package portal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -149,6 +151,80 @@ func (n *nodes) Drain(ctx context.Context, id string, over time.Duration) error 
 // Undrain tells a node to take clients again.
 func (n *nodes) Undrain(ctx context.Context, id string) error {
 	return n.tell(ctx, id, fleet.Undrain, 0)
+}
+
+// sessionPatience is how long nodes have to answer.
+const sessionPatience = time.Second
+
+// Sessions asks the nodes for the clients that are connected to them.
+func (n *nodes) Sessions(ctx context.Context, q api.SessionQuery) (found api.SessionsFound, err error) {
+	if n.client == nil {
+		return found, nil
+	}
+	all, err := n.publisher.Nodes(ctx)
+	if err != nil {
+		return found, err
+	}
+	c := fleet.Command{Action: fleet.TellSessions, Ask: &fleet.Ask{
+		Session: q.ID, Tenant: q.Tenant, VirtualCluster: q.VirtualCluster, Principal: q.Principal, Limit: q.Limit,
+	}}
+	var asked []string
+	for _, one := range all {
+		if one.State == fleet.NodeGone || q.Node != "" && q.Node != one.ID {
+			continue
+		}
+		asked = append(asked, one.ID)
+		if q.Node != "" {
+			c.Node, c.Started = one.ID, one.Started
+		}
+	}
+	if len(asked) == 0 {
+		return found, nil
+	}
+	answers, err := n.publisher.Ask(ctx, c, asked, sessionPatience)
+	if err != nil {
+		return found, err
+	}
+	for _, id := range asked {
+		answer, said := answers[id]
+		if !said {
+			found.Missing = append(found.Missing, id)
+			continue
+		}
+		found.Total += answer.Total
+		for _, s := range answer.Sessions {
+			found.Sessions = append(found.Sessions, api.Session{
+				ID: s.ID, Tenant: s.Tenant, VirtualCluster: s.VirtualCluster, Principal: s.Principal, Mechanism: s.Mechanism, ClientID: s.ClientID,
+				Software: s.Software, SoftwareVersion: s.SoftwareVersion, Address: s.Address, Node: id, Since: s.Since, LastRequest: s.LastRequest,
+				Requests: s.Requests, BytesIn: s.BytesIn, BytesOut: s.BytesOut,
+			})
+		}
+	}
+	slices.Sort(found.Missing)
+	slices.SortFunc(found.Sessions, func(a, b api.Session) int {
+		return cmp.Or(cmp.Compare(a.VirtualCluster, b.VirtualCluster), cmp.Compare(a.Principal, b.Principal), a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID))
+	})
+	found.Sessions = found.Sessions[:min(len(found.Sessions), q.Limit)]
+	return found, nil
+}
+
+// CloseSession tells a node to close a session.
+func (n *nodes) CloseSession(ctx context.Context, node, id string) (told bool, err error) {
+	if n.client == nil {
+		return false, api.ErrNoNode
+	}
+	all, err := n.publisher.Nodes(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, one := range all {
+		if one.ID == node && one.State != fleet.NodeGone {
+			c := fleet.Command{Action: fleet.CloseSession, Node: node, Started: one.Started, Ask: &fleet.Ask{Session: id}}
+			answers, err := n.publisher.Ask(ctx, c, []string{node}, sessionPatience)
+			return len(answers) > 0, err
+		}
+	}
+	return false, api.ErrNoNode
 }
 
 func (n *nodes) tell(ctx context.Context, id string, action fleet.Action, over time.Duration) error {

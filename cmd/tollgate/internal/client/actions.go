@@ -222,6 +222,58 @@ func (c *Client) node(ctx context.Context, node, action string, body any) error 
 	return err
 }
 
+// Session is a client's connection. The fields are those of the API.
+type Session struct {
+	ID              string    `json:"id"`
+	Tenant          string    `json:"tenant"`
+	VirtualCluster  string    `json:"virtualCluster"`
+	Principal       string    `json:"principal,omitempty"`
+	Mechanism       string    `json:"mechanism,omitempty"`
+	ClientID        string    `json:"clientId,omitempty"`
+	Software        string    `json:"software,omitempty"`
+	SoftwareVersion string    `json:"softwareVersion,omitempty"`
+	Address         string    `json:"address"`
+	Node            string    `json:"node,omitempty"`
+	Since           time.Time `json:"since"`
+	LastRequest     time.Time `json:"lastRequest"`
+	Requests        uint64    `json:"requests"`
+	BytesIn         uint64    `json:"bytesIn"`
+	BytesOut        uint64    `json:"bytesOut"`
+}
+
+// SessionQuery selects sessions. Empty fields select all.
+type SessionQuery struct {
+	Tenant, VirtualCluster, Principal, Node string
+	Limit                                   int
+}
+
+// Sessions are those that the nodes tell of.
+type Sessions struct {
+	Items      []Session `json:"items"`
+	Total      int       `json:"total"`
+	Incomplete bool      `json:"incomplete,omitempty"`
+	Missing    []string  `json:"missing,omitempty"` // nodes that have not answered
+}
+
+// Sessions lists the clients that are connected.
+func (c *Client) Sessions(ctx context.Context, q SessionQuery) (*Sessions, error) {
+	query := listQuery("tenant", q.Tenant, "virtualCluster", q.VirtualCluster, "principal", q.Principal, "node", q.Node)
+	if q.Limit > 0 {
+		query.Set("limit", strconv.Itoa(q.Limit))
+	}
+	answer := new(Sessions)
+	return answer, c.do(ctx, request{method: http.MethodGet, path: "/v1/sessions", query: query}, answer)
+}
+
+// CloseSession closes a client's connection.
+func (c *Client) CloseSession(ctx context.Context, id string) error {
+	err := c.do(ctx, request{method: http.MethodDelete, path: "/v1/sessions/" + url.PathEscape(id)}, nil)
+	if IsNotFound(err) {
+		return fmt.Errorf("session %s: %w", id, err)
+	}
+	return err
+}
+
 // Entry is one line of the audit log.
 type Entry struct {
 	Revision  int64           `json:"revision"`

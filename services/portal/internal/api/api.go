@@ -50,6 +50,7 @@ type API struct {
 	document []byte // openapi.json
 	docs     page
 	limiter  *limiter
+	asking   *asking
 	large    chan struct{} // who works on a large body at the same time
 	streams  chan struct{} // who may follow events at the same time
 	now      func() time.Time
@@ -76,6 +77,7 @@ func New(c Config) *API {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	a.limiter = newLimiter(a.now)
+	a.asking = &asking{now: a.now, due: make(map[string]time.Time)}
 	registry := huma.NewMapRegistry(schemaPrefix, schemaName)
 	a.huma = humago.New(a.mux, huma.Config{
 		OpenAPI: &huma.OpenAPI{
@@ -125,6 +127,7 @@ func (a *API) routes() {
 	a.aclRoute()
 	a.tokenRoutes()
 	a.nodeRoutes()
+	a.sessionRoutes()
 	a.auditRoutes()
 	a.openRoutes()
 }
@@ -134,7 +137,7 @@ var tags = []*huma.Tag{
 	{Name: "apply", Description: "Many objects at once."},
 	{Name: "secrets", Description: "What local service accounts log in with. Shown once; only what verifies them is kept."},
 	{Name: "tokens", Description: "Who may call this API. Shown once."},
-	{Name: "fleet", Description: "The nodes that serve clients."},
+	{Name: "fleet", Description: "The nodes that serve clients, and the clients that are connected."},
 	{Name: "log", Description: "What changed, and what changes."},
 	{Name: "proxies", Description: "What proxies ask for, with a token of scope node."},
 	{Name: "open", Description: "What needs no token."},

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,7 +33,11 @@ type fakeFleet struct {
 	away    error
 	told    []string
 	broken  bool
-	asked   func() // called when somebody waits
+
+	sessions []Session
+	missing  []string
+	queries  []SessionQuery
+	asked    func() // called when somebody waits
 }
 
 func (f *fakeFleet) Nodes(context.Context) ([]Node, error) {
@@ -76,6 +81,27 @@ func (f *fakeFleet) Drain(_ context.Context, id string, over time.Duration) erro
 
 func (f *fakeFleet) Undrain(ctx context.Context, id string) error { return f.Drain(ctx, id, 0) }
 func (f *fakeFleet) Problem() error                               { return f.away }
+
+func (f *fakeFleet) Sessions(_ context.Context, q SessionQuery) (found SessionsFound, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queries = append(f.queries, q)
+	for _, s := range f.sessions {
+		if (q.ID == "" || q.ID == s.ID) && (q.Tenant == "" || q.Tenant == s.Tenant) && (q.VirtualCluster == "" || q.VirtualCluster == s.VirtualCluster) {
+			found.Sessions = append(found.Sessions, s)
+			found.Total++
+		}
+	}
+	found.Missing = f.missing
+	return found, f.away
+}
+
+func (f *fakeFleet) CloseSession(_ context.Context, node, id string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.told = append(f.told, node+" "+id)
+	return !slices.Contains(f.missing, node), f.away
+}
 
 func (f *fakeFleet) set(applied int64, away error) {
 	f.mu.Lock()

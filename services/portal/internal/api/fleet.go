@@ -24,6 +24,11 @@ type Fleet interface {
 	Drain(ctx context.Context, id string, over time.Duration) error
 	// Undrain tells a node to take clients again.
 	Undrain(ctx context.Context, id string) error
+	// Sessions asks the nodes for the clients that are connected to them.
+	Sessions(ctx context.Context, q SessionQuery) (SessionsFound, error)
+	// CloseSession tells a node to close a session. False: it has not answered. It is
+	// [ErrNoNode] for a node that is not there.
+	CloseSession(ctx context.Context, node, id string) (told bool, err error)
 	// Problem is why nodes do not learn of changes, in words for operators; nil: they
 	// do.
 	Problem() error
@@ -60,7 +65,12 @@ func (noFleet) Nodes(context.Context) ([]Node, error)              { return nil,
 func (noFleet) WaitApplied(context.Context, int64) error           { return nil }
 func (noFleet) Drain(context.Context, string, time.Duration) error { return ErrNoNode }
 func (noFleet) Undrain(context.Context, string) error              { return ErrNoNode }
-func (noFleet) Problem() error                                     { return nil }
+func (noFleet) Sessions(context.Context, SessionQuery) (SessionsFound, error) {
+	return SessionsFound{}, nil
+}
+
+func (noFleet) CloseSession(context.Context, string, string) (bool, error) { return false, ErrNoNode }
+func (noFleet) Problem() error                                             { return nil }
 
 const (
 	defaultWait  = 10 * time.Second

@@ -24,6 +24,7 @@ const (
 	ActionRevokeSecret Action = "revoke-secret"
 	ActionCreateToken  Action = "create-token"
 	ActionRevokeToken  Action = "revoke-token"
+	ActionCloseSession Action = "close-session"
 	ActionRestore      Action = "restore" // the database is a copy of before, and goes on from there
 )
 

@@ -497,7 +497,15 @@ func (f *follower) obey(sealed []byte) {
 		f.log.Error("command refused", "err", err)
 		return
 	}
-	if c.Node != f.options.Node.ID || !c.Started.Equal(f.options.Node.Started) {
+	everybody := c.Node == "" && c.Action == board.TellSessions
+	if !everybody && (c.Node != f.options.Node.ID || !c.Started.Equal(f.options.Node.Started)) {
+		return
+	}
+	if c.Action == board.TellSessions || c.Action == board.CloseSession {
+		select {
+		case f.questions <- c:
+		default:
+		}
 		return
 	}
 	f.mu.Lock()

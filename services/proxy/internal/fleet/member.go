@@ -91,6 +91,9 @@ func (r *Redis) Join(ctx context.Context, self Self) {
 	r.members.mu.Lock()
 	r.members.self = self
 	r.members.mu.Unlock()
+	var answering sync.WaitGroup
+	defer answering.Wait()
+	answering.Go(func() { r.answer(ctx, self) })
 	var lost bool // the last look failed
 	for ctx.Err() == nil {
 		report, changed := self.Report()

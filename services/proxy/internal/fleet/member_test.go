@@ -10,6 +10,7 @@ import (
 	"time"
 
 	board "tollgate.internal/pkg/fleet"
+	"tollgate.internal/pkg/secret"
 )
 
 // self is a node's gateway, to those who speak for it.
@@ -18,6 +19,8 @@ type self struct {
 	report  Report
 	changed chan struct{}
 	told    []string
+
+	sessions []board.Session
 }
 
 func newSelf() *self {
@@ -41,6 +44,26 @@ func (s *self) tell(what string, state State) {
 
 func (s *self) Drain(over time.Duration) { s.tell("drain over "+over.String(), Draining) }
 func (s *self) Undrain()                 { s.tell("undrain", Serving) }
+
+func (s *self) Sessions(ask board.Ask) (some []board.Session, all int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.sessions {
+		if ask.Session == "" || ask.Session == one.ID {
+			all++
+			some = append(some, one)
+		}
+	}
+	return some[:min(len(some), ask.Limit)], all
+}
+
+func (s *self) CloseSession(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := len(s.sessions)
+	s.sessions = slices.DeleteFunc(s.sessions, func(one board.Session) bool { return one.ID == id })
+	return len(s.sessions) < before
+}
 
 func (s *self) was() []string {
 	s.mu.Lock()
@@ -233,5 +256,88 @@ func TestCommandsAreForOneProcess(t *testing.T) {
 	until(t, "they are refused", func() bool { return n.Health().Refused["forged"] == refused+5 })
 	if got := s.was(); !slices.Equal(got, []string{"drain over 1m0s", "undrain"}) {
 		t.Errorf("told %v", got)
+	}
+}
+
+// Who asks is answered by every node, and by none after that: not when the question is
+// read again, nor by a node that was away.
+func TestQuestionsAboutSessions(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.set(t, "a")
+	one, two := b.ready(t, t.TempDir(), named("n1")), b.ready(t, t.TempDir(), named("n2"))
+	s1, _ := one.join(t)
+	s2, leave := two.join(t)
+	one.wants(t, "n1 serving, n2 serving")
+	since := time.Now().UTC().Round(time.Millisecond)
+	s1.sessions = []board.Session{{ID: "x", VirtualCluster: "a", Principal: "User:a", Since: since}, {ID: "y", VirtualCluster: "a", Since: since}}
+	s2.sessions = []board.Session{{ID: "z", VirtualCluster: "a", Since: since}}
+	ask := func(c board.Command, patience time.Duration, nodes ...string) string {
+		t.Helper()
+		answers, err := b.publisher.Ask(t.Context(), c, nodes, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		for _, id := range nodes {
+			a, answered := answers[id]
+			text := id + ":"
+			for _, s := range a.Sessions {
+				text += " " + s.ID
+			}
+			if answered {
+				text += fmt.Sprintf(" of %d %v", a.Total, a.Closed)
+			} else {
+				text += " nothing"
+			}
+			said = append(said, text)
+		}
+		return strings.Join(said, "; ")
+	}
+	all := board.Command{Action: board.TellSessions, Ask: &board.Ask{Limit: 10}}
+	if got, want := ask(all, time.Minute, "n1", "n2"), "n1: x y of 2 false; n2: z of 1 false"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	few := board.Command{Action: board.TellSessions, Ask: &board.Ask{Limit: 1}}
+	if got, want := ask(few, time.Minute, "n1", "n2"), "n1: x of 2 false; n2: z of 1 false"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	end := board.Command{Action: board.CloseSession, Node: "n1", Started: one.options.Node.Started, Ask: &board.Ask{Session: "x"}}
+	if got, want := ask(end, time.Minute, "n1"), "n1: of 0 true"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if got, want := ask(end, time.Minute, "n1"), "n1: of 0 false"; got != want {
+		t.Errorf("again: %s, want %s", got, want)
+	}
+	// To nobody in particular, and to another process of the node: nobody closes anything.
+	for _, wrong := range []board.Command{
+		{Action: board.CloseSession, Ask: &board.Ask{Session: "y"}},
+		{Action: board.CloseSession, Node: "n1", Started: since.Add(-time.Hour), Ask: &board.Ask{Session: "y"}},
+	} {
+		if got, want := ask(wrong, 100*time.Millisecond, "n1"), "n1: nothing"; got != want {
+			t.Errorf("%+v: %s, want %s", wrong, got, want)
+		}
+	}
+	leave()
+	two.stop()
+	if got, want := ask(all, time.Second, "n1", "n2"), "n1: y of 1 false; n2: nothing"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	client, err := board.Open(b.url, secret.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	// Nothing is left of questions, nor written where nobody asks.
+	late := board.Command{Action: board.TellSessions, Ask: &board.Ask{Limit: 10}, ID: "late"}
+	if err := b.publisher.Send(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := ask(all, time.Minute, "n1"), "n1: y of 1 false"; got != want { // it has read the other one
+		t.Errorf("%s, want %s", got, want)
+	}
+	keys, err := client.Keys(t.Context(), board.Deployment(eu).Key("answers", "*")).Result()
+	if err != nil || len(keys) > 0 {
+		t.Errorf("left in redis: %v, %v", keys, err)
 	}
 }

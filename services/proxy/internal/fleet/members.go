@@ -1,6 +1,10 @@
 package fleet
 
-import "time"
+import (
+	"time"
+
+	board "tollgate.internal/pkg/fleet"
+)
 
 // A Membership knows the nodes of the fleet.
 type Membership interface {
@@ -59,4 +63,9 @@ type Self interface {
 	// Undrain makes it serve again, also when it has not yet drained. A node that
 	// is about to end ends all the same.
 	Undrain()
+	// Sessions are those that are asked about: the first ask.Limit of them in the order
+	// of board.CompareSessions, and how many there are. It holds up nobody.
+	Sessions(ask board.Ask) (some []board.Session, all int)
+	// CloseSession ends one at once; false: there is none of that id.
+	CloseSession(id string) bool
 }

@@ -64,6 +64,8 @@ type Redis struct {
 	running chan struct{}
 	// woken has the heartbeat come early: a revision was applied.
 	woken chan struct{}
+	// questions are about sessions: who asks too much waits in vain.
+	questions chan board.Command
 
 	heading sync.Mutex // held while a head is taken note of; before mu
 
@@ -127,7 +129,7 @@ func Open(o Options) (*Redis, error) {
 	o.Node.Started, o.Node.BundleFormat = time.Now().Round(0), bundle.Format
 	r := &Redis{
 		options: o, log: o.Log, name: board.URLName(o.Redis), client: client, reader: reader, disk: d,
-		running: make(chan struct{}), woken: make(chan struct{}, 1),
+		running: make(chan struct{}), woken: make(chan struct{}, 1), questions: make(chan board.Command, maxQuestions),
 		seen: make(map[bundle.ID]int64), written: make(map[bundle.ID]int64), refused: make(map[bundle.ID]refuse), commands: make(map[string]struct{}),
 		counts: newCounts(),
 	}

@@ -38,6 +38,8 @@ type Conn struct {
 	out    *Buffer
 	outN   int
 	writes atomic.Uint64 // twice the writes done, odd inside one
+
+	bytesIn, bytesOut atomic.Uint64
 }
 
 // New wraps c.
@@ -72,6 +74,7 @@ func (c *Conn) tryRead(fd uintptr) bool {
 			c.readErr = io.EOF
 		default:
 			c.buf, c.r, c.w = buf, 0, n
+			c.bytesIn.Add(uint64(n))
 		}
 		return true
 	}
@@ -88,6 +91,7 @@ func (c *Conn) Wait() error {
 		n, err := c.Conn.Read(buf.B)
 		if n > 0 {
 			c.buf, c.r, c.w = buf, 0, n
+			c.bytesIn.Add(uint64(n))
 			return nil
 		}
 		buf.Release()
@@ -153,6 +157,7 @@ func (c *Conn) completeHeader() error {
 	for c.Buffered() < recordHeader {
 		n, err := c.Conn.Read(c.buf.B[c.w:])
 		c.w += n
+		c.bytesIn.Add(uint64(max(n, 0)))
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				return io.ErrUnexpectedEOF
@@ -204,6 +209,7 @@ func (c *Conn) write(p []byte) (int, error) {
 	c.writes.Add(1)
 	n, err := c.Conn.Write(p)
 	c.writes.Add(1)
+	c.bytesOut.Add(uint64(max(n, 0)))
 	return n, err
 }
 
@@ -216,8 +222,9 @@ func (c *Conn) WriteBuffers(bufs *net.Buffers) error {
 	}
 	if total <= corkSize {
 		c.writes.Add(1)
-		_, err := bufs.WriteTo(c.Conn)
+		n, err := bufs.WriteTo(c.Conn)
 		c.writes.Add(1)
+		c.bytesOut.Add(uint64(max(n, 0)))
 		return err
 	}
 	for _, b := range *bufs {
@@ -259,6 +266,9 @@ func (c *Conn) WriteBuffersOver(over net.Conn, bufs *net.Buffers) error {
 	}
 	return err
 }
+
+// Bytes are those that came and went, TLS and all.
+func (c *Conn) Bytes() (in, out uint64) { return c.bytesIn.Load(), c.bytesOut.Load() }
 
 // Writes tells how far writing has come: the same odd number twice is a peer that
 // took nothing in between.

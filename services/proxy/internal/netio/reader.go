@@ -107,6 +107,7 @@ func (r *Reader) Fill(need int) error {
 		n, err = r.tls.Read(r.buf.B[r.w:])
 	} else {
 		n, err = r.conn.Conn.Read(r.buf.B[r.w:])
+		r.conn.bytesIn.Add(uint64(max(n, 0)))
 	}
 	r.w += n
 	if n > 0 {

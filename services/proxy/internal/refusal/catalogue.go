@@ -431,6 +431,13 @@ var (
 		Cause: "The process, or the machine, has no file descriptors left; clients wait in the listen queue.",
 		Cure:  "Raise the limit of open files (LimitNOFILE, ulimit -n) or lower limits.connections below it.",
 	}
+	ClosedByOperator = &Refusal{
+		ID:      "TG-NODE-006",
+		When:    "a connection that somebody closes by the API (DELETE /v1/sessions/{id}, tollgate session close)",
+		Cause:   "An operator, or somebody with a token of the tenant, closed this one connection; the audit log says who. The client may come back.",
+		Cure:    "None. To keep the client away, revoke its secret or remove its account.",
+		Routine: true,
+	}
 	TopicCreationOff = &Refusal{
 		ID:    "TG-POLICY-001",
 		Kafka: kerr.PolicyViolation,
@@ -935,6 +942,7 @@ func All() []*Refusal {
 		Internal,
 		Draining,
 		SocketsExhausted,
+		ClosedByOperator,
 		TopicCreationOff,
 		TooManyTopics,
 		PartitionsOverLimit,

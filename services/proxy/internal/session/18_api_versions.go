@@ -26,7 +26,9 @@ func apiVersions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 		resp.ErrorCode = s.refused(refusal.ClientSoftware, "software", quote(req.ClientSoftwareName), "software_version", quote(req.ClientSoftwareVersion))
 		return resp, nil
 	}
-	s.software = req.ClientSoftwareName
+	if s.software = req.ClientSoftwareName; s.software != "" {
+		s.says(func(a *about) { a.software, a.softwareVersion = clip(req.ClientSoftwareName), clip(req.ClientSoftwareVersion) })
+	}
 	o := s.awaitOffer(ctx)
 	if o == nil {
 		s.reset()

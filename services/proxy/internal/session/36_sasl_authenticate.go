@@ -110,6 +110,7 @@ func (s *Session) becomes(ctx context.Context, id auth.Identity) error {
 	s.mu.Lock()
 	s.identity, s.principal = id, id.Principal
 	s.mu.Unlock()
+	s.says(func(a *about) { a.principal, a.mechanism = id.Principal, s.proof() })
 	s.phase = authenticated
 	s.authenticatedAt = time.Now()
 	s.reauthenticateBy = time.Time{}
@@ -127,6 +128,17 @@ func (s *Session) becomes(ctx context.Context, id auth.Identity) error {
 	}
 	s.Revalidate() // the realm that judged may have been replaced meanwhile
 	return nil
+}
+
+// proof is how the client has logged in.
+func (s *Session) proof() string {
+	switch {
+	case s.mechanism != "":
+		return s.mechanism
+	case s.client.TLS != nil && len(s.client.TLS.ConnectionState().PeerCertificates) > 0:
+		return "mTLS"
+	}
+	return "anonymous"
 }
 
 // lifetime is what KIP-368 calls session_lifetime_ms: until the credential ends

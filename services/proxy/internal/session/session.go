@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -97,6 +98,9 @@ type Session struct {
 	account   atomic.Pointer[quota.Quotas] // nil: a principal that is no service account
 	seat      *quota.Quotas                // of account, as which the session is counted
 	mechanism string
+	id        uint64
+	about     atomic.Pointer[about]
+	requests  atomic.Uint64 // that came
 	software  string // of the client, as its ApiVersions says (KIP-511); "" is unknown
 
 	authenticatedAt  time.Time
@@ -144,6 +148,9 @@ type Session struct {
 	draining atomic.Bool
 	ended    atomic.Pointer[endReason]
 
+	requestsSwept uint64       // requests at the last sweep; the sweeper's
+	lastSwept     atomic.Int64 // when they had become more, in Unix nanoseconds; 0: never
+
 	writes      uint64 // of Sock at the last sweep; the sweeper's
 	writesSince time.Time
 }
@@ -166,7 +173,9 @@ func New(node *Node, client *Client, vc *view.VirtualCluster) *Session {
 		drained: make(chan struct{}, 1),
 		born:    time.Now(),
 		quit:    make(chan struct{}),
+		id:      rand.Uint64(),
 	}
+	s.about.Store(&nobody)
 	s.requestMemory, s.answerMemory = cmp.Or(vc.Requests, node.Requests), cmp.Or(vc.Answers, node.Answers)
 	s.life, s.abandon = context.WithCancelCause(context.Background())
 	return s
@@ -221,6 +230,7 @@ func (s *Session) Sweep(now time.Time) {
 	if until := s.until.Load(); until != 0 && now.UnixNano() >= until {
 		s.Revalidate()
 	}
+	s.sweepRequests(now)
 	writes := s.client.Sock.Writes()
 	switch {
 	case writes%2 == 0:
@@ -506,6 +516,7 @@ func (s *Session) handle(ctx context.Context, frame []byte) error {
 	if s.expired() && h.key != keySASLHandshake && h.key != keySASLAuthenticate && h.key != keyApiVersions {
 		return refusal.SessionExpired
 	}
+	s.requests.Add(1)
 	s.charge(h, len(frame))
 	if e.hot != nil && !h.tagged { // a forwarded frame keeps its header
 		done, err := e.hot(s, ctx, h, frame)
@@ -529,6 +540,7 @@ func (s *Session) slow(ctx context.Context, e *entry, h *header, frame []byte) e
 	if !e.offers(s.offered(), h.version) {
 		return refusal.VersionNotOffered.Errorf("%s version %d", e.name, h.version)
 	}
+	s.saysClientID(h.clientID)
 	began := time.Now()
 	release, err := s.reserveDecoding(ctx, h, frame)
 	if err != nil {
