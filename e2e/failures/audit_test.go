@@ -29,7 +29,6 @@ type auditLog struct {
 	*site.Site
 	kafka *kafkatest.Cluster
 	admin *kadm.Client
-	file  string // for what the portals read
 
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
