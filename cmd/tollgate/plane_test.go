@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tollgate.internal/cmd/tollgate/internal/dev"
 	"tollgate.internal/pkg/testbed/postgres"
@@ -136,5 +138,43 @@ func TestAPasswordInAFileIsReplaced(t *testing.T) {
 			t.Errorf("with the password %q: %v, want SASL_AUTHENTICATION_FAILED", old, err)
 		}
 		old = next
+	}
+}
+
+// Every change is in a topic of the main cluster, which no tenant sees or can be lent.
+func TestTheAuditLogIsInATopic(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	base := freePorts(t)
+	startDev(t, "--state", state, "--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(base)), "--port-base", strconv.Itoa(base))
+	info, err := dev.Read(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(info.Upstreams[0].Bootstrap, ",")...), kgo.ConsumeTopics("tollgate.audit"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for seen := 0; seen < 10; {
+		fetches := reader.PollFetches(ctx)
+		if ctx.Err() != nil {
+			t.Fatalf("%d events after a minute, want 10", seen)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if strings.Contains(string(r.Value), `"specversion":"1.0"`) {
+				seen++
+			}
+		})
+	}
+	for _, vc := range info.VirtualClusters {
+		if out := must(t, "", "topics", "list", "--state", state, "--vc", vc.Name); strings.Contains(out, "audit") {
+			t.Errorf("%s sees\n%s", vc.Name, out)
+		}
+	}
+	grant := "{apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: all, tenant: globex}, spec: {cluster: main, topic: {name: t, pattern: prefixed}, access: read}}"
+	if out, err := tollgate(t, grant, "apply", "-f", "-", "--state", state); err == nil || !strings.Contains(out+err.Error(), "kept for the audit log") {
+		t.Errorf("a grant of it: %v\n%s", err, out)
 	}
 }

@@ -56,7 +56,8 @@ func (r *run) startPlane(ctx context.Context, wg *sync.WaitGroup, ended chan<- e
 	wg.Go(func() {
 		err := portal.Run(ctx, portal.Config{
 			Listen: r.at(apiPort), Database: database, Redis: p.redis, SigningKey: key, FirstToken: ops,
-			Log: r.cfg.Log.With("service", "portal"), DrainTimeout: time.Second,
+			Audit: portal.Audit{Topic: auditTopic, Cluster: r.mainCluster(), Create: true},
+			Log:   r.cfg.Log.With("service", "portal"), DrainTimeout: time.Second,
 			Ready: func(addresses map[string]string) { ready <- addresses[portal.APIAddress] },
 		})
 		failed <- err
@@ -83,6 +84,17 @@ func (r *run) startPlane(ctx context.Context, wg *sync.WaitGroup, ended chan<- e
 	}
 	p.nodeToken, err = p.tokenOfNodes(ctx, filepath.Join(r.cfg.State, "node.token"))
 	return p, err
+}
+
+// auditTopic is where the log of changes goes, on the main cluster.
+const auditTopic = "tollgate.audit"
+
+// mainCluster is the first of --upstream, or the one of that name.
+func (r *run) mainCluster() string {
+	if len(r.cfg.Upstreams) > 0 {
+		return r.cfg.Upstreams[0].Name
+	}
+	return "main"
 }
 
 // at is an address of this machine, by its place behind the port base.
