@@ -27,9 +27,10 @@ bench: setup
 	go run ./e2e/cmd/bench -out docs/performance.md $(BENCH)
 
 # Clients of every kind through rounds of faults, checked against what Kafka promises:
-# docs/soak.md. ROUNDS=100 takes longer; SEED=N repeats what an earlier run did.
+# docs/soak.md. ROUNDS=100 takes longer; SEED=N repeats what an earlier run did; FLEET=1
+# has a fleet with a control plane in place of two nodes.
 soak: setup
-	go run ./e2e/cmd/soak -rounds $(or $(ROUNDS),30) $(if $(SEED),-seed $(SEED))
+	go run ./e2e/cmd/soak -rounds $(or $(ROUNDS),30) $(if $(SEED),-seed $(SEED)) $(if $(FLEET),-fleet)
 
 # Its own dependencies are many: it is built once for each version, not for each run.
 LINT := bin/golangci-lint

@@ -46,16 +46,12 @@ spec: {type: standard, host: steady, home: main, authentication: {plain: {}}}
 // loaded is a cluster behind a gateway with clients at work: each of them goes
 // through all faults in one life.
 type loaded struct {
-	kafka    *kafkatest.Cluster
-	gateway  *gateway.Process
-	admin    *kadm.Client // of the brokers
-	topics   []string     // physical
-	producer *load.Producer
-	consumer *load.Consumer
-	mover    *load.Transformer // of the same records, in transactions
-	java     *load.Verifiable
-	reader   *load.Verifiable
-	steady   drivers.Target
+	*load.Crew
+	kafka   *kafkatest.Cluster
+	gateway *gateway.Process
+	admin   *kadm.Client // of the brokers
+	topics  []string     // physical
+	steady  drivers.Target
 }
 
 func startLoad(t *testing.T, kafka *kafkatest.Cluster, partitions int) *loaded {
@@ -79,19 +75,12 @@ func startLoadOver(t *testing.T, kafka *kafkatest.Cluster, partitions int, files
 	}
 	busy := l.gateway.Target(t, "busy", "SCRAM-SHA-512", "dev", "dev-secret")
 	l.steady = l.gateway.Target(t, "steady", "PLAIN", "dev", "dev-secret")
-	client := func(target drivers.Target, opts ...kgo.Opt) *kgo.Client {
-		base, err := target.KgoOpts()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := kgo.NewClient(append(base, opts...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.CloseAllowingRebalance)
-		return c
+	brokers := []kgo.Opt{kgo.SeedBrokers(kafka.Seeds(kafkatest.PLAINTEXT)...)}
+	var err error
+	if l.Crew, err = load.NewCrew(busy, "numbers", "readers", partitions, brokers, l.topics[0]); err != nil {
+		t.Fatal(err)
 	}
-	l.consumer = load.Consume(client(busy, kgo.ConsumerGroup("readers"), kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())))
+	t.Cleanup(l.Close)
 	opts, err := busy.KgoOpts()
 	if err != nil {
 		t.Fatal(err)
@@ -105,14 +94,15 @@ func startLoadOver(t *testing.T, kafka *kafkatest.Cluster, partitions int, files
 		t.Fatal(err)
 	}
 	t.Cleanup(session.Close)
-	l.mover = load.Transform(session, "moved", partitions)
-	l.producer = load.Produce(client(busy, load.ProducerOpts()...), "numbers", partitions)
-	if l.java, err = load.VerifiableProducer(ctx, kafkatest.V4, busy, "java"); err != nil {
+	l.Mover, l.Moved = load.Transform(session, "moved", partitions), l.topics[2]
+	java := load.Other{Name: "Java", Topic: l.topics[1]}
+	if java.Writer, err = load.VerifiableProducer(ctx, kafkatest.V4, busy, "java"); err != nil {
 		t.Fatal(err)
 	}
-	if l.reader, err = load.VerifiableConsumer(ctx, kafkatest.V4, busy, "java", "java-readers"); err != nil {
+	if java.Reader, err = load.VerifiableConsumer(ctx, kafkatest.V4, busy, "java", "java-readers"); err != nil {
 		t.Fatal(err)
 	}
+	l.Others = []load.Other{java}
 	l.goesOn(t)
 	return l
 }
@@ -122,26 +112,8 @@ func (l *loaded) goesOn(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := l.producer.WaitMore(ctx, 20); err != nil {
-		t.Fatalf("producer: %v", err)
-	}
-	if err := l.consumer.WaitFor(ctx, l.producer.Counts()); err != nil {
-		t.Fatalf("consumer: %v", err)
-	}
-	if err := l.mover.WaitFor(ctx, l.producer.Counts()); err != nil {
-		t.Fatalf("transactions: %v", err)
-	}
-	if err := l.java.WaitMore(ctx, 20); err != nil {
-		t.Fatalf("Java producer: %v", err)
-	}
-	ends, err := l.admin.ListEndOffsets(ctx, "busy.java")
-	if err != nil {
+	if err := l.GoOn(ctx); err != nil {
 		t.Fatal(err)
-	}
-	want := make(map[int32]int64)
-	ends.Each(func(o kadm.ListedOffset) { want[o.Partition] = o.Offset })
-	if err := l.reader.WaitFor(ctx, want); err != nil {
-		t.Fatalf("Java consumer: %v", err)
 	}
 }
 
@@ -169,41 +141,9 @@ func (l *loaded) end(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	acked, err := l.producer.Stop(ctx)
+	acked, err := l.End(ctx)
 	if err != nil {
-		t.Errorf("producer: %v", err)
-	}
-	if err := l.java.Stop(ctx); err != nil {
-		t.Errorf("Java producer: %v", err)
-	}
-	opts := []kgo.Opt{kgo.SeedBrokers(l.kafka.Seeds(kafkatest.PLAINTEXT)...)}
-	if err := load.Check(ctx, opts, l.topics[0], acked); err != nil {
 		t.Error(err)
-	}
-	if err := l.mover.WaitFor(ctx, acked); err != nil {
-		t.Errorf("transactions: %v", err)
-	}
-	if err := l.mover.Stop(); err != nil {
-		t.Errorf("transactions: %v", err)
-	}
-	if err := load.Check(ctx, append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted())), l.topics[2], acked); err != nil {
-		t.Errorf("moved in transactions: %v", err)
-	}
-	ends, err := l.java.Check(ctx, opts, l.topics[1])
-	if err != nil {
-		t.Errorf("records of the Java producer: %v", err)
-	}
-	if err := l.consumer.WaitFor(ctx, acked); err != nil {
-		t.Errorf("consumer: %v", err)
-	}
-	if err := l.consumer.Stop(); err != nil {
-		t.Errorf("consumer: %v", err)
-	}
-	if err := l.reader.WaitFor(ctx, ends); err != nil {
-		t.Errorf("Java consumer: %v", err)
-	}
-	if err := l.reader.Stop(ctx); err != nil {
-		t.Errorf("Java consumer: %v", err)
 	}
 	t.Logf("acknowledged by partition: %v", acked)
 }
@@ -309,7 +249,7 @@ func TestClientsLiveThroughTheFaultsOfAThreeNodeCluster(t *testing.T) {
 		l.proceeds(t, other.ID, "frozen")
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		if err := l.producer.WaitMore(ctx, 200, others...); err != nil {
+		if err := l.Producer.WaitMore(ctx, 200, others...); err != nil {
 			t.Fatalf("partitions of other brokers: %v", err)
 		}
 		if err := lowest.Resume(); err != nil {

@@ -66,52 +66,28 @@ func nodesAreKilled(t *testing.T, p *gateway.Process,
 	})
 	account := p.Account(t, vc, "app")
 	target := p.Target(t, vc, "SCRAM-SHA-512", account.Username, account.Password)
-	client := func(opts ...kgo.Opt) *kgo.Client {
-		base, err := target.KgoOpts()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := kgo.NewClient(append(base, opts...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.CloseAllowingRebalance)
-		return c
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	producer := load.Produce(client(load.ProducerOpts()...), "numbers", partitions)
-	consumer := load.Consume(client(kgo.ConsumerGroup("readers"), kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())))
-	writer, err := writes(ctx, target, "others")
+	crew, err := load.NewCrew(target, "numbers", "readers", partitions, brokers, topics[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader, err := reads(ctx, target, "others", "other-readers")
-	if err != nil {
+	t.Cleanup(crew.Close)
+	other := load.Other{Name: "the other", Topic: topics[1]}
+	if other.Writer, err = writes(ctx, target, "others"); err != nil {
 		t.Fatal(err)
 	}
+	if other.Reader, err = reads(ctx, target, "others", "other-readers"); err != nil {
+		t.Fatal(err)
+	}
+	crew.Others = []load.Other{other}
 	goesOn := func(when string) {
 		t.Helper()
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		if err := producer.WaitMore(ctx, 50); err != nil {
-			t.Fatalf("producer, %s: %v", when, err)
-		}
-		if err := writer.WaitMore(ctx, 200); err != nil {
-			t.Fatalf("the other producer, %s: %v", when, err)
-		}
-		if err := consumer.WaitFor(ctx, producer.Counts()); err != nil {
-			t.Fatalf("consumer, %s: %v", when, err)
-		}
-		listed, err := admin.ListEndOffsets(ctx, topics[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		ends := make(map[int32]int64)
-		listed.Each(func(o kadm.ListedOffset) { ends[o.Partition] = o.Offset })
-		if err := reader.WaitFor(ctx, ends); err != nil {
-			t.Fatalf("the other consumer, %s: %v", when, err)
+		if err := crew.GoOn(ctx); err != nil {
+			t.Fatalf("%s: %v", when, err)
 		}
 		t.Logf("%s all went on within %v", when, time.Since(began).Round(time.Millisecond))
 	}
@@ -159,36 +135,20 @@ func nodesAreKilled(t *testing.T, p *gateway.Process,
 			t.Fatalf("the hosts file has %v for %s, and of %+v only that is alive", addresses, name, alive[0])
 		}
 	}
-	newcomer := client(kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	opts, err := target.KgoOpts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	newcomer, err := kgo.NewClient(append(opts, kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer newcomer.Close()
 	if fetched := newcomer.PollFetches(ctx); fetched.Err() != nil || fetched.NumRecords() == 0 {
 		t.Errorf("a client that comes to the last node read %d records: %v", fetched.NumRecords(), fetched.Err())
 	}
-
-	counts, err := producer.Stop(ctx)
-	if err != nil {
-		t.Errorf("producer: %v", err)
-	}
-	if err := consumer.WaitFor(ctx, counts); err != nil {
-		t.Errorf("consumer: %v", err)
-	}
-	if err := consumer.Stop(); err != nil {
-		t.Errorf("consumer: %v", err)
-	}
-	if err := load.Check(ctx, brokers, topics[0], counts); err != nil {
+	if _, err := crew.End(ctx); err != nil {
 		t.Error(err)
-	}
-	if err := writer.Stop(ctx); err != nil {
-		t.Errorf("the other producer: %v", err)
-	}
-	ends, err := writer.Check(ctx, brokers, topics[1])
-	if err != nil {
-		t.Errorf("what the other producer wrote: %v", err)
-	}
-	if err := reader.WaitFor(ctx, ends); err != nil {
-		t.Errorf("the other consumer: %v", err)
-	}
-	if err := reader.Stop(ctx); err != nil {
-		t.Errorf("the other consumer: %v", err)
 	}
 }
 

@@ -22,8 +22,8 @@ import (
 	"tollgate.internal/e2e/internal/gateway"
 	"tollgate.internal/e2e/internal/kafkatest"
 	"tollgate.internal/e2e/internal/rawkafka"
-	"tollgate.internal/e2e/internal/redistest"
 	"tollgate.internal/e2e/internal/spanning"
+	"tollgate.internal/pkg/testbed/redistest"
 )
 
 // idClusters are virtual clusters by name, one on a cluster of each version.

@@ -16,18 +16,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/e2e/internal/drivers"
-	"tollgate.internal/e2e/internal/gateway"
 	"tollgate.internal/e2e/internal/kafkatest"
-	"tollgate.internal/e2e/internal/redistest"
+	"tollgate.internal/e2e/internal/site"
 )
 
 // meteredFleet is a portal and its nodes, with a virtual cluster that may have so much
 // a second.
 type meteredFleet struct {
-	portal *gateway.Portal
-	redis  *redistest.Server
-	kafka  *kafkatest.Cluster
-	nodes  []*gateway.Proxy
+	*site.Site
+	kafka *kafkatest.Cluster
 }
 
 const (
@@ -37,9 +34,8 @@ const (
 
 func startMetered(t *testing.T, version string) *meteredFleet {
 	t.Helper()
-	f := &meteredFleet{redis: redistest.Start(t), kafka: upstreams[version].Get(t)}
-	f.portal = gateway.StartPortal(t, f.redis.URL)
-	f.portal.Apply(t, fmt.Sprintf(`
+	f := &meteredFleet{site.Start(t, site.Options{}), upstreams[version].Get(t)}
+	f.Apply(t, fmt.Sprintf(`
 {apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
 ---
 {apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: [%q]}}
@@ -57,14 +53,18 @@ spec:
 	return f
 }
 
-func (f *meteredFleet) join(t *testing.T) {
-	t.Helper()
-	f.nodes = append(f.nodes, f.portal.StartNode(t, fmt.Sprintf("n%d", len(f.nodes)), []string{"metered"}))
+// target is how clients come to one node.
+func (f *meteredFleet) target(node int) drivers.Target {
+	return f.Nodes[node].Target("metered", "", "", "")
 }
 
 func (f *meteredFleet) client(t *testing.T, node int, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(f.nodes[node].Target("metered").Bootstrap))...)
+	base, err := f.target(node).KgoOpts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl, err := kgo.NewClient(append(opts, base...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func (m *metered) OnBrokerRead(_ kgo.BrokerMetadata, key int16, bytes int, _, _ 
 // when the Redis is killed that the nodes share it by.
 func TestAFleetKeepsToQuotas(t *testing.T) {
 	f := startMetered(t, kafkatest.V4)
-	f.join(t)
+	f.Join(t)
 	admin := kadm.NewClient(f.kafka.Client(t))
 	if _, err := kadm.NewClient(f.client(t, 0)).CreateTopic(t.Context(), 3, 1, nil, "bulk"); err != nil {
 		t.Fatal(err)
@@ -168,20 +168,18 @@ func TestAFleetKeepsToQuotas(t *testing.T) {
 	end := work(0, 4, 0)
 	time.Sleep(3 * time.Second) // what may be done at once is done
 	within("produced over 30 s by one node", rate(30*time.Second, producedPerSecond, produced), 0.9, 1.1)
-	f.join(t)
-	f.join(t)
+	f.Join(t)
+	f.Join(t)
 	ends := []func(){end, work(1, 2, 0), work(2, 1, 0)}
 	time.Sleep(3 * time.Second)
 	within("produced over 30 s by three nodes", rate(30*time.Second, producedPerSecond, produced), 0.9, 1.1)
 	if meter.told.Load() == 0 {
 		t.Error("no client was told of a throttle time")
 	}
-	if err := f.redis.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	f.Redis.Kill(t)
 	within("produced over 10 s from the death of the Redis on", rate(10*time.Second, producedPerSecond, produced), 0, 2)
 	within("produced over 10 s without the Redis", rate(10*time.Second, producedPerSecond, produced), 0.3, 2)
-	f.redis.Launch(t)
+	f.Redis.Launch(t)
 	time.Sleep(5 * time.Second)
 	within("produced over 15 s after it came back", rate(15*time.Second, producedPerSecond, produced), 0.9, 1.1)
 	for _, end := range ends {
@@ -200,8 +198,8 @@ func TestAFleetKeepsToQuotas(t *testing.T) {
 // What Java's own client says of its throttling is what its producer was held back for.
 func TestJavaIsToldOfThrottling(t *testing.T) {
 	f := startMetered(t, kafkatest.V4)
-	f.join(t)
-	f.join(t)
+	f.Join(t)
+	f.Join(t)
 	if _, err := kadm.NewClient(f.client(t, 0)).CreateTopic(t.Context(), 3, 1, nil, "java"); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +212,7 @@ func TestJavaIsToldOfThrottling(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	results, err := drivers.JavaTools(ctx, kafkatest.V4, drivers.ToolRun{
-		Tool: "producer-perf-test", Target: f.nodes[1].Target("metered"),
+		Tool: "producer-perf-test", Target: f.target(1),
 		Args: []string{"--topic", "java", "--num-records", "4000", "--record-size", "10000", "--throughput", "-1", "--print-metrics"},
 	})
 	if err != nil {

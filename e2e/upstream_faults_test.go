@@ -71,7 +71,7 @@ func TestClientsLiveThroughTheMoveOfAWholeCluster(t *testing.T) {
 			}
 			l.gateway.Write(t, "moving.yaml", bootstrapResource(kafka, "moving"))
 			right := time.Now()
-			if err := l.producer.WaitMore(t.Context(), 1); err != nil {
+			if err := l.Producer.WaitMore(t.Context(), 1); err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("records of all partitions are acknowledged again %v after the resource was right", time.Since(right))

@@ -134,89 +134,48 @@ func (b *bed) open(t *testing.T, vc, account string) (all []*site.Session) {
 }
 
 // clients work in the virtual cluster of acme until they are checked.
-type clients struct {
-	bed      *bed
-	producer *load.Producer
-	consumer *load.Consumer
-	java     *load.Verifiable // nil: without
-}
+type clients struct{ *load.Crew }
 
 // work starts clients; a Java client costs seconds of CPU.
-func (b *bed) work(t *testing.T, withJava bool) *clients {
+func (b *bed) work(t *testing.T, withJava bool) clients {
 	t.Helper()
 	target := b.Target(acme, "SCRAM-SHA-512", dev, password)
-	client := func(opts ...kgo.Opt) *kgo.Client {
-		base, err := target.KgoOpts()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := kgo.NewClient(append(base, opts...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.CloseAllowingRebalance)
-		return c
+	crew, err := load.NewCrew(target, numbers, "readers-"+b.topics[0], partitions, []kgo.Opt{kgo.SeedBrokers(b.kafka.Seeds(kafkatest.PLAINTEXT)...)}, b.topics[0])
+	if err != nil {
+		t.Fatal(err)
 	}
-	c := &clients{bed: b}
-	c.consumer = load.Consume(client(kgo.ConsumerGroup("readers-"+b.topics[0]), kgo.ConsumeTopics(numbers), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())))
-	c.producer = load.Produce(client(load.ProducerOpts()...), numbers, partitions)
+	t.Cleanup(crew.Close)
 	if withJava {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		var err error
-		if c.java, err = load.VerifiableProducer(ctx, kafkatest.V4, target, java); err != nil {
+		writer, err := load.VerifiableProducer(ctx, kafkatest.V4, target, java)
+		if err != nil {
 			t.Fatal(err)
 		}
+		crew.Others = append(crew.Others, load.Other{Name: "Java", Topic: b.topics[1], Writer: writer})
 	}
+	c := clients{crew}
 	c.goOn(t)
 	return c
 }
 
 // goOn waits until every client has done more work.
-func (c *clients) goOn(t *testing.T) {
+func (c clients) goOn(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := c.producer.WaitMore(ctx, 20); err != nil {
-		t.Fatalf("producer: %v", err)
-	}
-	if err := c.consumer.WaitFor(ctx, c.producer.Counts()); err != nil {
-		t.Fatalf("consumer: %v", err)
-	}
-	if c.java != nil {
-		if err := c.java.WaitMore(ctx, 20); err != nil {
-			t.Fatalf("Java producer: %v", err)
-		}
+	if err := c.GoOn(ctx); err != nil {
+		t.Fatal(err)
 	}
 }
 
 // end stops the clients, and compares what the brokers hold with what was acknowledged.
-func (c *clients) end(t *testing.T) {
+func (c clients) end(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	acked, err := c.producer.Stop(ctx)
-	if err != nil {
-		t.Errorf("producer: %v", err)
-	}
-	opts := []kgo.Opt{kgo.SeedBrokers(c.bed.kafka.Seeds(kafkatest.PLAINTEXT)...)}
-	if err := load.Check(ctx, opts, c.bed.topics[0], acked); err != nil {
+	if _, err := c.End(ctx); err != nil {
 		t.Error(err)
-	}
-	if err := c.consumer.WaitFor(ctx, acked); err != nil {
-		t.Errorf("consumer: %v", err)
-	}
-	if err := c.consumer.Stop(); err != nil {
-		t.Errorf("consumer: %v", err)
-	}
-	if c.java == nil {
-		return
-	}
-	if err := c.java.Stop(ctx); err != nil {
-		t.Errorf("Java producer: %v", err)
-	}
-	if _, err := c.java.Check(ctx, opts, c.bed.topics[1]); err != nil {
-		t.Errorf("records of the Java producer: %v", err)
 	}
 }
 

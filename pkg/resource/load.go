@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -74,6 +75,33 @@ func (l *loader) read(path, absolute string, above []fs.FileInfo) {
 		}
 		l.read(filepath.Join(path, name), filepath.Join(absolute, name), above)
 	}
+}
+
+// Signature changes when any file below dir does, be it of resources or what they refer
+// to. Links are followed, as [LoadDir] follows them; one back into itself ends at a depth
+// that no real tree has. Two signatures are compared within one process only.
+func Signature(dir string) uint64 {
+	h := fnv.New64a()
+	var walk func(path string, depth int)
+	walk = func(path string, depth int) {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			fmt.Fprintf(h, "%v\x00", err)
+		case !info.IsDir():
+			fmt.Fprintf(h, "%s\x00%d\x00%d\x00", path, info.ModTime().UnixNano(), info.Size())
+		case depth < 16:
+			entries, err := os.ReadDir(path)
+			if err != nil {
+				fmt.Fprintf(h, "%v\x00", err)
+			}
+			for _, e := range entries {
+				walk(filepath.Join(path, e.Name()), depth+1)
+			}
+		}
+	}
+	walk(dir, 0)
+	return h.Sum64()
 }
 
 func isYAML(path string) bool {

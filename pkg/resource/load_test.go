@@ -748,3 +748,47 @@ func TestTransactionsGoToTheClusterOfTheLongestPrefix(t *testing.T) {
 		}
 	}
 }
+
+func TestASignatureChangesWithEveryFile(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	write := func(path, content string) func(t *testing.T) {
+		return func(t *testing.T) {
+			t.Helper()
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	link := func(to, from string) func(t *testing.T) {
+		return func(t *testing.T) {
+			t.Helper()
+			if err := os.Symlink(to, from); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	seen := map[uint64]string{Signature(dir): "at the beginning"}
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T)
+	}{
+		{"a file comes", write(filepath.Join(dir, "a.yaml"), "one")},
+		{"a file grows", write(filepath.Join(dir, "a.yaml"), "one and more")},
+		{"a secret comes", write(filepath.Join(dir, "secret"), "s")},
+		{"a directory is linked", link(elsewhere, filepath.Join(dir, "linked"))},
+		{"a file comes behind the link", write(filepath.Join(elsewhere, "b.yaml"), "two")},
+		{"a file behind the link grows", write(filepath.Join(elsewhere, "b.yaml"), "two and more")},
+		{"a link leads nowhere", link(filepath.Join(dir, "nothing"), filepath.Join(dir, "broken"))},
+		{"a link leads back", link(dir, filepath.Join(dir, "back"))},
+	} {
+		c.change(t)
+		now := Signature(dir)
+		if when, same := seen[now]; same && c.name != "a directory is linked" { // it is empty
+			t.Errorf("%s: the signature is that of %s", c.name, when)
+		}
+		if again := Signature(dir); again != now {
+			t.Errorf("%s: two signatures of the same files differ", c.name)
+		}
+		seen[now] = "when " + c.name
+	}
+}

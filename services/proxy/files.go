@@ -2,12 +2,8 @@ package proxy
 
 import (
 	"errors"
-	"hash/fnv"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"tollgate.internal/pkg/resource"
@@ -18,19 +14,19 @@ import (
 // effect in all its parts, or in none.
 type files struct {
 	dir  string
-	seen uint64 // signature of those that were loaded last
+	seen uint64 // [resource.Signature] of those that were loaded last
 }
 
 // load reads the directory.
 func (f *files) load() (*resource.Set, error) {
-	f.seen = signature(f.dir) // before: what changes while it loads is loaded again
+	f.seen = resource.Signature(f.dir) // before: what changes while it loads is loaded again
 	return resource.LoadDir(f.dir)
 }
 
 // follow loads the files again if they changed. It keeps the old resources, and says
 // why, when there is a mistake in the new ones.
 func (f *files) follow(g *gateway) {
-	if signature(f.dir) == f.seen {
+	if resource.Signature(f.dir) == f.seen {
 		return
 	}
 	set, err := f.load()
@@ -113,30 +109,4 @@ func (g *gateway) apply(set *resource.Set) error {
 		}
 	}
 	return nil
-}
-
-// signature changes when any file below dir does. Links are followed, as LoadDir
-// follows them; a link back into itself ends at the depth no real tree has.
-func signature(dir string) uint64 {
-	h := fnv.New64a()
-	var walk func(path string, depth int)
-	walk = func(path string, depth int) {
-		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-			h.Write([]byte(err.Error()))
-		case !info.IsDir():
-			h.Write([]byte(path + "\x00" + strconv.FormatInt(info.ModTime().UnixNano(), 10) + "\x00" + strconv.FormatInt(info.Size(), 10) + "\x00"))
-		case depth < 16:
-			entries, err := os.ReadDir(path)
-			if err != nil {
-				h.Write([]byte(err.Error()))
-			}
-			for _, e := range entries {
-				walk(filepath.Join(path, e.Name()), depth+1)
-			}
-		}
-	}
-	walk(dir, 0)
-	return h.Sum64()
 }

@@ -10,10 +10,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"testing"
 	"time"
 
 	"tollgate.internal/e2e/internal/kafkatest"
 	"tollgate.internal/e2e/internal/soak"
+	"tollgate.internal/e2e/internal/tb"
 )
 
 func main() {
@@ -27,21 +29,28 @@ func main() {
 	flag.IntVar(&o.Rounds, "rounds", 30, "how many `rounds` of faults")
 	flag.Uint64Var(&o.Seed, "seed", uint64(began.Unix()), "`number` that the faults follow from")
 	one := flag.Bool("one", false, "one cluster instead of two that the virtual cluster spans")
+	fleet := flag.Bool("fleet", false, "a fleet with a control plane in place of nodes that read files")
 	flag.Parse()
 	o.Clusters = soak.Clusters(!*one)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	if err := run(ctx, o, *fleet); err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, o soak.Options) (err error) {
+func run(ctx context.Context, o soak.Options, fleet bool) (err error) {
 	if o.Dir, err = os.MkdirTemp("", "tollgate-soak-"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
 	o.Say("seed %d", o.Seed)
-	return soak.Run(ctx, o)
+	if !fleet {
+		return soak.Run(ctx, o)
+	}
+	return tb.Run(ctx, o.Dir, o.Say, func(t testing.TB) error {
+		o.Fleet = soak.StartFleet(t)
+		return soak.Run(ctx, o)
+	})
 }

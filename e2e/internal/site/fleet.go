@@ -1,18 +1,23 @@
-// Package site runs the product as operators run it: portals on one database, nodes
-// that follow them through Redis, and a balancer before the nodes. Each is a process of
-// its own, and can be killed.
+// Package site runs the product as operators run it: portals on one database, a real
+// Redis, nodes that follow the portals through it, each at an address of its own, and a
+// balancer before the nodes, which asks whether they are ready. Each is a process of its
+// own, and can be killed.
 package site
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"tollgate.internal/e2e/internal/balancer"
 	"tollgate.internal/e2e/internal/drivers"
@@ -24,24 +29,33 @@ import (
 
 // Options say what there is.
 type Options struct {
-	Database       string // URL
-	Portals, Nodes int
-	Env            []string // of portals, besides what they need: NAME=value
-	Disk           string   // a directory where portals find a small disk of their own; none when empty
-	DiskBytes      int64
+	Database  string // URL; SQLite when empty
+	Portals   int    // 1 when 0
+	Nodes     int
+	Internal  bool     // balancing
+	Flags     []string // of each node, besides those that it has anyway
+	Env       []string // of portals, besides what they need: NAME=value
+	Disk      string   // a directory where portals find a small disk of their own; none when empty
+	DiskBytes int64
 }
 
 // A Site is everything together.
 type Site struct {
-	Redis   *redistest.Server
-	Portals []*Portal
-	Nodes   []*Node
-	Key     ed25519.PrivateKey // that the portals sign with
-	Keyring bundle.Keyring     // that nodes believe
-	dir     string
-	port    int // of the balancer
-	caFile  string
-	token   string
+	Redis    *redistest.Server
+	Portals  []*Portal
+	Nodes    []*Node
+	Key      ed25519.PrivateKey // that the portals sign with
+	Keyring  bundle.Keyring     // that nodes believe
+	options  Options
+	dir      string
+	port     int // of the balancer and of all nodes
+	balancer *balancer.Balancer
+	cert     string // files
+	salt     string
+	public   string
+	first    string // the token of an operator
+	caFile   string
+	token    string
 }
 
 // A Portal is the portal command.
@@ -54,37 +68,42 @@ type Portal struct {
 type Node struct {
 	Process
 	site *Site
-	port int
+	ip   string
 }
 
-// domain is that of all hosts.
-const domain = "gw.test"
+const (
+	// domain is that of all hosts; node1 has node1.gw.test.
+	domain = "gw.test"
+	// maxNodes is how many the certificate is good for.
+	maxNodes   = 9
+	balancerIP = "127.0.0.10"
+)
 
 // Start starts a site, and waits until all of it is ready.
 func Start(t testing.TB, o Options) *Site {
 	t.Helper()
-	lease, err := ports.Reserve(1 + 2*o.Portals + 2*o.Nodes)
+	o.Portals = max(1, o.Portals)
+	lease, err := ports.Reserve(1 + 2*o.Portals)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(lease.Release)
-	port := func() int {
-		p := lease.Ports[0]
-		lease.Ports = lease.Ports[1:]
-		return p
+	s := &Site{Redis: redistest.Start(t), options: o, dir: t.TempDir(), port: lease.Ports[0]}
+	if o.Database == "" {
+		o.Database = "sqlite:" + s.file("tollgate.db")
 	}
-	s := &Site{Redis: redistest.Start(t), dir: t.TempDir(), port: port()}
-	signing, public := s.keys(t)
-	cert := s.certificate(t)
-	first, salt := s.file("first.token"), s.file("salt")
-	if err := os.WriteFile(salt, []byte(rand.Text()), 0o600); err != nil {
+	var signing string
+	signing, s.public = s.keys(t)
+	s.cert = s.certificate(t)
+	s.first, s.salt = s.file("first.token"), s.file("salt")
+	if err := os.WriteFile(s.salt, []byte(rand.Text()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for i := range o.Portals {
-		p := &Portal{Process: s.process(t, fmt.Sprintf("portal%d", i+1), "portal", port()), URL: "http://" + loopback(port())}
+		p := &Portal{Process: s.process(fmt.Sprintf("portal%d", i+1), "portal", lease.Ports[1+2*i]), URL: "http://" + loopback(lease.Ports[2+2*i])}
 		p.env = []string{
 			"TOLLGATE_PORTAL_LISTEN=" + strings.TrimPrefix(p.URL, "http://"), "TOLLGATE_PORTAL_ADMIN=" + p.Admin, "TOLLGATE_PORTAL_DATABASE=" + o.Database,
-			"TOLLGATE_PORTAL_REDIS=" + s.Redis.URL, "TOLLGATE_PORTAL_SIGNING_KEY=" + signing, "TOLLGATE_PORTAL_FIRST_TOKEN=" + first, "TOLLGATE_PORTAL_LOG_FORMAT=text",
+			"TOLLGATE_PORTAL_REDIS=" + s.Redis.URL, "TOLLGATE_PORTAL_SIGNING_KEY=" + signing, "TOLLGATE_PORTAL_FIRST_TOKEN=" + s.first, "TOLLGATE_PORTAL_LOG_FORMAT=text",
 		}
 		p.env = append(p.env, o.Env...)
 		if o.Disk != "" {
@@ -94,42 +113,70 @@ func Start(t testing.TB, o Options) *Site {
 		s.Portals = append(s.Portals, p)
 		p.Launch(t)
 	}
-	token, err := os.ReadFile(first)
+	token, err := os.ReadFile(s.first)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.token = strings.TrimSpace(string(token))
-	var addresses []string
-	for i := range o.Nodes {
-		name := fmt.Sprintf("node%d", i+1)
-		n := &Node{Process: s.process(t, name, "proxy", port()), site: s, port: port()}
-		n.args = []string{
-			"--listen", loopback(n.port), "--advertised-port", fmt.Sprint(s.port), "--domain", domain, "--certificate", cert, "--admin", n.Admin,
-			"--control-redis", s.Redis.URL, "--control-keys", public, "--control-state", s.file(name + ".state"), "--control-node", name,
-			"--control-api", s.Portals[0].URL, "--control-token", "file:" + first,
-			"--salt-key", "file:" + salt, "--producer-ids", s.Redis.URL, "--drain-grace", "0s", "--drain-spread", "0s",
-		}
-		addresses = append(addresses, loopback(n.port))
-		t.Cleanup(func() { n.end(t) })
-		s.Nodes = append(s.Nodes, n)
-		n.Begin(t)
+	if s.balancer, err = balancer.Start(s.at(balancerIP)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.balancer.Close)
+	for range o.Nodes {
+		s.begin(t)
 	}
 	for _, n := range s.Nodes {
 		n.Await(t)
 	}
-	b, err := balancer.Start(loopback(s.port), addresses)
+	return s
+}
+
+// Join starts one more node, and waits until it is ready.
+func (s *Site) Join(t testing.TB) *Node {
+	t.Helper()
+	n := s.begin(t)
+	n.Await(t)
+	return n
+}
+
+func (s *Site) begin(t testing.TB) *Node {
+	t.Helper()
+	i := len(s.Nodes) + 1
+	if i > maxNodes {
+		t.Fatalf("the certificate is good for %d nodes", maxNodes)
+	}
+	lease, err := ports.Reserve(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(b.Close)
-	return s
+	t.Cleanup(lease.Release)
+	n := &Node{Process: s.process(fmt.Sprintf("node%d", i), "proxy", lease.Ports[0]), site: s, ip: fmt.Sprintf("127.0.0.%d", 10+i)}
+	balancing := "external"
+	if s.options.Internal {
+		balancing = "internal"
+	}
+	n.args = append([]string{
+		"--listen", s.at(n.ip), "--domain", domain, "--certificate", s.cert, "--admin", n.Admin,
+		"--control-redis", s.Redis.URL, "--control-keys", s.public, "--control-state", s.file(n.Name + ".state"), "--control-node", n.Name,
+		"--control-balancing", balancing, "--control-advertise", n.Name + "." + domain,
+		"--control-api", s.Portals[0].URL, "--control-token", "file:" + s.first,
+		"--salt-key", "file:" + s.salt, "--producer-ids", s.Redis.URL, "--drain-grace", "0s", "--drain-spread", "0s",
+	}, s.options.Flags...)
+	t.Cleanup(func() { n.end(t) })
+	s.Nodes = append(s.Nodes, n)
+	n.Begin(t)
+	s.balancer.Add(s.at(n.ip), n.Ready)
+	return n
 }
+
+// at is an address that clients come to.
+func (s *Site) at(ip string) string { return fmt.Sprintf("%s:%d", ip, s.port) }
 
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 func (s *Site) file(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *Site) process(t testing.TB, name, command string, admin int) Process {
+func (s *Site) process(name, command string, admin int) Process {
 	return Process{Name: name, Version: Present, Admin: loopback(admin), Log: s.file(name + ".log"), command: command}
 }
 
@@ -184,7 +231,11 @@ func (s *Site) certificate(t testing.TB) string {
 	if s.caFile, err = ca.Write(s.dir, "ca"); err != nil {
 		t.Fatal(err)
 	}
-	pair, err := ca.Server("*." + domain)
+	names := []string{"*." + domain}
+	for i := range maxNodes {
+		names = append(names, fmt.Sprintf("*.node%d.%s", i+1, domain))
+	}
+	pair, err := ca.Server(names...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,12 +249,27 @@ func (s *Site) certificate(t testing.TB) string {
 // maxNodeID bounds the node ids that hosts are listed for.
 const maxNodeID = 40
 
-// Target is how a client of the virtual cluster with this host label connects, by way
-// of the balancer.
-func (s *Site) Target(label, mechanism, user, password string) drivers.Target {
-	hosts := drivers.Hosts{label + "." + domain: {"127.0.0.1"}}
+// names are those of a host label and its brokers below a domain.
+func names(label, domain string) []string {
+	all := []string{label + "." + domain}
 	for id := range maxNodeID {
-		hosts[fmt.Sprintf("b%d-%s.%s", id, label, domain)] = []string{"127.0.0.1"}
+		all = append(all, fmt.Sprintf("b%d-%s.%s", id, label, domain))
+	}
+	return all
+}
+
+// Target is how a client of the virtual cluster with this host label connects: by way of
+// the balancer, and by the names of a node to that node. Without a mechanism it does not
+// log in.
+func (s *Site) Target(label, mechanism, user, password string) drivers.Target {
+	hosts := make(drivers.Hosts)
+	for _, name := range names(label, domain) {
+		hosts[name] = []string{balancerIP}
+	}
+	for _, n := range s.Nodes {
+		for _, name := range names(label, n.Name+"."+domain) {
+			hosts[name] = []string{n.ip}
+		}
 	}
 	return drivers.Target{
 		Bootstrap: fmt.Sprintf("%s.%s:%d", label, domain, s.port), CAFile: s.caFile,
@@ -211,9 +277,30 @@ func (s *Site) Target(label, mechanism, user, password string) drivers.Target {
 	}
 }
 
-// Target is how a client gets to this node with its first connection.
+// Target is how a client comes to this node with every connection.
 func (n *Node) Target(label, mechanism, user, password string) drivers.Target {
 	target := n.site.Target(label, mechanism, user, password)
-	target.Bootstrap = fmt.Sprintf("%s.%s:%d", label, domain, n.port)
+	for name := range target.Hosts {
+		target.Hosts[name] = []string{n.ip}
+	}
 	return target
+}
+
+// Ready reports whether the node says that clients are to be sent to it.
+func (n *Node) Ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	status, _, err := n.Get(ctx, "/readyz")
+	return err == nil && status == http.StatusOK
+}
+
+// Sessions is how many clients are connected to the node.
+func (n *Node) Sessions(ctx context.Context) (int, error) {
+	_, body, err := n.Get(ctx, "/status")
+	if err != nil {
+		return 0, err
+	}
+	var st struct{ Node struct{ Sessions int } }
+	err = json.Unmarshal([]byte(body), &st)
+	return st.Node.Sessions, err
 }

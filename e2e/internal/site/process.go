@@ -179,11 +179,14 @@ func (p *Process) Kill(t testing.TB) {
 	}
 }
 
-// Stop ends it with SIGTERM.
+// Stop ends it with SIGTERM, which has to be a good end.
 func (p *Process) Stop(t testing.TB) {
 	t.Helper()
 	if err := p.process.Terminate(context.Background(), time.Minute); err != nil {
 		t.Fatal(err)
+	}
+	if code := p.process.ExitCode(); code != 0 {
+		t.Errorf("%s ended with code %d", p.Name, code)
 	}
 }
 
@@ -202,6 +205,16 @@ func (p *Process) Get(ctx context.Context, path string) (status int, body string
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(raw), err
+}
+
+// Said is what it has written to its log.
+func (p *Process) Said(t testing.TB) string {
+	t.Helper()
+	raw, err := os.ReadFile(p.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
 }
 
 // Metric is the value of a series as /metrics writes it; 0 when it is not there.

@@ -16,15 +16,32 @@ import (
 )
 
 // A node is one of the gateway's, running or not.
-type node struct {
+type node interface {
+	fmt.Stringer // its name
+	start(ctx context.Context) error
+	kill() error
+	check() error // reports one that has ended by itself
+	logFile() string
+}
+
+func tail(n node) string {
+	raw, _ := os.ReadFile(n.logFile())
+	return string(raw[max(0, len(raw)-4000):])
+}
+
+// A fileNode reads its resources from files.
+type fileNode struct {
 	name, bin, config, admin, log string
 
 	mu      sync.Mutex
 	process *proc.Process
 }
 
+func (n *fileNode) String() string  { return n.name }
+func (n *fileNode) logFile() string { return n.log }
+
 // start runs the node and waits until it serves.
-func (n *node) start(ctx context.Context) error {
+func (n *fileNode) start(ctx context.Context) error {
 	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -66,36 +83,30 @@ func (n *node) start(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("start %s: %w\n%s", n.name, err, n.tail())
+		return fmt.Errorf("start %s: %w\n%s", n.name, err, tail(n))
 	}
 	return nil
 }
 
-func (n *node) current() *proc.Process {
+func (n *fileNode) current() *proc.Process {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.process
 }
 
-func (n *node) kill() error { return n.current().Kill() }
+func (n *fileNode) kill() error { return n.current().Kill() }
 
-// check reports a node that has ended by itself.
-func (n *node) check() error {
+func (n *fileNode) check() error {
 	if p := n.current(); !p.Running() {
-		return fmt.Errorf("%s ended: %w\n%s", n.name, p.Wait(), n.tail())
+		return fmt.Errorf("%s ended: %w\n%s", n.name, p.Wait(), tail(n))
 	}
 	return nil
 }
 
-func (n *node) close() error {
+func (n *fileNode) close() error {
 	p := n.current()
 	if p == nil || !p.Running() {
 		return nil
 	}
 	return p.Terminate(context.Background(), time.Minute)
-}
-
-func (n *node) tail() string {
-	raw, _ := os.ReadFile(n.log)
-	return string(raw[max(0, len(raw)-4000):])
 }

@@ -16,25 +16,40 @@ const (
 	moveLeaders             // every partition gets another leader
 	outage                  // all brokers of a cluster are killed, and started some time later
 	killNode                // a node of the gateway gets SIGKILL, and is started some time later
+	drainNode               // a node of a fleet is drained, and takes clients again some time later
+	flushRedis              // the Redis of a fleet forgets everything
+	killRedis               // it gets SIGKILL, and is started some time later, empty
+	freezeRedis             // it gets SIGSTOP, and SIGCONT some time later
+	killPortal              // the portal gets SIGKILL, and is started some time later
 )
 
 func (k kind) String() string {
 	return [...]string{
 		"kill a broker of", "pause a broker of", "stop a broker of", "move all leaders of", "kill all brokers of", "kill a node of",
+		"drain a node of", "flush the Redis of", "kill the Redis of", "freeze the Redis of", "kill the portal of",
 	}[k]
 }
 
-// gatewaySite is the site of faults of the gateway's nodes.
-const gatewaySite = "gateway"
+// The sites that are no cluster: the gateway's nodes, and what tells those of a fleet
+// what to serve.
+const (
+	gatewaySite = "gateway"
+	controlSite = "the control plane"
+)
 
-// A site is where faults happen: a cluster or the gateway.
+// A site is where faults happen: a cluster, the gateway or its control plane.
 type site struct {
 	name  string
 	nodes int
+	fleet bool // the gateway is one
 }
 
 func (s site) kinds() []kind {
 	switch {
+	case s.name == controlSite:
+		return []kind{flushRedis, killRedis, freezeRedis, killPortal}
+	case s.name == gatewaySite && s.fleet:
+		return []kind{killNode, drainNode}
 	case s.name == gatewaySite:
 		return []kind{killNode}
 	case s.nodes == 1:
@@ -54,10 +69,10 @@ type fault struct {
 
 func (f fault) String() string {
 	name := fmt.Sprintf("%v %s", f.kind, f.site)
-	if f.kind != moveLeaders && f.kind != outage {
+	if f.kind != moveLeaders && f.kind != outage && f.site != controlSite {
 		name += fmt.Sprintf(" (#%d)", f.node)
 	}
-	if f.kind == moveLeaders {
+	if f.kind == moveLeaders || f.kind == flushRedis {
 		return name
 	}
 	return fmt.Sprintf("%s for %v", name, f.length)

@@ -6,7 +6,9 @@ import (
 	"time"
 )
 
-var planSites = []site{{gatewaySite, 2}, {home, 3}, {west, 1}}
+var planSites = []site{{gatewaySite, 2, false}, {home, 3, false}, {west, 1, false}}
+
+var fleetSites = []site{{gatewaySite, 3, true}, {controlSite, 1, true}, {home, 3, false}, {west, 1, false}}
 
 func TestTheSameSeedDrawsTheSameFaults(t *testing.T) {
 	for seed := range uint64(20) {
@@ -23,8 +25,16 @@ func TestTheSameSeedDrawsTheSameFaults(t *testing.T) {
 // at one site at once.
 func TestARunHasEveryFault(t *testing.T) {
 	for seed := range uint64(50) {
+		hasEveryFault(t, seed, planSites)
+		hasEveryFault(t, seed, fleetSites)
+	}
+}
+
+func hasEveryFault(t *testing.T, seed uint64, sites []site) {
+	t.Helper()
+	{
 		seen := make(map[string]bool)
-		rounds := plan(seed, 30, planSites)
+		rounds := plan(seed, 30, sites)
 		if len(rounds) != 30 {
 			t.Fatalf("seed %d: %d rounds", seed, len(rounds))
 		}
@@ -42,7 +52,7 @@ func TestARunHasEveryFault(t *testing.T) {
 				}
 			}
 		}
-		for _, site := range planSites {
+		for _, site := range sites {
 			for _, k := range site.kinds() {
 				if !seen[fmt.Sprint(k, site.name)] {
 					t.Errorf("seed %d: nowhere %v %s", seed, k, site.name)

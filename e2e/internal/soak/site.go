@@ -28,7 +28,8 @@ const (
 	cluster      = "tenant-seven" // the virtual cluster's
 	westPhysical = "phys-west."
 	domain       = "gw.soak.test"
-	host         = "soak." + domain
+	label        = "soak" // of the virtual cluster's host
+	host         = label + "." + domain
 	user         = "worker"
 	password     = "worker-secret"
 	nodeCount    = 2 // of the gateway
@@ -76,7 +77,7 @@ func (t topic) places() []place {
 const resourceFile = `
 {apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
 ---
-{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: %[1]s, virtualCluster: %[2]s}, spec: {type: local, password: "file:password"}}
+{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: %[1]s, virtualCluster: %[2]s}, spec: {type: local%[6]s}}
 ---
 {apiVersion: tollgate/v1, kind: TopicGrant, metadata: {name: lent, tenant: acme}, spec: {cluster: %[3]s, topic: {name: %[4]s, pattern: prefixed}, access: read-write}}
 ---
@@ -159,6 +160,9 @@ func (s *soak) admin(name string) *kadm.Client {
 }
 
 func (s *soak) startGateway(ctx context.Context) error {
+	if s.options.Fleet != nil {
+		return s.useFleet(ctx)
+	}
 	bin := filepath.Join(s.dir, "proxy")
 	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "tollgate.internal/services/proxy/cmd/proxy")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -196,32 +200,38 @@ func (s *soak) startGateway(ctx context.Context) error {
 	}
 	loopback := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	var addresses []string
+	var nodes []*fileNode
 	for i := range nodeCount {
 		name := fmt.Sprintf("node-%d", i)
 		listen, admin := loopback(lease.Ports[1+2*i]), loopback(lease.Ports[2+2*i])
 		files[name+".yaml"] = fmt.Sprintf(nodeFile, resources, domain, admin, listen, lease.Ports[0], certFile, keyFile)
 		addresses = append(addresses, listen)
-		s.nodes = append(s.nodes, &node{
+		n := &fileNode{
 			name: name, bin: bin, config: filepath.Join(s.dir, name+".yaml"),
 			log: filepath.Join(s.dir, name+".log"), admin: admin,
-		})
+		}
+		nodes = append(nodes, n)
+		s.nodes = append(s.nodes, n)
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
 			return err
 		}
 	}
-	for _, n := range s.nodes {
+	for _, n := range nodes {
 		if err := n.start(ctx); err != nil {
 			return err
 		}
 		s.onClose(n.close)
 	}
-	b, err := balancer.Start(loopback(lease.Ports[0]), addresses)
+	b, err := balancer.Start(loopback(lease.Ports[0]))
 	if err != nil {
 		return err
 	}
 	s.onClose(func() error { b.Close(); return nil })
+	for _, a := range addresses {
+		b.Add(a, nil) // a node that was killed does not accept
+	}
 	s.target = drivers.Target{
 		Bootstrap: fmt.Sprintf("%s:%d", host, lease.Ports[0]), CAFile: caFile,
 		Mechanism: "SCRAM-SHA-512", User: user, Password: password, Hosts: s.hosts(),
@@ -234,12 +244,20 @@ var slots = map[string]int32{home: 0, west: 1}
 
 func (s *soak) hosts() drivers.Hosts {
 	hosts := drivers.Hosts{host: {"127.0.0.1"}}
-	for name, c := range s.clusters {
-		for _, b := range c.Brokers() {
-			hosts[fmt.Sprintf("b%d-%s", slots[name]<<16|b.ID, host)] = []string{"127.0.0.1"}
-		}
+	for _, name := range s.brokerHosts(host) {
+		hosts[name] = hosts[host]
 	}
 	return hosts
+}
+
+// brokerHosts are the names of the brokers beside a bootstrap host.
+func (s *soak) brokerHosts(host string) (names []string) {
+	for name, c := range s.clusters {
+		for _, b := range c.Brokers() {
+			names = append(names, fmt.Sprintf("b%d-%s", slots[name]<<16|b.ID, host))
+		}
+	}
+	return names
 }
 
 func (s *soak) resources() string {
@@ -248,7 +266,11 @@ func (s *soak) resources() string {
 		on, spanning = west, "clusters: [home, west], slots: {home: 0, west: 1}, transactions: [{prefix: west-, cluster: west}],"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, resourceFile, user, cluster, on, westPhysical, spanning)
+	secret := `, password: "file:password"`
+	if s.options.Fleet != nil { // the portal is told by itself
+		secret = ""
+	}
+	fmt.Fprintf(&b, resourceFile, user, cluster, on, westPhysical, spanning, secret)
 	for name, c := range s.clusters {
 		fmt.Fprintf(&b, "---\n{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: %s}, spec: {bootstrap: [%s]}}\n", name, c.Bootstrap())
 	}
@@ -287,6 +309,9 @@ func (s *soak) inject(ctx context.Context, f fault) error {
 }
 
 func (s *soak) breakIt(ctx context.Context, f fault) error {
+	if s.options.Fleet != nil && (f.site == controlSite || f.kind == drainNode) {
+		return s.breakFleet(ctx, f)
+	}
 	if f.site == gatewaySite {
 		n := s.nodes[f.node]
 		if err := n.kill(); err != nil {
@@ -295,7 +320,7 @@ func (s *soak) breakIt(ctx context.Context, f fault) error {
 		if err := pause(ctx, f.length); err != nil {
 			return err
 		}
-		s.event("start %s again", n.name)
+		s.event("start %v again", n)
 		return n.start(ctx)
 	}
 	kafka := s.clusters[f.site]

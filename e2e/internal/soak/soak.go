@@ -44,6 +44,9 @@ type Options struct {
 	Clusters map[string]kafkatest.Options
 	// Java are the versions of Kafka's own verifiable producers and consumers.
 	Java []string
+	// Fleet, if there is one, is what clients go through: three nodes or so, as the portal
+	// has told them. Its own parts fail, too. Without it two nodes read files.
+	Fleet *Fleet
 	// Dir is where everything is kept; it must exist.
 	Dir string
 	// Say tells how the run goes.
@@ -68,7 +71,7 @@ type soak struct {
 	clusters map[string]*kafkatest.Cluster
 	brokers  map[*kafkatest.Cluster]*kgo.Client
 	admins   map[string]*kadm.Client // of the brokers
-	nodes    []*node
+	nodes    []node
 	target   drivers.Target
 	watch    watch
 	closers  []func() error
@@ -135,9 +138,12 @@ func (s *soak) run(ctx context.Context) error {
 		return s.explain("the start", err)
 	}
 	s.options.Say("all clients are at work")
-	sites := []site{{gatewaySite, nodeCount}}
+	sites := []site{{gatewaySite, len(s.nodes), s.options.Fleet != nil}}
+	if s.options.Fleet != nil {
+		sites = append(sites, site{controlSite, 1, true})
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.clusters)) {
-		sites = append(sites, site{name, len(s.clusters[name].Brokers())})
+		sites = append(sites, site{name, len(s.clusters[name].Brokers()), false})
 	}
 	s.random = newFaultTimes(s.options.Seed)
 	rounds := plan(s.options.Seed, s.options.Rounds, sites)
@@ -306,6 +312,11 @@ func (s *soak) round(ctx context.Context, faults []fault) error {
 	defer back.leave()
 	if err := s.progress(ctx); err != nil {
 		return err
+	}
+	if s.options.Fleet != nil {
+		if err := s.change(ctx); err != nil {
+			return err
+		}
 	}
 	return s.check(ctx)
 }
@@ -505,13 +516,13 @@ func (s *soak) explain(when string, err error) error {
 	defer s.mu.Unlock()
 	fmt.Fprintf(&b, "what happened:\n%s", s.happened())
 	for _, n := range s.nodes {
-		fmt.Fprintf(&b, "%s said last:\n%s\n", n.name, n.tail())
+		fmt.Fprintf(&b, "%v said last:\n%s\n", n, tail(n))
 	}
 	if s.dir != "" {
 		if kept, keepErr := os.MkdirTemp("", "tollgate-soak-"); keepErr == nil {
 			for _, n := range s.nodes {
-				if raw, readErr := os.ReadFile(n.log); readErr == nil {
-					os.WriteFile(kept+"/"+n.name+".log", raw, 0o600)
+				if raw, readErr := os.ReadFile(n.logFile()); readErr == nil {
+					os.WriteFile(kept+"/"+n.String()+".log", raw, 0o600)
 				}
 			}
 			fmt.Fprintf(&b, "the logs of the nodes are kept in %s\n", kept)

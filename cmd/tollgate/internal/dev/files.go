@@ -7,15 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 
 	"tollgate.internal/cmd/tollgate/internal/client"
 	"tollgate.internal/cmd/tollgate/internal/manifest"
@@ -34,7 +30,7 @@ type files struct {
 	state     string     // directory
 	plane     *plane
 
-	seen      string // signature of what was applied last, or tried
+	seen      uint64 // [resource.Signature] of what was applied last, or tried
 	passwords map[resource.Key]string
 }
 
@@ -97,7 +93,7 @@ func (f *files) sum(m *manifest.Manifest) (string, error) {
 // apply makes the control plane have what the files say, unless they say what they
 // said before.
 func (f *files) apply(ctx context.Context) error {
-	f.seen = signature(f.dir) // before they are read: what changes meanwhile is read again
+	f.seen = resource.Signature(f.dir) // before they are read: what changes meanwhile is read again
 	m, err := f.read()
 	if err != nil {
 		return err
@@ -193,7 +189,7 @@ func (f *files) follow(ctx context.Context, r *run) {
 			return
 		case <-tick.C:
 		}
-		if signature(f.dir) == f.seen {
+		if resource.Signature(f.dir) == f.seen {
 			continue
 		}
 		r.mu.Lock() // describe reads the passwords
@@ -202,65 +198,21 @@ func (f *files) follow(ctx context.Context, r *run) {
 		if err != nil && ctx.Err() == nil {
 			r.cfg.Log.Error("resource files not applied, what was applied before stays", "dir", f.dir, "err", err)
 			if _, unreachable := errors.AsType[*client.Unreachable](err); unreachable {
-				f.seen = "" // again
+				f.seen = 0 // again
 			}
 		}
 	}
 }
 
-// signature changes when any file below dir does.
-func signature(dir string) string {
-	var b strings.Builder
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			b.WriteString(err.Error())
-			return nil
-		}
-		info, err := os.Stat(path) // also behind a link
-		if err != nil {
-			b.WriteString(err.Error())
-			return nil
-		}
-		if !info.IsDir() {
-			b.WriteString(path + "\x00" + strconv.FormatInt(info.ModTime().UnixNano(), 10) + "\x00" + strconv.FormatInt(info.Size(), 10) + "\x00")
-		}
-		return nil
-	})
-	return b.String()
-}
-
-// definedClusters are the UpstreamClusters that resource files define themselves.
-// What is wrong with the files is reported by those who load them.
-func definedClusters(dir string) (map[string]bool, error) {
+// definedClusters are the UpstreamClusters that resource files define themselves. What
+// is wrong with the files is reported when they are applied.
+func definedClusters(dir string) map[string]bool {
+	var problems resource.Problems
 	defined := make(map[string]bool)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for _, o := range resource.Read(dir, &problems) {
+		if u, ok := o.Object.(*resource.UpstreamCluster); ok {
+			defined[u.Metadata.Name] = true
 		}
-		if ext := filepath.Ext(path); d.IsDir() || ext != ".yaml" && ext != ".yml" {
-			return nil
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		documents := yaml.NewDecoder(strings.NewReader(string(data)))
-		for {
-			var o struct {
-				Kind     string
-				Metadata struct{ Name string }
-			}
-			err := documents.Decode(&o)
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if _, mismatch := errors.AsType[*yaml.TypeError](err); err != nil && !mismatch {
-				return nil // a syntax error
-			}
-			if o.Kind == "UpstreamCluster" {
-				defined[o.Metadata.Name] = true
-			}
-		}
-	})
-	return defined, err
+	}
+	return defined
 }

@@ -188,10 +188,7 @@ func (r *run) startUpstreams(ctx context.Context) error {
 	if r.resources == "" {
 		r.resources = filepath.Join(r.cfg.State, "resources")
 	} else {
-		var err error
-		if defined, err = definedClusters(r.resources); err != nil {
-			return fmt.Errorf("--resources: %w", err)
-		}
+		defined = definedClusters(r.resources)
 	}
 	r.upstreams = r.cfg.Upstreams
 	if len(r.upstreams) == 0 {
