@@ -301,11 +301,12 @@ func (s *Session) serve(ctx context.Context) error {
 		}
 		frame, reserved, err := s.nextFrame(ctx)
 		if err != nil {
+			// A client may close with its last request: that is the broker's all the same.
+			if err := s.sendUp(); err != nil {
+				return err
+			}
 			if s.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 				// At a frame boundary, with everything answered (§H3).
-				if err := s.sendUp(); err != nil {
-					return err
-				}
 				s.waitDrained()
 				s.linger()
 				return refusal.Draining
