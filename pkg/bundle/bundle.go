@@ -19,7 +19,7 @@ import (
 const Format uint16 = 1
 
 // MaxPlainBytes bounds a bundle before it is compressed.
-const MaxPlainBytes = 64 << 20
+const MaxPlainBytes = 32 << 20
 
 // A Kind is what a bundle is of.
 type Kind string

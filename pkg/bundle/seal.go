@@ -84,8 +84,9 @@ const (
 	magic       = "TGSL"
 	headerBytes = len(magic) + 2 + len(KeyID{}) + ed25519.SignatureSize + 4
 
-	// MaxBytes bounds what is sealed, header included.
-	MaxBytes = 8 << 20
+	// MaxBytes bounds what is sealed, header included. It has room for every bundle of
+	// MaxPlainBytes, however little compression makes of it.
+	MaxBytes = MaxPlainBytes + 64<<10
 )
 
 // Seal signs body for a purpose.

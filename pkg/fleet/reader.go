@@ -86,19 +86,31 @@ type Want struct {
 	Above int64
 }
 
-// Found is what Redis has of a Want. Data is sealed; nil if there is nothing newer.
+// Found is what Redis has of a Want. Data is sealed; nil if there is nothing newer, and
+// if it is Large.
 type Found struct {
 	Want
 	There bool // at some revision
+	// Large: there is something newer that does not come together with others; if it was
+	// asked for alone, it is more than anybody signs.
+	Large bool
 	Data  []byte
 }
+
+// largeBytes is more than bundles have as a rule: what has more does not come together
+// with others, so that what a reader holds of them at once is bounded.
+const largeBytes = 256 << 10
 
 // Bundles fetches bundles.
 func (r *Reader) Bundles(ctx context.Context, wants []Want) ([]Found, error) {
 	pipe := r.client.Pipeline()
+	most := largeBytes
+	if len(wants) == 1 {
+		most = bundle.MaxBytes // what has more is nobody's
+	}
 	answers := make([]*redis.Cmd, len(wants))
 	for i, w := range wants {
-		answers[i] = pipe.Eval(ctx, getScript, []string{r.deployment.bundle(w.ID)}, w.Above)
+		answers[i] = pipe.Eval(ctx, getScript, []string{r.deployment.bundle(w.ID)}, w.Above, most)
 	}
 	_, _ = pipe.Exec(ctx) // each has its own error
 	found := make([]Found, len(wants))
@@ -108,8 +120,11 @@ func (r *Reader) Bundles(ctx context.Context, wants []Want) ([]Found, error) {
 			return nil, explain("read", r.deployment.bundle(w.ID), err)
 		}
 		found[i] = Found{Want: w, There: got[0] != "none"}
-		if got[0] == "new" {
+		switch {
+		case got[0] == "new":
 			found[i].Data = []byte(got[1])
+		case got[0] == "large":
+			found[i].Large = true
 		}
 	}
 	return found, nil

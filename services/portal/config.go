@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -48,6 +49,10 @@ type Config struct {
 	RestoredAt int64
 
 	Audit Audit
+
+	// Limits bound what one tenant may make every node load; its zero fields are the
+	// default ones.
+	Limits control.Limits
 
 	// FirstToken is a file. A token of scope ops is made and written there as long as
 	// there is no such token that is good. Empty: none is made.
@@ -144,6 +149,25 @@ func FromEnv(getenv func(string) string) (Config, error) {
 			problems = append(problems, fmt.Errorf("TOLLGATE_PORTAL_RESTORED_AT: %q is no revision: write the one that the portal says the fleet was told of", text))
 		}
 	}
+	for _, l := range []struct {
+		text string
+		into *int
+	}{
+		{get("MAX_ALIASES", ""), &cfg.Limits.Aliases},
+		{get("MAX_ACCOUNTS", ""), &cfg.Limits.Accounts},
+		{get("MAX_ACLS", ""), &cfg.Limits.ACLs},
+		{get("MAX_GRANTS", ""), &cfg.Limits.Grants},
+		{get("MAX_OBJECT_BYTES", ""), &cfg.Limits.ObjectBytes},
+		{get("MAX_BUNDLE_BYTES", ""), &cfg.Limits.BundleBytes},
+	} {
+		if l.text == "" {
+			continue
+		}
+		var err error
+		if *l.into, err = strconv.Atoi(l.text); err != nil || *l.into <= 0 {
+			problems = append(problems, fmt.Errorf("TOLLGATE_PORTAL_MAX_…: %q is no positive number", l.text))
+		}
+	}
 	level := slog.LevelInfo
 	if text := get("LOG_LEVEL", ""); text != "" {
 		if err := level.UnmarshalText([]byte(text)); err != nil {
@@ -182,6 +206,20 @@ func (c *Config) check() (certificate *keyPair, err error) {
 		c.Version = version.String()
 	}
 	var problems []error
+	limits := control.DefaultLimits()
+	for _, l := range []struct{ value, missing *int }{
+		{&c.Limits.Aliases, &limits.Aliases},
+		{&c.Limits.Accounts, &limits.Accounts},
+		{&c.Limits.ACLs, &limits.ACLs},
+		{&c.Limits.Grants, &limits.Grants},
+		{&c.Limits.ObjectBytes, &limits.ObjectBytes},
+		{&c.Limits.BundleBytes, &limits.BundleBytes},
+	} {
+		*l.value = cmp.Or(*l.value, *l.missing)
+	}
+	if err := c.Limits.Check(); err != nil {
+		problems = append(problems, err)
+	}
 	if c.Listen == "" {
 		problems = append(problems, errors.New("no address to listen on"))
 	}

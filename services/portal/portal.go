@@ -50,6 +50,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	c := control.New(s, nil)
+	c.Limit(cfg.Limits)
 	if cfg.FirstToken != "" {
 		if err := firstToken(ctx, c, cfg.FirstToken, log); err != nil {
 			return err

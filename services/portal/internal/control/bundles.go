@@ -59,7 +59,8 @@ func (c *Control) Published(ctx context.Context, marks ...Mark) error {
 	})
 }
 
-// Compile reads a bundle with everything in it, as it is in one moment. A deleted
+// Compile reads a bundle with everything in it, as it is in one moment, of no deployment
+// yet: that is whose it is published for, which the store does not know. A deleted
 // one is a tombstone; one that never was is not found.
 func (c *Control) Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, error) {
 	var b *bundle.Bundle
@@ -75,7 +76,7 @@ func (c *Control) Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, er
 		if !ok {
 			return &NotFound{Key: key}
 		}
-		b = &bundle.Bundle{Deployment: c.Deployment(), ID: id, Revision: m.Revision, Deleted: m.Deleted}
+		b = &bundle.Bundle{ID: id, Revision: m.Revision, Deleted: m.Deleted}
 		if m.Deleted {
 			return nil
 		}

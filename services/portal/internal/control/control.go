@@ -14,6 +14,8 @@ type Control struct {
 	store *store.Store
 	now   func() time.Time
 
+	limits Limits
+
 	reserved []Topic // set before anything is changed
 
 	mu      sync.Mutex // guards changed
@@ -25,11 +27,11 @@ func New(s *store.Store, now func() time.Time) *Control {
 	if now == nil {
 		now = time.Now
 	}
-	return &Control{store: s, now: now, changed: make(chan struct{})}
+	return &Control{store: s, now: now, limits: DefaultLimits(), changed: make(chan struct{})}
 }
 
-// Deployment is the name of the store, in every bundle made of it.
-func (c *Control) Deployment() string { return c.store.Deployment() }
+// Identity is the name of the database, which its copies share.
+func (c *Control) Identity() string { return c.store.Identity() }
 
 // Actor is who asks for a change, for the audit log.
 type Actor struct {

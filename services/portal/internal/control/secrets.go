@@ -338,6 +338,13 @@ func (a *account) keep(ctx context.Context, s store.Secret, action Action, befor
 	if err := a.w.tx.PutSecret(ctx, s); err != nil {
 		return err
 	}
+	if before == nil {
+		if problem, err := a.w.tooLarge(ctx, a.key.Scope, a.tenant); err != nil {
+			return err
+		} else if problem != "" {
+			return invalid("virtualCluster", "%s", problem)
+		}
+	}
 	return a.changed(ctx, action, s.ID, before, &s)
 }
 

@@ -55,10 +55,11 @@ func (c *Control) Delete(ctx context.Context, actor Actor, key resource.Key, opt
 
 // write is one change on its way.
 type write struct {
-	tx    *store.Tx
-	actor Actor
-	now   time.Time
-	some  bool // whether there is a change at all
+	tx     *store.Tx
+	limits Limits
+	actor  Actor
+	now    time.Time
+	some   bool // whether there is a change at all
 
 	reserved []Topic
 
@@ -72,7 +73,7 @@ type mark struct{ kind, name, tenant string }
 func (c *Control) write(ctx context.Context, actor Actor, dryRun bool, change func(*write) error) error {
 	kept := false
 	err := c.store.Write(ctx, func(tx *store.Tx) error {
-		w := &write{tx: tx, actor: actor, reserved: c.reserved, now: c.now().UTC().Truncate(time.Microsecond), bundles: make(map[mark]bool)}
+		w := &write{tx: tx, limits: c.limits, actor: actor, reserved: c.reserved, now: c.now().UTC().Truncate(time.Microsecond), bundles: make(map[mark]bool)}
 		if err := change(w); err != nil {
 			return err
 		}
@@ -144,6 +145,9 @@ func (w *write) put(ctx context.Context, objects []*resource.Written, options Op
 		if err := w.keep(ctx, p); err != nil {
 			return nil, err
 		}
+	}
+	if err := w.bound(ctx, ordered); err != nil {
+		return nil, err
 	}
 	after := newWorld(ctx, w.tx)
 	for _, p := range ordered {

@@ -26,7 +26,7 @@ type Store interface {
 	TakeExport(ctx context.Context, holder string, ttl time.Duration, problem string) (control.Lease, error)
 	Exported(ctx context.Context, holder string, at control.Position) (mine bool, err error)
 	LeaveExport(ctx context.Context, holder string) error
-	Deployment() string
+	Identity() string
 }
 
 // Options say where the log goes.
@@ -106,7 +106,7 @@ func New(store Store, options Options) *Loop {
 		options.patient = patience
 	}
 	return &Loop{
-		store: store, options: options, events: newEvents(options.Deployment, store.Deployment()), log: options.Log,
+		store: store, options: options, events: newEvents(options.Deployment, store.Identity()), log: options.Log,
 		status: Status{Failures: make(map[Cause]uint64)},
 	}
 }

@@ -218,7 +218,7 @@ func TestEntriesBecomeEvents(t *testing.T) {
 	for _, a := range all {
 		e := a.entry
 		want := map[string]any{
-			"specversion": "1.0", "id": fmt.Sprintf("%s/%d.%d", b.Deployment(), e.Revision, e.Seq), "source": "/tollgate/test",
+			"specversion": "1.0", "id": fmt.Sprintf("%s/%d.%d", b.Identity(), e.Revision, e.Seq), "source": "/tollgate/test",
 			"type": "tollgate." + e.Kind + "." + string(e.Action), "time": e.Time.Format(time.RFC3339Nano), "datacontenttype": "application/json",
 		}
 		switch e.Key() {

@@ -1,6 +1,10 @@
 package store
 
-import "context"
+import (
+	"context"
+
+	"tollgate.internal/pkg/resource"
+)
 
 // Bundle says how far the fleet was told of something: it waits to be published
 // while Revision is above Published.
@@ -32,6 +36,21 @@ func (t *Tx) MarkBundlesOf(ctx context.Context, kind, tenant string) error {
 // MarkAllBundles says that every bundle changed, tombstones included.
 func (t *Tx) MarkAllBundles(ctx context.Context) (n int64, err error) {
 	return t.exec(ctx, "UPDATE bundles SET revision = ?", t.Revision)
+}
+
+// Weight is how many bytes the documents of a virtual cluster have that are in its
+// bundle, with its tenant's grants and its secrets.
+func (t *Tx) Weight(ctx context.Context, virtualCluster, tenant string) (n int64, err error) {
+	_, err = t.one(ctx, `SELECT
+		(SELECT COALESCE(SUM(octet_length(document)), 0) FROM objects WHERE kind IN (?, ?, ?) AND scope = ?) +
+		(SELECT COALESCE(SUM(octet_length(document)), 0) FROM objects WHERE kind = ? AND scope = ?) +
+		(SELECT COALESCE(SUM(octet_length(document)), 0) FROM objects WHERE kind = ? AND scope = '' AND name = ?) +
+		(SELECT COALESCE(SUM(octet_length(verifiers)), 0) FROM secrets WHERE virtual_cluster = ?)`,
+		[]any{
+			resource.KindAliasTopic, resource.KindServiceAccount, resource.KindACL, virtualCluster,
+			resource.KindTopicGrant, tenant, resource.KindVirtualCluster, virtualCluster, virtualCluster,
+		}, &n)
+	return n, err
 }
 
 // Bundle finds a bundle; false where there never was one.

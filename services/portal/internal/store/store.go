@@ -25,7 +25,7 @@ type Store struct {
 	postgres    bool
 	where       string // for people: a file, or host and database
 	write, read *sql.DB
-	deployment  string
+	identity    string
 
 	rebound sync.Map // query with '?' → query with '$1'
 }
@@ -50,7 +50,7 @@ func Open(ctx context.Context, at string) (*Store, error) {
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", s.where, s.explain(err)), s.Close())
 	}
-	if err := s.read.QueryRowContext(ctx, "SELECT deployment FROM counter").Scan(&s.deployment); err != nil {
+	if err := s.read.QueryRowContext(ctx, "SELECT deployment FROM counter").Scan(&s.identity); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", s.where, s.explain(err)), s.Close())
 	}
 	return s, nil
@@ -139,9 +139,9 @@ func (s *Store) Close() error {
 	return errors.Join(problems...)
 }
 
-// Deployment is the name that the database gave itself when it was made. Copies
+// Identity is the name that the database gave itself when it was made. Copies
 // of it share the name, and nothing else does.
-func (s *Store) Deployment() string { return s.deployment }
+func (s *Store) Identity() string { return s.identity }
 
 // Where says which database this is, without its password.
 func (s *Store) Where() string { return s.where }

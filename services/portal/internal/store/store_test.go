@@ -113,7 +113,7 @@ func TestOpenedAgainItIsTheSame(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				names[i] = s.Deployment()
+				names[i] = s.Identity()
 				if err := s.Close(); err != nil {
 					t.Error(err)
 				}

@@ -422,9 +422,25 @@ func (f *follower) refresh(ctx context.Context, wants []board.Want) error {
 		}
 		wants = wants[len(some):]
 		f.takeAll(found)
+		for _, one := range found {
+			if !one.Large {
+				continue
+			}
+			if len(some) > 1 {
+				if err := f.refresh(ctx, []board.Want{one.Want}); err != nil {
+					return err
+				}
+				continue
+			}
+			f.counts.refuse(bundle.TooLarge)
+			f.log.Error("bundle refused, what was served before is", "bundle", one.ID.String(), "from", f.name, "err", errTooLarge)
+			f.refuse(one.ID, one.Above+1, errTooLarge)
+		}
 	}
 	return nil
 }
+
+var errTooLarge = &bundle.Refusal{Reason: bundle.TooLarge, Text: fmt.Sprintf("more than %d bytes, which nobody signs", bundle.MaxBytes)}
 
 // takeAll takes several bundles at the same time, upstream clusters first.
 func (f *follower) takeAll(found []board.Found) {
@@ -451,7 +467,7 @@ func (f *follower) takeAll(found []board.Found) {
 func (f *follower) takeOne(found board.Found) {
 	id := found.ID
 	if found.Data == nil {
-		if found.There {
+		if found.There && !found.Large {
 			// Nothing is newer than what is served: what was refused is gone.
 			f.mu.Lock()
 			delete(f.refused, id)

@@ -2,7 +2,9 @@ package fleet
 
 import (
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/pem"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 
 	"tollgate.internal/pkg/bundle"
 	board "tollgate.internal/pkg/fleet"
+	"tollgate.internal/pkg/resource"
 )
 
 // keptHead is the revision of the head that a state directory holds; 0: none.
@@ -218,4 +221,60 @@ func TestManyChangesOfManyAreLinear(t *testing.T) {
 	if times := listed() - before; times > 5 { // now and then everything is looked at for other reasons
 		t.Errorf("all that is loaded was listed %d times for %d changes", times, len(names))
 	}
+}
+
+// A large virtual cluster is brought by itself, with no harm to those that are small, and
+// what is larger than anybody signs is refused unread.
+func TestLargeBundles(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	names := []string{"a", "large", "b", "huge"}
+	for _, name := range names {
+		b.set(t, name)
+	}
+	n := b.ready(t, t.TempDir())
+	for _, name := range names {
+		n.find(t, name, name, b.store[idOf(name)].Revision)
+	}
+	noise := make([]byte, 1<<20) // which compression makes nothing of
+	if _, err := rand.Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	grow := func(name string) {
+		b.keep(func(r int64) *bundle.Bundle {
+			large := virtualCluster(name, r, name)
+			large.Objects[0].(*resource.Tenant).Spec.DisplayName = base64.StdEncoding.EncodeToString(noise)
+			return large
+		})
+	}
+	grow("large")
+	b.keep(func(r int64) *bundle.Bundle { return virtualCluster("a", r, "a") })
+	b.keep(func(r int64) *bundle.Bundle { return virtualCluster("b", r, "b") })
+	changes := []board.Change{{ID: idOf("huge"), Revision: 1000}}
+	for _, name := range names[:3] {
+		if err := b.publisher.Put(t.Context(), b.store[idOf(name)]); err != nil {
+			t.Fatal(err)
+		}
+		changes = append(changes, board.Change{ID: idOf(name), Revision: b.store[idOf(name)].Revision})
+	}
+	junk := strings.Repeat("x", bundle.MaxBytes+1)
+	if err := b.redis.Client().HSet(t.Context(), "tollgate:eu:vc:huge", "revision", 1000, "data", junk).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.publisher.Announce(t.Context(), changes...); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names[:3] {
+		n.applies(t, name, b.store[idOf(name)].Revision)
+	}
+	until(t, "it is refused", func() bool {
+		return n.Health().Refused[bundle.TooLarge] > 0 && strings.Contains(fmt.Sprint(n.Problem()), "VirtualCluster huge")
+	})
+	n.gateway.unload("huge")
+	n.find(t, "huge", "huge", 4) // of disk
+	if h := n.Health(); !h.Connected {
+		t.Errorf("Health = %+v", h)
+	}
+	n.gateway.unload("large")
+	n.find(t, "large", "large", b.store[idOf("large")].Revision)
 }

@@ -40,6 +40,8 @@ const (
 	allEvery   = 5 * time.Minute         // at everything that is loaded: nothing should be found then
 	againEvery = 5 * time.Second         // at what could not be served: what was missing may be there
 	batch      = 200
+	largeBytes = 256 << 10 // a bundle that has more is opened with few others
+	largeOnes  = 2
 	appliers   = 4 // bundles that are put into service at the same time
 )
 
@@ -59,7 +61,8 @@ type Redis struct {
 	counts  counts
 
 	locks locks
-	into  Applier // set before running is closed
+	large chan struct{} // has room for as many as may be opened at once
+	into  Applier       // set before running is closed
 	// running is closed when Run was called.
 	running chan struct{}
 	// woken has the heartbeat come early: a revision was applied.
@@ -129,7 +132,7 @@ func Open(o Options) (*Redis, error) {
 	o.Node.Started, o.Node.BundleFormat = time.Now().Round(0), bundle.Format
 	r := &Redis{
 		options: o, log: o.Log, name: board.URLName(o.Redis), client: client, reader: reader, disk: d,
-		running: make(chan struct{}), woken: make(chan struct{}, 1), questions: make(chan board.Command, maxQuestions),
+		large: make(chan struct{}, largeOnes), running: make(chan struct{}), woken: make(chan struct{}, 1), questions: make(chan board.Command, maxQuestions),
 		seen: make(map[bundle.ID]int64), written: make(map[bundle.ID]int64), refused: make(map[bundle.ID]refuse), commands: make(map[string]struct{}),
 		counts: newCounts(),
 	}
@@ -347,6 +350,10 @@ func (r *Redis) fetch(ctx context.Context, id bundle.ID, kept *bundle.Bundle) (*
 	if r.old() && kept == nil {
 		return nil, nil, r.unusable()
 	}
+	if found[0].Large {
+		r.counts.refuse(bundle.TooLarge)
+		return nil, nil, errTooLarge
+	}
 	if found[0].Data == nil {
 		return nil, nil, nil
 	}
@@ -358,8 +365,13 @@ func (r *Redis) fetch(ctx context.Context, id bundle.ID, kept *bundle.Bundle) (*
 	return b, found[0].Data, nil
 }
 
-// open opens a bundle, and counts what it refuses.
+// open opens a bundle, and counts what it refuses. Only few large ones are opened at the
+// same time: each takes many times its size for a moment.
 func (r *Redis) open(data []byte, id bundle.ID) (*bundle.Bundle, error) {
+	if len(data) > largeBytes {
+		r.large <- struct{}{}
+		defer func() { <-r.large }()
+	}
 	b, err := r.options.Keys.Open(data, r.options.Deployment, id)
 	if err != nil {
 		reason, _ := bundle.ReasonOf(err)
