@@ -312,6 +312,14 @@ metadata: {name: monthly, tenant: initech}
 spec: {period: month, amount: "5000.00", currency: EUR, notify: {emails: [kafka@initech.example]}}
 ---
 apiVersion: tollgate/v1
+kind: Policy
+metadata: {name: durable, virtualCluster: initech-prod}
+spec:
+  type: produce
+  scope: {principals: ["User:warehouse"], accountLabels: {team: a}, topics: [{name: or, pattern: prefixed}], exceptTopics: [{name: orx}]}
+  config: {acks: all, compression: [none, zstd], maxBatchBytes: 1000000, idempotent: true}
+---
+apiVersion: tollgate/v1
 kind: PriceBook
 metadata: {name: all}
 spec:
@@ -321,6 +329,7 @@ spec:
 `, "apply", "-f", "-")
 	for _, c := range []struct{ args, want string }{
 		{"get budgets", "TENANT   NAME     PERIOD  LIMIT        THRESHOLDS\ninitech  monthly  month   5000.00 EUR  80%,100%\n"},
+		{"get policies --vc initech-prod", "VIRTUAL-CLUSTER  NAME     TYPE     PRIORITY  ASKS-FOR\ninitech-prod     durable  produce  0         acks=all,compression=none|zstd,batch<=1000000,idempotent\n"},
 		{"get pb", "NAME  PLAN  FROM                  CURRENCY  ENTRIES\nall   -     2098-12-31T23:00:00Z  EUR       2\n"},
 		{"get budget initech/monthly -o name", "budget/initech/monthly\n"},
 	} {
@@ -329,6 +338,7 @@ spec:
 		}
 	}
 	contains(t, "prices", must(t, "", "get", "price-books", "-o", "wide"), "PRICES", "GiB=0.04; GiB produced main shop.*=0")
+	contains(t, "scope", must(t, "", "get", "policy", "-o", "wide"), "User:warehouse,team=a", "or* except orx")
 	contains(t, "who is told", must(t, "", "get", "budgets", "-o", "wide"), "EMAILS", "kafka@initech.example")
 	contains(t, "describe", must(t, "", "describe", "tenant", "initech"), "budget/initech/monthly")
 	contains(t, "export", must(t, "", "export", "pb,budget"), "kind: PriceBook", "kind: Budget")
@@ -350,7 +360,7 @@ spec:
 
 	got := check(t, exitNotFound, "get", "tenant", "initech", "hooli")
 	contains(t, "one that is not there", got, "initech  active", "Tenant hooli: there is no such thing")
-	contains(t, "describe", must(t, "", "describe", "vc", "initech-prod"), "VirtualCluster initech-prod\n", "Referenced by:\nalias-topic/initech-prod/orders\n", "Audit, the newest first:\n", "create")
+	contains(t, "describe", must(t, "", "describe", "vc", "initech-prod"), "VirtualCluster initech-prod\n", "Referenced by:\nalias-topic/initech-prod/orders\n", "policy/initech-prod/durable\n", "Audit, the newest first:\n", "create")
 	contains(t, "describe", must(t, "", "describe", "sa/initech-prod/warehouse"), "Secrets:\nID", "live   imported", "import-secret")
 	contains(t, "describe", must(t, "", "describe", "acl", "initech-prod/warehouse-groups"), "principal: User:warehouse")
 	contains(t, "describe", must(t, "", "describe", "uc", "west"), "Referenced by:\nvirtual-cluster/initech-prod\ntopic-grant/initech/logistics\n")

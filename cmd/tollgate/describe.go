@@ -112,7 +112,7 @@ func describeReferences(ctx context.Context, c *client.Client, w io.Writer, o *c
 		kinds = []string{resource.KindVirtualCluster, resource.KindTopicGrant}
 	case resource.KindVirtualCluster:
 		in.vc = key.Name
-		kinds = []string{resource.KindAliasTopic, resource.KindServiceAccount, resource.KindACL}
+		kinds = []string{resource.KindAliasTopic, resource.KindServiceAccount, resource.KindACL, resource.KindPolicy}
 	default:
 		return nil
 	}

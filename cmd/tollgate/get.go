@@ -34,7 +34,7 @@ func (s *selection) flags(cmd *cobra.Command) {
 func (s *scope) scopeFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&s.tenant, "tenant", "", "only what is this `tenant`'s; whose topic grant or budget is meant")
-	f.StringVar(&s.vc, "vc", "", "`virtual cluster` whose alias topics, service accounts or ACLs are meant")
+	f.StringVar(&s.vc, "vc", "", "`virtual cluster` whose alias topics, service accounts, ACLs or policies are meant")
 	complete(cmd, "tenant", namesOf(resource.KindTenant))
 	complete(cmd, "vc", namesOf(resource.KindVirtualCluster))
 	cmd.ValidArgsFunction = s.completeObjects
@@ -211,6 +211,7 @@ var headers = map[string][]string{
 	resource.KindAliasTopic:      {"VIRTUAL-CLUSTER", "NAME", "CLUSTER", "TOPIC"},
 	resource.KindServiceAccount:  {"VIRTUAL-CLUSTER", "NAME", "TYPE", "SECRETS", "EXPIRES"},
 	resource.KindACL:             {"VIRTUAL-CLUSTER", "NAME", "PRINCIPAL", "PERMISSION", "OPERATION", "RESOURCE"},
+	resource.KindPolicy:          {"VIRTUAL-CLUSTER", "NAME", "TYPE", "PRIORITY", "ASKS-FOR"},
 	resource.KindPriceBook:       {"NAME", "PLAN", "FROM", "CURRENCY", "ENTRIES"},
 	resource.KindBudget:          {"TENANT", "NAME", "PERIOD", "LIMIT", "THRESHOLDS"},
 }
@@ -223,6 +224,7 @@ var wideHeaders = map[string][]string{
 	resource.KindAliasTopic:      {"IDENTITY"},
 	resource.KindServiceAccount:  {"EXTERNAL-NAMES"},
 	resource.KindACL:             {"HOST"},
+	resource.KindPolicy:          {"WHO", "TOPICS"},
 	resource.KindPriceBook:       {"PRICES"},
 	resource.KindBudget:          {"EMAILS", "WEBHOOKS"},
 }
@@ -259,6 +261,17 @@ func columns(o *client.Object, now time.Time) (row, extra []string, err error) {
 		}
 		row = []string{m.VirtualCluster, m.Name, o.Spec.Principal, o.Spec.Permission, o.Spec.Operation, name}
 		extra = []string{o.Spec.Host}
+	case *resource.Policy:
+		row = []string{m.VirtualCluster, m.Name, string(o.Spec.Type), strconv.Itoa(int(o.Spec.Priority)), asked(&o.Spec.Config)}
+		who := o.Spec.Scope.Principals
+		if labels := labelText(o.Spec.Scope.AccountLabels); labels != "" {
+			who = append(slices.Clone(who), labels)
+		}
+		topics := topicList(o.Spec.Scope.Topics)
+		if except := topicList(o.Spec.Scope.ExceptTopics); except != "" {
+			topics = cmp.Or(topics, "*") + " except " + except
+		}
+		extra = []string{strings.Join(who, ","), topics}
 	case *resource.PriceBook:
 		row = []string{m.Name, o.Spec.Plan, show.Time(o.Spec.From), o.Spec.Currency, strconv.Itoa(len(o.Spec.Entries))}
 		extra = []string{prices(o.Spec.Entries)}
@@ -284,6 +297,34 @@ func columns(o *client.Object, now time.Time) (row, extra []string, err error) {
 		row[3] = fmt.Sprint(live)
 	}
 	return row, extra, nil
+}
+
+// asked is what a policy asks for in few words.
+func asked(c *resource.PolicyConfig) string {
+	var all []string
+	if c.Acks != "" {
+		all = append(all, "acks="+string(c.Acks))
+	}
+	if len(c.Compression) > 0 {
+		all = append(all, "compression="+strings.Join(c.Compression, "|"))
+	}
+	if c.MaxBatchBytes > 0 {
+		all = append(all, "batch<="+strconv.Itoa(int(c.MaxBatchBytes)))
+	}
+	if c.Idempotent {
+		all = append(all, "idempotent")
+	}
+	return strings.Join(all, ",")
+}
+
+func topicList(topics []resource.TopicSelector) string {
+	all := make([]string, len(topics))
+	for i, t := range topics {
+		if all[i] = t.Name; t.Pattern == resource.Prefixed {
+			all[i] += "*"
+		}
+	}
+	return strings.Join(all, ",")
 }
 
 // prices are those of a price book in few words: GiB produced west=0.035.

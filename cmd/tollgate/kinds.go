@@ -17,6 +17,7 @@ var shortNames = map[string][]string{
 	resource.KindAliasTopic:      {"alias-topic", "alias", "at"},
 	resource.KindServiceAccount:  {"service-account", "account", "sa"},
 	resource.KindACL:             {"acl"},
+	resource.KindPolicy:          {"policy"},
 	resource.KindPriceBook:       {"price-book", "book", "pb"},
 	resource.KindBudget:          {"budget"},
 }

@@ -48,7 +48,7 @@ type Bundle struct {
 	Deleted  bool  // a tombstone: nothing is left of it
 
 	// Objects of a virtual cluster: its Tenant, itself, its TopicGrants, AliasTopics,
-	// ServiceAccounts and Acls. Of an upstream cluster: itself. Of a tombstone: none.
+	// ServiceAccounts, Acls and Policies. Of an upstream cluster: itself. Of a tombstone: none.
 	Objects Objects
 }
 

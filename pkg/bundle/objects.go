@@ -93,6 +93,8 @@ func (os Objects) checkOf(id ID) error {
 			mine = o.Metadata.VirtualCluster == id.Name
 		case *resource.ACL:
 			mine = o.Metadata.VirtualCluster == id.Name
+		case *resource.Policy:
+			mine = o.Metadata.VirtualCluster == id.Name
 		}
 		if !mine {
 			return strange(o)
@@ -144,6 +146,8 @@ func (os Objects) set() *resource.Set {
 			s.ServiceAccounts = append(s.ServiceAccounts, o)
 		case *resource.ACL:
 			s.ACLs = append(s.ACLs, o)
+		case *resource.Policy:
+			s.Policies = append(s.Policies, o)
 		}
 	}
 	return s

@@ -28,7 +28,7 @@ func TestTheDocumentationIsTrue(t *testing.T) {
 	if len(set.VirtualClusters) != 2 || len(set.ServiceAccounts) != 3 {
 		t.Errorf("%d virtual clusters and %d accounts, want 2 and 3", len(set.VirtualClusters), len(set.ServiceAccounts))
 	}
-	for _, kind := range []any{Tenant{}, UpstreamCluster{}, VirtualCluster{}, TopicGrant{}, AliasTopic{}, ServiceAccount{}, ACL{}, PriceBook{}, Budget{}} {
+	for _, kind := range []any{Tenant{}, UpstreamCluster{}, VirtualCluster{}, TopicGrant{}, AliasTopic{}, ServiceAccount{}, ACL{}, Policy{}, PriceBook{}, Budget{}} {
 		for _, name := range specFields(reflect.TypeOf(kind)) {
 			if !regexp.MustCompile(`\b` + name + `:`).MatchString(all) {
 				t.Errorf("%T: field %s is not in the documentation", kind, name)

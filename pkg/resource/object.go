@@ -17,12 +17,14 @@ const (
 	KindAliasTopic      = "AliasTopic"
 	KindServiceAccount  = "ServiceAccount"
 	KindACL             = "Acl" // the model is Kafka's, the spelling ours
+	KindPolicy          = "Policy"
 	KindPriceBook       = "PriceBook"
 	KindBudget          = "Budget"
 )
 
 // Object is one of *Tenant, *UpstreamCluster, *VirtualCluster, *TopicGrant,
-// *AliasTopic, *ServiceAccount, *ACL, *PriceBook and *Budget.
+// *AliasTopic, *ServiceAccount, *ACL, *Policy, *PriceBook and
+// *Budget.
 type Object interface {
 	Kind() string
 	Meta() *Metadata
@@ -82,6 +84,7 @@ var Kinds = []Kind{
 	{KindAliasTopic, "alias-topics", KindVirtualCluster, func() Object { return new(AliasTopic) }},
 	{KindServiceAccount, "service-accounts", KindVirtualCluster, func() Object { return new(ServiceAccount) }},
 	{KindACL, "acls", KindVirtualCluster, func() Object { return new(ACL) }},
+	{KindPolicy, "policies", KindVirtualCluster, func() Object { return new(Policy) }},
 	{KindPriceBook, "price-books", "", func() Object { return new(PriceBook) }},
 	{KindBudget, "budgets", KindTenant, func() Object { return new(Budget) }},
 }
@@ -168,7 +171,7 @@ func Dependencies(o Object) []Dependency {
 		return []Dependency{tenant, upstream("spec.cluster", o.Spec.Cluster)}
 	case *AliasTopic:
 		return []Dependency{vc, upstream("spec.cluster", o.Spec.Cluster)}
-	case *ServiceAccount, *ACL:
+	case *ServiceAccount, *ACL, *Policy:
 		return []Dependency{vc}
 	case *Budget:
 		return []Dependency{tenant}

@@ -103,6 +103,15 @@ metadata: {name: one, virtualCluster: full}
 spec: {principal: "User:shipping", resource: {type: topic, name: orders}, operation: read, permission: allow}
 ---
 apiVersion: tollgate/v1
+kind: Policy
+metadata: {name: durable, virtualCluster: full}
+spec:
+  type: produce
+  priority: -5
+  scope: {principals: ["User:shipping"], accountLabels: {team: a}, topics: [{name: or, pattern: prefixed}], exceptTopics: [{name: orders}]}
+  config: {acks: all, compression: [lz4, zstd], maxBatchBytes: 1000000, idempotent: true}
+---
+apiVersion: tollgate/v1
 kind: PriceBook
 metadata: {name: gold}
 spec:
@@ -266,7 +275,7 @@ func TestKeys(t *testing.T) {
 	want := []string{
 		"Tenant acme", "Tenant full", "UpstreamCluster main", "UpstreamCluster msk", "UpstreamCluster west", "VirtualCluster full", "VirtualCluster shop",
 		"TopicGrant orders of full", "AliasTopic orders of full", "ServiceAccount reports of full", "ServiceAccount shipping of full", "Acl one of full",
-		"PriceBook gold", "Budget monthly of full", "Budget traffic of full",
+		"Policy durable of full", "PriceBook gold", "Budget monthly of full", "Budget traffic of full",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("keys in order: %q, want %q", got, want)

@@ -18,6 +18,7 @@ type Set struct {
 	AliasTopics      []*AliasTopic
 	ServiceAccounts  []*ServiceAccount
 	ACLs             []*ACL
+	Policies         []*Policy
 
 	once   sync.Once // guards the index below
 	owned  map[string]owned
@@ -53,6 +54,8 @@ func (s *Set) add(o Object) {
 		s.ServiceAccounts = append(s.ServiceAccounts, o)
 	case *ACL:
 		s.ACLs = append(s.ACLs, o)
+	case *Policy:
+		s.Policies = append(s.Policies, o)
 	}
 }
 
@@ -61,6 +64,7 @@ type owned struct {
 	aliases  []*AliasTopic
 	accounts []*ServiceAccount
 	acls     []*ACL
+	policies []*Policy
 }
 
 // index sorts objects by their owners, once: a reload asks for every virtual
@@ -83,6 +87,14 @@ func (s *Set) index() {
 		of.acls = append(of.acls, a)
 		s.owned[a.Metadata.VirtualCluster] = of
 	}
+	for _, p := range s.Policies {
+		of := s.owned[p.Metadata.VirtualCluster]
+		of.policies = append(of.policies, p)
+		s.owned[p.Metadata.VirtualCluster] = of
+	}
+	for vc := range s.owned {
+		slices.SortFunc(s.owned[vc].policies, (*Policy).Compare)
+	}
 	for _, g := range s.TopicGrants {
 		s.grants[g.Metadata.Tenant] = append(s.grants[g.Metadata.Tenant], g)
 	}
@@ -93,6 +105,13 @@ func (s *Set) OfVirtualCluster(name string) (aliases []*AliasTopic, accounts []*
 	s.once.Do(s.index)
 	of := s.owned[name]
 	return slices.Clip(of.aliases), slices.Clip(of.accounts), slices.Clip(of.acls)
+}
+
+// PoliciesOf returns the policies of one virtual cluster, in the order in which
+// requests go through them.
+func (s *Set) PoliciesOf(name string) []*Policy {
+	s.once.Do(s.index)
+	return slices.Clip(s.owned[name].policies)
 }
 
 // GrantsOf returns what was lent to a tenant, expired grants included.

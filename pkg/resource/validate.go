@@ -87,6 +87,8 @@ func (l *validator) one(o *Written) {
 		l.validateServiceAccount(o, v)
 	case *ACL:
 		validateACL(o, &v.Spec)
+	case *Policy:
+		validatePolicy(o, &v.Spec)
 	case *PriceBook:
 		l.validatePriceBook(o, &v.Spec)
 	case *Budget:

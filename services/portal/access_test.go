@@ -107,7 +107,7 @@ func TestWhatBelongsToOthersIsNotThere(t *testing.T) {
 			for _, path := range []string{
 				"/v1/tenants/T", "/v1/virtual-clusters/V", "/v1/tenants/T/topic-grants/G", "/v1/virtual-clusters/V/alias-topics/G",
 				"/v1/virtual-clusters/V/service-accounts/S", "/v1/virtual-clusters/V/acls/L", "/v1/upstream-clusters/U",
-				"/v1/price-books/B", "/v1/tenants/T/budgets/G",
+				"/v1/virtual-clusters/V/policies/L", "/v1/price-books/B", "/v1/tenants/T/budgets/G",
 			} {
 				for _, query := range []string{"", "?dryRun=true", "?wait=applied"} {
 					bodies := []string{""}
@@ -127,7 +127,7 @@ func TestWhatBelongsToOthersIsNotThere(t *testing.T) {
 				}
 			}
 		}
-		for _, path := range []string{"/v1/tenants/T/topic-grants", "/v1/virtual-clusters/V/alias-topics", "/v1/virtual-clusters/V/service-accounts", "/v1/virtual-clusters/V/acls?limit=1&name=x&labelSelector=a", "/v1/tenants/T/budgets"} {
+		for _, path := range []string{"/v1/tenants/T/topic-grants", "/v1/virtual-clusters/V/alias-topics", "/v1/virtual-clusters/V/service-accounts", "/v1/virtual-clusters/V/acls?limit=1&name=x&labelSelector=a", "/v1/tenants/T/budgets", "/v1/virtual-clusters/V/policies"} {
 			asks = append(asks, ask{"GET", path, ""})
 		}
 		secrets := "/v1/virtual-clusters/V/service-accounts/S/secrets"
@@ -135,7 +135,7 @@ func TestWhatBelongsToOthersIsNotThere(t *testing.T) {
 			ask{"DELETE", "/v1/virtual-clusters/acme-prod/service-accounts/shipping/secrets/I", ""},
 			ask{"GET", "/v1/audit?tenant=T", ""}, ask{"GET", "/v1/audit?scope=V", ""}, ask{"GET", "/v1/audit?name=S", ""}, ask{"GET", "/v1/audit?kind=UpstreamCluster&name=U", ""}, ask{"GET", "/v1/audit?actor=A", ""},
 			ask{"GET", "/v1/acls?tenant=T", ""}, ask{"GET", "/v1/tenants?tenant=T", ""}, ask{"GET", "/v1/tenants?name=T", ""}, ask{"GET", "/v1/virtual-clusters?name=V", ""}, ask{"GET", "/v1/upstream-clusters?name=U", ""},
-			ask{"GET", "/v1/price-books?name=B", ""}, ask{"GET", "/v1/budgets?tenant=T", ""}, ask{"GET", "/v1/budgets?name=G", ""}, ask{"GET", "/v1/audit?kind=PriceBook&name=B", ""}, ask{"GET", "/v1/audit?kind=Budget&name=G", ""},
+			ask{"GET", "/v1/policies?tenant=T", ""}, ask{"GET", "/v1/policies?name=L", ""}, ask{"GET", "/v1/price-books?name=B", ""}, ask{"GET", "/v1/budgets?tenant=T", ""}, ask{"GET", "/v1/budgets?name=G", ""}, ask{"GET", "/v1/audit?kind=PriceBook&name=B", ""}, ask{"GET", "/v1/audit?kind=Budget&name=G", ""},
 			ask{"POST", "/v1/apply", `[{"apiVersion":"tollgate/v1","kind":"Budget","metadata":{"name":"G","tenant":"T"},"spec":{"period":"day","bytes":1,"notify":{"emails":["a@b.example"]}}}]`},
 			ask{"POST", "/v1/apply", `[` + strings.Replace(acl, `"metadata":{}`, `"metadata":{"name":"L","virtualCluster":"V"}`, 1) + `]`},
 			ask{"POST", "/v1/apply?dryRun=true", `[` + strings.Replace(account, `"metadata":{}`, `"metadata":{"name":"S","virtualCluster":"V"}`, 1) + `]`},
@@ -145,9 +145,9 @@ func TestWhatBelongsToOthersIsNotThere(t *testing.T) {
 			ask{"POST", "/v1/internal/acl-changes", `{"virtualCluster":"V","principal":"User:x","address":"","create":[]}`},
 		)
 		theirs := strings.NewReplacer("/T", "/globex", "=T", "=globex", `"T"`, `"globex"`, "/V", "/globex-prod", "=V", "=globex-prod", `"V"`, `"globex-prod"`, "/S", "/spy", "=S", "=spy", `"S"`, `"spy"`,
-			"/G", "/secret", "/L", "/hidden", `"L"`, `"hidden"`, "/U", "/west", "=U", "=west", "/B", "/gold", "=B", "=gold", "=G", "=secret", `"G"`, `"secret"`, "/I", "/"+issued.text("id"), "/K", "/"+strings.Split(other.token, "_")[1], "=A", "=first+token")
+			"/G", "/secret", "/L", "/hidden", "=L", "=hidden", `"L"`, `"hidden"`, "/U", "/west", "=U", "=west", "/B", "/gold", "=B", "=gold", "=G", "=secret", `"G"`, `"secret"`, "/I", "/"+issued.text("id"), "/K", "/"+strings.Split(other.token, "_")[1], "=A", "=first+token")
 		nobodys := strings.NewReplacer("/T", "/nobody", "=T", "=nobody", `"T"`, `"nobody"`, "/V", "/nothing-1", "=V", "=nothing-1", `"V"`, `"nothing-1"`, "/S", "/non", "=S", "=non", `"S"`, `"non"`,
-			"/G", "/nosuch", "/L", "/nosuch", `"L"`, `"nosuch"`, "/U", "/nono", "=U", "=nono", "/B", "/none", "=B", "=none", "=G", "=nosuch", `"G"`, `"nosuch"`, "/I", "/abcdefghijkl", "/K", "/abcdefghijkl", "=A", "=first+nobody")
+			"/G", "/nosuch", "/L", "/nosuch", "=L", "=nosuch", `"L"`, `"nosuch"`, "/U", "/nono", "=U", "=nono", "/B", "/none", "=B", "=none", "=G", "=nosuch", `"G"`, `"nosuch"`, "/I", "/abcdefghijkl", "/K", "/abcdefghijkl", "=A", "=first+nobody")
 		for _, q := range asks {
 			got := own.do(q.method, theirs.Replace(q.path), theirs.Replace(q.body))
 			want := own.do(q.method, nobodys.Replace(q.path), nobodys.Replace(q.body))
@@ -176,7 +176,7 @@ func TestATenantReadsNoPhysicalNames(t *testing.T) {
 		for _, path := range []string{
 			"/v1/tenants", "/v1/tenants/acme", "/v1/virtual-clusters", "/v1/virtual-clusters/acme-prod", "/v1/tenants/acme/topic-grants", "/v1/tenants/acme/topic-grants/orders", "/v1/topic-grants",
 			"/v1/virtual-clusters/acme-prod/alias-topics", "/v1/virtual-clusters/acme-prod/alias-topics/orders", "/v1/virtual-clusters/acme-prod/service-accounts/shipping", "/v1/acls",
-			"/v1/upstream-clusters", "/v1/audit?limit=1000", "/v1/audit?kind=VirtualCluster", "/v1/price-books", "/v1/budgets", "/v1/tenants/acme/budgets/monthly",
+			"/v1/upstream-clusters", "/v1/audit?limit=1000", "/v1/audit?kind=VirtualCluster", "/v1/policies", "/v1/virtual-clusters/acme-prod/policies/durable", "/v1/price-books", "/v1/budgets", "/v1/tenants/acme/budgets/monthly",
 		} {
 			a := own.want(200, "GET", path, "")
 			for _, secret := range []string{"west", "shop.orders", "globex", "127.0.0.1", "UpstreamCluster", "slots", "PriceBook", "0.035"} {
@@ -192,7 +192,7 @@ func TestATenantReadsNoPhysicalNames(t *testing.T) {
 		vc := own.want(200, "GET", "/v1/virtual-clusters/acme-prod", "")
 		for path, body := range map[string]string{
 			"/v1/tenants/acme": acme, "/v1/virtual-clusters/acme-prod": vc.body, "/v1/virtual-clusters/acme-prod/alias-topics/orders": "{}",
-			"/v1/virtual-clusters/acme-prod/alias-topics/new": "{}", "/v1/tenants/acme/topic-grants/orders": "{}",
+			"/v1/virtual-clusters/acme-prod/alias-topics/new": "{}", "/v1/virtual-clusters/acme-prod/policies/durable": "{}", "/v1/tenants/acme/topic-grants/orders": "{}",
 		} {
 			own.want(403, "PUT", path, body)
 		}

@@ -254,6 +254,10 @@ const world = `
 ---
 {apiVersion: tollgate/v1, kind: Acl, metadata: {name: hidden, virtualCluster: globex-prod}, spec: {principal: "User:spy", resource: {type: topic, name: secret}, operation: READ, permission: ALLOW}}
 ---
+{apiVersion: tollgate/v1, kind: Policy, metadata: {name: durable, virtualCluster: acme-prod}, spec: {type: produce, config: {acks: all}}}
+---
+{apiVersion: tollgate/v1, kind: Policy, metadata: {name: hidden, virtualCluster: globex-prod}, spec: {type: produce, scope: {topics: [{name: globex, pattern: prefixed}]}, config: {acks: all}}}
+---
 {apiVersion: tollgate/v1, kind: PriceBook, metadata: {name: gold}, spec: {from: 2026-01-01T00:00:00Z, plan: gold, currency: EUR, entries: [{unit: GiB, cluster: west, price: "0.035"}]}}
 ---
 {apiVersion: tollgate/v1, kind: Budget, metadata: {name: monthly, tenant: acme}, spec: {period: month, amount: "5000", currency: EUR, notify: {emails: [ops@acme.example]}}}

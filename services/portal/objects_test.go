@@ -87,7 +87,7 @@ func TestEveryKind(t *testing.T) {
 		for _, path := range []string{
 			"/v1/tenants/acme", "/v1/upstream-clusters/west", "/v1/virtual-clusters/acme-prod", "/v1/tenants/acme/topic-grants/orders",
 			"/v1/virtual-clusters/acme-prod/alias-topics/orders", "/v1/virtual-clusters/acme-prod/service-accounts/shipping", "/v1/virtual-clusters/acme-prod/acls/reads",
-			"/v1/price-books/gold", "/v1/tenants/acme/budgets/monthly",
+			"/v1/virtual-clusters/acme-prod/policies/durable", "/v1/price-books/gold", "/v1/tenants/acme/budgets/monthly",
 		} {
 			a := ops.want(200, "GET", path, "")
 			if back := ops.want(200, "PUT", path, a.body); back.header.Get("Tollgate-Change") != "unchanged" {
@@ -117,6 +117,12 @@ func TestEveryKind(t *testing.T) {
 		a = ops.want(422, "PATCH", "/v1/price-books/gold", `{"spec":{"currency":"USD"}}`)
 		if a.text("errors.0.field") != "spec" || !strings.Contains(a.text("errors.0.message"), "is in effect since 2026-01-01T00:00:00Z") {
 			t.Errorf("refused: %s, want since when", a.body)
+		}
+		a = ops.want(422, "PATCH", "/v1/virtual-clusters/acme-prod/policies/durable", `{"spec":{"type":"tap-dance","config":{"compression":["brotli"],"shoe":1}}}`)
+		for _, field := range []string{"spec.type", "spec.config.compression[0]", "spec.config.shoe"} {
+			if !strings.Contains(a.body, `"field":"`+field+`"`) {
+				t.Errorf("refused: %s, want %s", a.body, field)
+			}
 		}
 		a = ops.want(422, "PUT", "/v1/price-books/new", `{"apiVersion":"tollgate/v1","kind":"PriceBook","metadata":{},"spec":{"from":"2099-01-01","currency":"XXX","entries":[{"unit":"GiB","price":0.1},{"unit":"GiB","price":"1e3"}]}}`)
 		for i, field := range []string{"spec.currency", "spec.entries[0].price", "spec.entries[1].price", "spec.from"} {
@@ -386,11 +392,11 @@ func TestAudit(t *testing.T) {
 			}
 		}
 		lines := strings.Split(strings.TrimSpace(ops.want(200, "GET", "/v1/audit", "", "Accept: application/x-ndjson").body), "\n")
-		if len(lines) != 18 || all != 18 { // the first token, 16 objects, a change
-			t.Errorf("%d entries, and %d on pages, want 18", len(lines), all)
+		if len(lines) != 20 || all != 20 { // the first token, 18 objects, a change
+			t.Errorf("%d entries, and %d on pages, want 20", len(lines), all)
 		}
 		for query, want := range map[string]int{
-			"kind=Acl": 2, "kind=Acl&scope=acme-prod": 1, "tenant=globex": 7, "action=replace": 1, "actor=nobody": 0, "from=2100-01-01T00:00:00Z": 0, "to=2100-01-01T00:00:00Z": 18, "name=west": 1,
+			"kind=Acl": 2, "kind=Acl&scope=acme-prod": 1, "tenant=globex": 8, "action=replace": 1, "actor=nobody": 0, "from=2100-01-01T00:00:00Z": 0, "to=2100-01-01T00:00:00Z": 20, "name=west": 1,
 		} {
 			if a := ops.want(200, "GET", "/v1/audit?"+query, ""); strings.Count(a.body, `"seq":`) != want {
 				t.Errorf("%s: %s, want %d entries", query, a.body, want)

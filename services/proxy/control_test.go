@@ -118,6 +118,7 @@ func cut(set *resource.Set, name string) *resource.Set {
 	own := resource.NewSet(set.Tenants[vc.Metadata.Tenant], vc)
 	own.TopicGrants = set.GrantsOf(vc.Metadata.Tenant)
 	own.AliasTopics, own.ServiceAccounts, own.ACLs = set.OfVirtualCluster(name)
+	own.Policies = set.PoliciesOf(name)
 	return own
 }
 

@@ -20,6 +20,8 @@ var words = map[string]map[string][]string{
 	"ServiceAccountSpec": {"type": {string(resource.Local), string(resource.External)}},
 	"Verifier":           {"mechanism": {resource.SASLSCRAM256, resource.SASLSCRAM512, "argon2id"}},
 	"ACLSpec":            {"operation": aclOperations(), "permission": {"ALLOW", "DENY"}},
+	"PolicySpec":         {"type": {string(resource.PolicyProduce)}},
+	"PolicyConfig":       {"acks": {string(resource.AcksAll), string(resource.AcksLeader)}},
 	"PriceBookSpec":      {"currency": resource.Currencies()},
 	"Price": {
 		"unit":      {string(resource.UnitGiB), string(resource.UnitMillionRecords), string(resource.UnitMillionRequests), string(resource.UnitPartitionHour)},

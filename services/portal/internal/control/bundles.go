@@ -95,6 +95,7 @@ func (c *Control) Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, er
 				store.Query{Kind: resource.KindAliasTopic, Scope: id.Name},
 				store.Query{Kind: resource.KindServiceAccount, Scope: id.Name},
 				store.Query{Kind: resource.KindACL, Scope: id.Name},
+				store.Query{Kind: resource.KindPolicy, Scope: id.Name},
 			)
 			if err != nil {
 				return err

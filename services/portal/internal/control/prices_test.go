@@ -11,6 +11,7 @@ import (
 
 const (
 	book2027   = `PriceBook name: standard-2027 | from: 2027-06-01T00:00:00Z, currency: EUR, entries: [{unit: GiB, cluster: main, price: "0.04"}]`
+	policyAcme = `Policy name: durable, virtualCluster: acme-prod | type: produce, config: {acks: all}`
 	budgetAcme = `Budget name: monthly, tenant: acme | period: month, amount: "5000", currency: EUR, notify: {emails: [ops@acme.example]}`
 )
 

@@ -134,7 +134,7 @@ func TestPagesAreStable(t *testing.T) {
 // What is read can be sent again, and changes nothing.
 func TestWhatIsReadCanBeWritten(t *testing.T) {
 	each(t, func(t *testing.T, b *bed) {
-		b.apply(base + doc(book2027, budgetAcme))
+		b.apply(base + doc(book2027, budgetAcme, policyAcme))
 		for _, kind := range resource.Kinds {
 			page, err := b.List(t.Context(), Query{Kind: kind.Name})
 			if err != nil || len(page.Items) == 0 {

@@ -494,6 +494,34 @@ var (
 		Cause: "With those asked for, the topics of the virtual cluster would have more partitions together than spec.quotas.partitions of the VirtualCluster.",
 		Cure:  "Delete topics, ask for fewer partitions, or raise the quota.",
 	}
+	PolicyAcks = &Refusal{
+		ID:    "TG-POLICY-009",
+		Kafka: kerr.InvalidRequiredAcks,
+		When:  "records that are produced with fewer acknowledgements than a policy asks for",
+		Cause: "The producer's acks is less than spec.config.acks of the Policy in the log line. With acks=0 the client cannot be told: its connection is closed instead.",
+		Cure:  "Set acks=all (or 1, where the policy says leader) on the producer, or change the policy or its scope.",
+	}
+	PolicyCompression = &Refusal{
+		ID:    "TG-POLICY-010",
+		Kafka: kerr.PolicyViolation,
+		When:  "records that are compressed otherwise than a policy allows",
+		Cause: "The codec of the batch is not in spec.config.compression of the Policy in the log line; some clients send small batches uncompressed whatever is configured.",
+		Cure:  "Set compression.type on the producer to one of the list, or change the policy or its scope.",
+	}
+	PolicyBatchSize = &Refusal{
+		ID:    "TG-POLICY-011",
+		Kafka: kerr.MessageTooLarge,
+		When:  "a batch of records that is larger than a policy allows",
+		Cause: "The batch, compressed as it was sent, has more bytes than spec.config.maxBatchBytes of the Policy in the log line. Java producers split a batch of several records and try again; others report it.",
+		Cure:  "Lower batch.size and max.request.size of the producer (batch.size and message.max.bytes of librdkafka), or change the policy or its scope.",
+	}
+	PolicyIdempotence = &Refusal{
+		ID:    "TG-POLICY-012",
+		Kafka: kerr.PolicyViolation,
+		When:  "records of a producer that is not idempotent, where a policy asks for it",
+		Cause: "The batch has no producer id, and spec.config.idempotent of the Policy in the log line is true.",
+		Cure:  "Set enable.idempotence=true on the producer, or change the policy or its scope.",
+	}
 	Invalid = &Refusal{
 		ID:    "TG-REQUEST-001",
 		Kafka: kerr.InvalidRequest,
@@ -951,6 +979,10 @@ func All() []*Refusal {
 		ConfigKey,
 		NameTooLong,
 		TooManyPartitions,
+		PolicyAcks,
+		PolicyCompression,
+		PolicyBatchSize,
+		PolicyIdempotence,
 		Invalid,
 		FetchSessionUnknown,
 		EndpointType,

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/netio"
+	"tollgate.internal/services/proxy/internal/policy"
 	"tollgate.internal/services/proxy/internal/producerid"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
@@ -92,7 +93,7 @@ func (s *Session) produceHot(ctx context.Context, h *header, frame []byte) (bool
 	timeout := c.Int32()
 	req := produceRequests.Get().(*produceRequest)
 	req.table, req.member, req.swallow, req.throttle = t, m, acks == 0, s.throttle
-	if !s.parseProduce(&c, h, t, xid != nil, req) || c.Pos != len(frame) {
+	if !s.parseProduce(&c, h, t, acks, xid != nil, req) || c.Pos != len(frame) {
 		req.free()
 		if c.Err != nil {
 			return false, fmt.Errorf("Produce v%d: %w", h.version, c.Err)
@@ -131,7 +132,7 @@ func (s *Session) produceHot(ctx context.Context, h *header, frame []byte) (bool
 }
 
 // parseProduce walks the topics; false: something is to be refused or is unusual.
-func (s *Session) parseProduce(c *wire.Cursor, h *header, t *view.Table, transactional bool, req *produceRequest) bool {
+func (s *Session) parseProduce(c *wire.Cursor, h *header, t *view.Table, acks int16, transactional bool, req *produceRequest) bool {
 	topics := c.Array(h.flexible)
 	for range topics {
 		from := c.Pos
@@ -160,6 +161,9 @@ func (s *Session) parseProduce(c *wire.Cursor, h *header, t *view.Table, transac
 				return false
 			}
 			if !transactional && records[batchAttributes+1]&batchTransactional != 0 || topic.Member != t.Home && producerOfHome(records) {
+				return false
+			}
+			if access.policy != nil && !access.policy.Admits(acks, records) {
 				return false
 			}
 			p.bytes, p.records = int64(len(records)), wire.Batches(records)
@@ -459,6 +463,7 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 		forward.Acks = 1
 	}
 	var accepted []kmsg.ProduceRequestTopic
+	var barred []kmsg.ProduceResponseTopic
 	for _, rt := range req.Topics {
 		topic, code := s.nameOrID(t, kmsg.ACLOperationWrite, req.Version >= 13, rt.Topic, rt.TopicID)
 		if code != 0 {
@@ -469,6 +474,14 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 			code, text := s.refusedText(why, "topic", topic.Name)
 			resp.Topics = append(resp.Topics, refusedProduce(rt, code, text))
 			continue
+		}
+		if steps := s.topicAccess(t, topic).policy; steps != nil {
+			if out := s.bar(steps, req.Acks, topic, &rt); len(out.Partitions) > 0 {
+				barred = append(barred, out)
+			}
+			if len(rt.Partitions) == 0 {
+				continue
+			}
 		}
 		accepted = append(accepted, rt)
 		rt.Topic, rt.TopicID = topic.Physical.Name, topic.Physical.ID
@@ -512,10 +525,37 @@ func produce(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, er
 			}
 		}
 	}
+	for _, b := range barred { // beside its other partitions: some clients take a topic's last entry only
+		i := slices.IndexFunc(resp.Topics, func(t kmsg.ProduceResponseTopic) bool { return t.Topic == b.Topic && t.TopicID == b.TopicID })
+		if i < 0 {
+			resp.Topics = append(resp.Topics, b)
+			continue
+		}
+		resp.Topics[i].Partitions = append(resp.Topics[i].Partitions, b.Partitions...)
+	}
 	if swallow {
 		return nil, s.refusedWithoutAcks(resp)
 	}
 	return resp, nil
+}
+
+// bar takes those partitions from rt whose records a policy refuses, and answers them.
+func (s *Session) bar(steps *policy.Produce, acks int16, topic *view.Topic, rt *kmsg.ProduceRequestTopic) kmsg.ProduceResponseTopic {
+	out := kmsg.NewProduceResponseTopic()
+	out.Topic, out.TopicID = topic.Name, topic.ID
+	var rest []kmsg.ProduceRequestTopicPartition
+	for _, p := range rt.Partitions {
+		why := steps.Refuse(acks, p.Records)
+		if why == nil {
+			rest = append(rest, p)
+			continue
+		}
+		code, text := s.refusedText(why, "topic", topic.Name, "partition", p.Partition)
+		one := refusedProduce(kmsg.ProduceRequestTopic{Partitions: []kmsg.ProduceRequestTopicPartition{p}}, code, text)
+		out.Partitions = append(out.Partitions, one.Partitions...)
+	}
+	rt.Partitions = rest
+	return out
 }
 
 // misplaced is why a topic that the client may write is not written through m, the

@@ -4,6 +4,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/proxy/internal/meter"
+	"tollgate.internal/services/proxy/internal/policy"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/view"
 )
@@ -19,6 +20,7 @@ type accessCache struct {
 type topicAccess struct {
 	topic       *view.Topic
 	read, write bool
+	policy      *policy.Produce // what records go through; nil: nothing
 
 	produced, fetched *meter.Counter // nil before the first use
 }
@@ -35,6 +37,7 @@ func (s *Session) topicAccess(t *view.Table, topic *view.Topic) *topicAccess {
 			read:  s.may(t, kmsg.ACLOperationRead, kmsg.ACLResourceTypeTopic, topic.Name),
 			write: topic.Writable && s.may(t, kmsg.ACLOperationWrite, kmsg.ACLResourceTypeTopic, topic.Name),
 		}
+		a.policy = t.View.Policies.Produce(s.principal, topic.Name)
 		s.access.topics[topic] = a
 	}
 	return a

@@ -16,19 +16,21 @@ import (
 func TestForwardingAllocatesNothing(t *testing.T) {
 	for _, size := range []int{1 << 10, 64 << 10} {
 		for _, version := range []int16{8, 9, 13} {
-			t.Run(fmt.Sprintf("Produce v%d of %d bytes", version, size), func(t *testing.T) {
-				b := newHotBroker(t, "open.orders")
-				h := newHotSession(t, b)
-				topic := h.table.Topic("orders")
-				answer := kmsg.NewPtrProduceResponse()
-				answer.Version = version
-				rt := kmsg.NewProduceResponseTopic()
-				rt.Topic, rt.TopicID = topic.Physical.Name, topic.Physical.ID
-				rt.Partitions = append(rt.Partitions, kmsg.NewProduceResponseTopicPartition())
-				answer.Topics = append(answer.Topics, rt)
-				b.set(answer)
-				wantNoAllocations(t, h, frameOf(produceOf(version, topic.Name, topic.ID, batch(size, 9)), 5))
-			})
+			for _, more := range []string{"", policies} {
+				t.Run(fmt.Sprintf("Produce v%d of %d bytes, policies %v", version, size, more != ""), func(t *testing.T) {
+					b := newHotBroker(t, "open.orders")
+					h := newHotSession(t, b, more)
+					topic := h.table.Topic("orders")
+					answer := kmsg.NewPtrProduceResponse()
+					answer.Version = version
+					rt := kmsg.NewProduceResponseTopic()
+					rt.Topic, rt.TopicID = topic.Physical.Name, topic.Physical.ID
+					rt.Partitions = append(rt.Partitions, kmsg.NewProduceResponseTopicPartition())
+					answer.Topics = append(answer.Topics, rt)
+					b.set(answer)
+					wantNoAllocations(t, h, frameOf(produceOf(version, topic.Name, topic.ID, batch(size, 9)), 5))
+				})
+			}
 		}
 		for _, version := range []int16{11, 12, 13, 17} {
 			t.Run(fmt.Sprintf("Fetch v%d of %d bytes", version, size), func(t *testing.T) {

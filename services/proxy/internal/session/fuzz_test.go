@@ -106,10 +106,10 @@ func FuzzProduceRequest(f *testing.F) {
 		}
 		c := wire.Cursor{B: frame, Pos: h.body}
 		xid := c.String(h.flexible)
-		c.Int16()
+		acks := c.Int16()
 		c.Int32()
 		req := new(produceRequest)
-		if !z.parseProduce(&c, &h, z.table, xid != nil, req) || c.Pos != len(frame) {
+		if !z.parseProduce(&c, &h, z.table, acks, xid != nil, req) || c.Pos != len(frame) {
 			return
 		}
 		decoded := kmsg.NewPtrProduceRequest()

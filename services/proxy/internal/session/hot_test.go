@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -195,10 +196,11 @@ const openCluster = `
 {apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: a, virtualCluster: open}, spec: {cluster: main, topic: shop.orders.with.a.long.name}}
 `
 
-func newHotSession(t testing.TB, b *hotBroker) *hotSession {
+// more are further objects of the virtual cluster open.
+func newHotSession(t testing.TB, b *hotBroker, more ...string) *hotSession {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(openCluster), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(strings.Join(append([]string{openCluster}, more...), "\n---\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	set, err := resource.LoadDir(dir)

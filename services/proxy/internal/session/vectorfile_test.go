@@ -63,6 +63,7 @@ type vectorSession struct {
 	Node       *int32            // what the client dialled; 3
 	ClientID   *string           // "vector"
 	HeaderTags map[string]string // of the client's request header
+	Policies   []string          // "NAME: SPEC", as in resources; of type produce
 	Login      bool              // the client has not logged in yet
 	Portal     *vectorPortal     // keeps the ACLs; null: files do
 }
@@ -356,6 +357,7 @@ func (env *vectorEnv) bytes(from any) ([]byte, error) {
 			var b struct {
 				Size, Records          int64
 				Transactional, Control bool
+				Codec, ProducerID      int64
 			}
 			if err := env.fill(reflect.ValueOf(&b).Elem(), value); err != nil {
 				return nil, err
@@ -366,6 +368,10 @@ func (env *vectorEnv) bytes(from any) ([]byte, error) {
 			}
 			if b.Control {
 				out[batchAttributes+1] |= 0x20
+			}
+			out[batchAttributes+1] |= byte(b.Codec)
+			if b.ProducerID != 0 {
+				binary.BigEndian.PutUint64(out[batchProducerID:], uint64(b.ProducerID))
 			}
 			return out, nil
 		case "Subscription":

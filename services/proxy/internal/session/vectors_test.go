@@ -294,6 +294,10 @@ func vectorCluster(t testing.TB, vs *vectorSession, b *scriptedBroker) *view.Vir
   resource: {type: %s, name: %q, pattern: %s}, operation: %s, permission: %s}}
 `, i, name, vs.principal(), f[2], f[len(f)-1], pattern, f[1], f[0])
 	}
+	for _, text := range vs.Policies {
+		policy, spec, _ := strings.Cut(text, ": ")
+		yaml += fmt.Sprintf("\n---\n{apiVersion: tollgate/v1, kind: Policy, metadata: {name: %s, virtualCluster: %s}, spec: {type: produce, %s}}\n", policy, name, spec)
+	}
 	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"tollgate.internal/pkg/acl"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/auth"
+	"tollgate.internal/services/proxy/internal/policy"
 	"tollgate.internal/services/proxy/internal/upstream"
 )
 
@@ -26,6 +27,7 @@ type View struct {
 	Prefix       string // of physical topics, groups and transactional ids on home
 	ClusterID    string // what clients are told; constant for the virtual cluster's life
 	ACL          *acl.Authorizer
+	Policies     *policy.Pipeline // nil: there are none
 	Realm        *auth.Realm
 	Suspended    bool
 	Changes      time.Time // when a grant ends and the view must be compiled again; zero: never
@@ -106,6 +108,9 @@ func viewOf(set *resource.Set, name string, now time.Time, deps *auth.Deps, befo
 		if err := errors.Join(problems...); err != nil {
 			return nil, err
 		}
+	}
+	if v.Policies, err = policy.New(set.PoliciesOf(name), accounts); err != nil {
+		return nil, err
 	}
 	v.Accounts = make(map[string]resource.AccountQuotas, len(accounts))
 	for _, a := range accounts {
