@@ -8,8 +8,11 @@ import (
 
 const (
 	backoffFirst = 100 * time.Millisecond
-	backoffMost  = 10 * time.Second
-	backoffLevel = 8 // 100 ms doubled so often passes 10 s
+	// backoffMost is half of what the least patient clients wait for an answer when they
+	// log in (kgo and kafkajs, 10 s): whoever is good gets in though somebody at the same
+	// address, or with the same name, goes on failing.
+	backoffMost  = 5 * time.Second
+	backoffLevel = 7 // 100 ms doubled so often passes 5 s
 	// backoffDecay takes one failure off a count. It is longer than backoffMost,
 	// so who goes on failing at full delay stays there.
 	backoffDecay   = 15 * time.Second
@@ -23,13 +26,15 @@ const (
 //   - of an address, whatever it claimed to be,
 //   - of a principal, wherever it failed.
 //
-// A delay doubles with each failure from 100 ms to 10 s and loses a step every
+// A delay doubles with each failure from 100 ms to 5 s and loses a step every
 // 15 s. The first count always speaks. The second speaks unless this principal
 // logged in from this address within the hour: one bad client behind a NAT does
 // not slow its neighbours that are known there. The third speaks only to an
 // address that has failed as this principal itself: guesses spread over many
 // addresses start at the full delay from their second try on, and nobody can
 // lock a principal out from elsewhere.
+//
+// A good login is delayed for others' failures, and never refused for them.
 //
 // A success clears only the first count: were it to clear the others, an
 // attacker with one account of his own could reset them at will. IPv6 addresses

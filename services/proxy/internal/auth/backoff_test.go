@@ -25,10 +25,10 @@ func wantDelay(t *testing.T, b *Backoff, addr netip.Addr, vc, principal string, 
 	}
 }
 
-func TestDelayDoublesFromATenthOfASecondToTenSeconds(t *testing.T) {
+func TestDelayDoublesFromATenthOfASecondToFiveSeconds(t *testing.T) {
 	b, _ := newTestBackoff()
 	wantDelay(t, b, home, "acme", "alice", 0)
-	for _, ms := range []int{100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000, 10000} {
+	for _, ms := range []int{100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000} {
 		b.Failed(home, "acme", "alice")
 		wantDelay(t, b, home, "acme", "alice", time.Duration(ms)*time.Millisecond)
 	}
@@ -40,9 +40,9 @@ func TestDelayDecays(t *testing.T) {
 		b.Failed(home, "acme", "alice")
 	}
 	c.advance(backoffDecay)
-	wantDelay(t, b, home, "acme", "alice", 6400*time.Millisecond)
+	wantDelay(t, b, home, "acme", "alice", 3200*time.Millisecond)
 	c.advance(3*backoffDecay - time.Second)
-	wantDelay(t, b, home, "acme", "alice", 1600*time.Millisecond)
+	wantDelay(t, b, home, "acme", "alice", 800*time.Millisecond)
 	c.advance(5 * backoffDecay)
 	wantDelay(t, b, home, "acme", "alice", 0)
 }
@@ -111,5 +111,25 @@ func TestBackoffMemoryIsBounded(t *testing.T) {
 		if len(k.principal) > 256 {
 			t.Fatalf("a name of %d bytes is kept", len(k.principal))
 		}
+	}
+}
+
+// Clients behind one address, or of one name, of which one goes on failing with all it
+// has: the others are delayed by less than what the least patient of them waits.
+func TestABadNeighbourDelaysAndDoesNotLockOut(t *testing.T) {
+	const leastPatient = 10 * time.Second
+	b, c := newTestBackoff()
+	for range 100 {
+		b.Failed(home, "acme", "mallory")
+		b.Failed(home, "acme", "shared")
+		b.Failed(home, "acme", "") // by token
+		c.advance(100 * time.Millisecond)
+	}
+	for _, who := range []string{"newcomer", "shared", ""} {
+		if d := b.Delay(home, "acme", who); d <= 0 || d > leastPatient/2 {
+			t.Errorf("a good login of %q waits %v", who, d)
+		}
+		b.Succeeded(home, "acme", who)
+		wantDelay(t, b, home, "acme", who, 0)
 	}
 }
