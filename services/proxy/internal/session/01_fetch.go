@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -92,6 +93,12 @@ type fetchRequest struct {
 	fresh  bool // asks for a new fetch session
 
 	throttle int32
+
+	// For the answer that a session gives itself when it drains: that of an incremental
+	// fetch says nothing but the id of the fetch session, any other names every
+	// partition that was asked for.
+	session int32
+	body    []byte // as the client sent it; empty: incremental, or too large to keep
 }
 
 // fetchEdit is where a request names a topic.
@@ -104,7 +111,7 @@ var fetchRequests = sync.Pool{New: func() any { return new(fetchRequest) }}
 
 func (f *fetchRequest) free() {
 	clear(f.edits)
-	*f = fetchRequest{edits: f.edits[:0]}
+	*f = fetchRequest{edits: f.edits[:0], body: f.body[:0]}
 	fetchRequests.Put(f)
 }
 
@@ -159,6 +166,11 @@ func (s *Session) fetchHot(ctx context.Context, h *header, frame []byte) (bool, 
 	if err != nil {
 		req.free()
 		return false, s.unlessUnavailable(err)
+	}
+	if id != 0 && epoch > 0 {
+		req.session = id
+	} else if body := frame[h.body:]; len(body) <= maxParked {
+		req.body = append(req.body, body...)
 	}
 	topics.add(req.edits, h.flexible)
 	s.mu.Lock()
@@ -344,7 +356,17 @@ func fetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response, erro
 	if len(forward.Topics) == 0 {
 		return resp, nil
 	}
-	up, err := s.request(ctx, t, upstream.Fetch, time.Duration(max(req.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
+	waiting, stop := s.untilLeaving(ctx)
+	up, err := s.request(waiting, t, upstream.Fetch, time.Duration(max(req.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
+	stop()
+	if err != nil && errors.Is(context.Cause(waiting), errParked) {
+		for _, ft := range forward.Topics {
+			topic := m.Topic(ft.Topic)
+			ft.Topic, ft.TopicID = topic.Name, topic.ID
+			resp.Topics = append(resp.Topics, refusedFetch(ft, 0))
+		}
+		return resp, nil
+	}
 	if err != nil {
 		for _, ft := range forward.Topics {
 			topic := m.Topic(ft.Topic)

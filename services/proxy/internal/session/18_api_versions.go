@@ -27,7 +27,9 @@ func apiVersions(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response
 		return resp, nil
 	}
 	if s.software = req.ClientSoftwareName; s.software != "" {
-		s.says(func(a *about) { a.software, a.softwareVersion = clip(req.ClientSoftwareName), clip(req.ClientSoftwareVersion) })
+		s.says(func(a *about) {
+			a.software, a.softwareVersion = clip(req.ClientSoftwareName), clip(req.ClientSoftwareVersion)
+		})
 	}
 	o := s.awaitOffer(ctx)
 	if o == nil {

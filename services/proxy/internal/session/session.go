@@ -101,7 +101,7 @@ type Session struct {
 	id        uint64
 	about     atomic.Pointer[about]
 	requests  atomic.Uint64 // that came
-	software  string // of the client, as its ApiVersions says (KIP-511); "" is unknown
+	software  string        // of the client, as its ApiVersions says (KIP-511); "" is unknown
 
 	authenticatedAt  time.Time
 	reauthenticateBy time.Time // KIP-368; zero: never
@@ -307,6 +307,9 @@ func (s *Session) serve(ctx context.Context) error {
 			}
 			if s.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 				// At a frame boundary, with everything answered (§H3).
+				if err := s.answerParked(); err != nil {
+					return err
+				}
 				s.waitDrained()
 				s.linger()
 				return refusal.Draining

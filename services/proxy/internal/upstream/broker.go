@@ -500,7 +500,7 @@ func (b *Broker) lost(c *Conn) {
 	if i := slices.Index(b.idle, c); i >= 0 {
 		b.idle = slices.Delete(b.idle, i, i+1)
 	}
-	stale := !b.closed && c.addr == b.addr
+	stale := !b.closed && c.addr == b.addr && !errors.Is(c.dead(), errRecalled)
 	b.mu.Unlock()
 	if stale {
 		b.cluster.markStale()

@@ -63,6 +63,9 @@ type Conn struct {
 	head    int
 	err     error   // why the connection ended
 	current Pending // the reader's copy of queue[head]
+	// An answer is on its way through the sink, up to the Flush behind it.
+	delivering bool
+	delivered  chan struct{} // closed when it is through; nil: nobody waits
 
 	// What the sweep sees: it needs no clock to be read for each request.
 	progress atomic.Uint64 // answers begun, and pieces of them passed on
@@ -125,6 +128,47 @@ func (c *Conn) fail(err error) {
 	c.net.Close()
 }
 
+// through says that no answer is on its way. c.mu is held.
+func (c *Conn) through() {
+	c.delivering = false
+	if c.delivered != nil {
+		close(c.delivered)
+		c.delivered = nil
+	}
+}
+
+// errRecalled ends a connection whose holder does not want its answers any more.
+var errRecalled = errors.New("the answers are not wanted any more")
+
+// Recall takes back every request that is unanswered, if the holder of the lease can do
+// without the answers: it then has to answer them itself, and nobody else will. The
+// connection ends, since its next answer would be to them. While an answer is on its
+// way nothing is taken back, and busy is closed when it is through.
+func (c *Conn) Recall(dispensable func(*Pending) bool) (recalled []Pending, busy <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return nil, nil
+	case c.delivering:
+		if c.delivered == nil {
+			c.delivered = make(chan struct{})
+		}
+		return nil, c.delivered
+	}
+	for i := range c.queue[c.head:] {
+		if !dispensable(&c.queue[c.head+i]) {
+			return nil, nil
+		}
+	}
+	recalled = append(recalled, c.queue[c.head:]...)
+	if len(recalled) > 0 {
+		c.queue, c.head, c.err = nil, 0, errRecalled
+		c.net.Close()
+	}
+	return recalled, nil
+}
+
 func (c *Conn) dead() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,6 +215,7 @@ func (c *Conn) read() {
 	c.mu.Lock()
 	rest := append([]Pending(nil), c.queue[c.head:]...)
 	c.queue, c.head = nil, 0
+	c.through()
 	c.mu.Unlock()
 	for i := range rest {
 		rest[i].Sink.Lost(c, &rest[i], err)
@@ -205,6 +250,7 @@ func (c *Conn) deliver() error {
 			return errors.New("answer to no request")
 		}
 		c.current = c.queue[c.head]
+		c.delivering = true
 		c.mu.Unlock()
 		p := &c.current
 		if p.CorrelationID != corr {
@@ -226,6 +272,9 @@ func (c *Conn) deliver() error {
 			sink := p.Sink
 			c.current = Pending{}
 			sink.Flush(c)
+			c.mu.Lock()
+			c.through()
+			c.mu.Unlock()
 		}
 	}
 }
