@@ -178,6 +178,7 @@ type call struct {
 	r      *http.Request
 	w      http.ResponseWriter
 	caller caller
+	view   view // what the caller sees
 	body   body
 	done   func() // with the body, if it is a large one
 }

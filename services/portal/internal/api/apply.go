@@ -14,7 +14,7 @@ import (
 
 // Applied is what became of objects that were applied together.
 type Applied struct {
-	Revision int64           `json:"revision" doc:"Of the change; 0: nothing changed, or it was a dry run."`
+	Revision Revision        `json:"revision" doc:"Of the change; 0: nothing changed, or it was a dry run."`
 	Results  []AppliedObject `json:"results" doc:"In the order of the objects; what was pruned stands at the end."`
 }
 
@@ -80,19 +80,16 @@ func (a *API) apply(ctx context.Context, c *call, prune string, dryRun bool, wai
 		}
 		objects[i] = d.Written
 	}
-	options := control.Options{DryRun: dryRun, Tenant: c.caller.tenant()}
-	var results []control.Result
-	if prune == "" {
-		results, err = a.control.Apply(ctx, c.caller.actor, objects, options)
-	} else {
-		var kinds []string
+	var pruned *control.Prune
+	if prune != "" {
+		pruned = &control.Prune{Labels: selector}
 		for _, kind := range resource.Kinds {
 			if c.caller.mayWrite(kind.Name) {
-				kinds = append(kinds, kind.Name)
+				pruned.Kinds = append(pruned.Kinds, kind.Name)
 			}
 		}
-		results, err = a.control.ApplyAndPrune(ctx, c.caller.actor, objects, control.Prune{Labels: selector, Kinds: kinds}, options)
 	}
+	results, err := c.view.apply(ctx, objects, pruned, control.Options{DryRun: dryRun})
 	if err != nil {
 		return nil, c.spelled(err, documents...)
 	}
@@ -112,7 +109,7 @@ func (a *API) apply(ctx context.Context, c *call, prune string, dryRun bool, wai
 		out.Results[i] = one
 		served = max(served, r.Revision)
 		if r.Change != control.Unchanged && !dryRun {
-			out.Revision = r.Revision
+			out.Revision = c.view.shown(r.Revision)
 		}
 	}
 	status := http.StatusOK

@@ -15,13 +15,13 @@ import (
 
 // AuditEntry is one line of the log: who did what to which object.
 type AuditEntry struct {
-	Revision  int64           `json:"revision"`
-	Seq       int64           `json:"seq" doc:"Within a change of several objects."`
+	Revision  Revision        `json:"revision" doc:"To a token of a tenant it says which changes are the same one, and not which is newer."`
+	Seq       int64           `json:"seq" doc:"Of an entry within its change; to a token of a tenant, in no order."`
 	Time      time.Time       `json:"time"`
-	Actor     string          `json:"actor" doc:"A token's name and id, a user, or a principal of Kafka."`
-	ActorKind string          `json:"actorKind" doc:"token, user, kafka or system."`
-	Address   string          `json:"address,omitempty" doc:"Where it came from. Left out for tokens of a tenant."`
-	Request   string          `json:"request,omitempty" doc:"What the portal's log calls the request."`
+	Actor     string          `json:"actor" doc:"A token's name and id, a user, or a principal of Kafka. To a token of a tenant: operator, unless it was one of the tenant's own."`
+	ActorKind string          `json:"actorKind" doc:"token, user, kafka or system; operator."`
+	Address   string          `json:"address,omitempty" doc:"Where it came from. An operator's is left out."`
+	Request   string          `json:"request,omitempty" doc:"What the portal's log calls the request. An operator's is left out."`
 	Action    string          `json:"action"`
 	Kind      string          `json:"kind"`
 	Scope     string          `json:"scope,omitempty"`
@@ -34,8 +34,8 @@ type AuditEntry struct {
 
 // Event is a change as it is announced.
 type Event struct {
-	Revision int64     `json:"revision"`
-	Seq      int64     `json:"seq" doc:"Within a change of several objects."`
+	Revision Revision  `json:"revision" doc:"To a token of a tenant it says which events are of the same change, and not which is newer."`
+	Seq      int64     `json:"seq" doc:"Of an event within its change; to a token of a tenant, in no order."`
 	Time     time.Time `json:"time"`
 	Action   string    `json:"action"`
 	Kind     string    `json:"kind"`
@@ -72,28 +72,20 @@ func (a *API) auditRoutes() {
 		tenant, any := c.of(in.Tenant)
 		q.Tenant = tenant
 		lines := strings.Contains(c.r.Header.Get("Accept"), "ndjson")
-		page, err := control.AuditPage{}, error(nil)
 		if lines {
 			q.Limit = control.MaxLimit
 		}
+		page := auditPage{Items: []AuditEntry{}}
 		if any {
-			if page, err = a.control.Audit(ctx, q); err != nil {
+			var err error
+			if page.Items, page.Next, err = c.view.audit(ctx, q); err != nil {
 				return nil, inQuery(err)
 			}
 		}
 		if lines {
-			return &reply{stream: func() { a.auditLines(ctx, c, q, page) }}, nil
+			return &reply{stream: func() { auditLines(ctx, c, q, page) }}, nil
 		}
-		out := struct {
-			Items []AuditEntry `json:"items"`
-			Next  string       `json:"next,omitempty"`
-		}{make([]AuditEntry, len(page.Entries)), page.Next}
-		for i := range page.Entries {
-			if out.Items[i], err = c.entry(&page.Entries[i]); err != nil {
-				return nil, err
-			}
-		}
-		return &reply{body: out}, nil
+		return &reply{body: page}, nil
 	})
 	register(a, route{
 		method: http.MethodGet, path: "/v1/events", id: "followEvents", tag: "log", summary: "Follow changes", roles: forOps | forTenant,
@@ -104,20 +96,22 @@ func (a *API) auditRoutes() {
 	})
 }
 
+// auditPage is a part of the log.
+type auditPage struct {
+	Items []AuditEntry `json:"items"`
+	Next  string       `json:"next,omitempty"`
+}
+
 // auditLines writes a page and all that follow.
-func (a *API) auditLines(ctx context.Context, c *call, q control.AuditQuery, page control.AuditPage) {
+func auditLines(ctx context.Context, c *call, q control.AuditQuery, page auditPage) {
 	c.w.Header().Set("Content-Type", typeLines)
 	out := json.NewEncoder(c.w)
 	out.SetEscapeHTML(false)
 	deadline := http.NewResponseController(c.w)
 	for {
 		_ = deadline.SetWriteDeadline(time.Now().Add(writePatience)) // tests' recorders have none
-		for i := range page.Entries {
-			e, err := c.entry(&page.Entries[i])
-			if err == nil {
-				err = out.Encode(e)
-			}
-			if err != nil {
+		for i := range page.Items {
+			if err := out.Encode(&page.Items[i]); err != nil {
 				panic(err) // the answer ends in the middle, and shows it
 			}
 		}
@@ -126,37 +120,10 @@ func (a *API) auditLines(ctx context.Context, c *call, q control.AuditQuery, pag
 		}
 		q.After = page.Next
 		var err error
-		if page, err = a.control.Audit(ctx, q); err != nil {
+		if page.Items, page.Next, err = c.view.audit(ctx, q); err != nil {
 			panic(fmt.Errorf("read the audit log: %w", err))
 		}
 	}
-}
-
-// entry is a line of the log as the caller may see it.
-func (c *call) entry(e *control.Entry) (AuditEntry, error) {
-	out := AuditEntry{
-		Revision: e.Revision, Seq: e.Seq, Time: e.Time, Actor: e.Actor, ActorKind: e.ActorKind, Address: e.Address, Request: e.Request,
-		Action: string(e.Action), Kind: e.Kind, Scope: e.Scope, Name: e.Name, Tenant: e.Tenant, Detail: e.Detail,
-		Before: e.Before, After: e.After,
-	}
-	if c.caller.Role == control.RoleOps {
-		return out, nil
-	}
-	out.Address, out.Request = "", "" // it may be that of somebody else
-	switch e.Action {
-	case control.ActionCreate, control.ActionReplace, control.ActionDelete:
-		for _, document := range []*json.RawMessage{&out.Before, &out.After} {
-			if len(*document) == 0 {
-				continue
-			}
-			less, err := redacted(e.Kind, *document)
-			if err != nil {
-				return AuditEntry{}, err
-			}
-			*document = less
-		}
-	}
-	return out, nil
 }
 
 type eventsInput struct {
@@ -167,21 +134,18 @@ type eventsInput struct {
 const keepAlive = 15 * time.Second
 
 func (a *API) events(ctx context.Context, c *call, in *eventsInput) (*reply, error) {
-	var (
-		revision, seq int64
-		err           error
-	)
-	if in.LastEventID == "" {
-		if revision, err = a.control.Head(ctx); err != nil {
-			return nil, err
-		}
-		revision, seq = revision+1, -1 // everything of the next change
-	} else {
+	head, err := a.control.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	behind := control.Position{Revision: head + 1, Seq: -1} // everything of the next change
+	if in.LastEventID != "" {
 		first, second, ok := strings.Cut(in.LastEventID, ".")
-		var errRevision, errSeq error
-		revision, errRevision = strconv.ParseInt(first, 10, 64)
-		seq, errSeq = strconv.ParseInt(second, 10, 64)
-		if !ok || errRevision != nil || errSeq != nil || revision < 1 || seq < 0 {
+		revision, errRevision := strconv.ParseInt(first, 10, 64)
+		seq, errSeq := strconv.ParseInt(second, 10, 64)
+		ok = ok && errRevision == nil && errSeq == nil && revision > 0 && seq >= 0
+		// One that is yet to come was not seen, and would be waited for without an end.
+		if behind = c.view.meantAt(Revision(revision), seq); !ok || behind.Revision > head {
 			return nil, invalid(FieldError{Field: "header.Last-Event-ID", Message: "is not the id of an event: leave it out to begin now"})
 		}
 	}
@@ -198,12 +162,12 @@ func (a *API) events(ctx context.Context, c *call, in *eventsInput) (*reply, err
 		defer func() { <-a.streams }()
 		a.metrics.streams.Inc()
 		defer a.metrics.streams.Dec()
-		a.stream(ctx, c, revision, seq)
+		a.stream(ctx, c, behind)
 	}}, nil
 }
 
 // stream sends what happens behind an event, until the client goes or is told to.
-func (a *API) stream(ctx context.Context, c *call, revision, seq int64) {
+func (a *API) stream(ctx context.Context, c *call, behind control.Position) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.w.Header().Set("Content-Type", "text/event-stream")
@@ -222,7 +186,7 @@ func (a *API) stream(ctx context.Context, c *call, revision, seq int64) {
 	}
 	quiet := time.NewTicker(keepAlive)
 	defer quiet.Stop()
-	events := a.control.Events(ctx, revision-1)
+	events := c.view.events(ctx, behind)
 	defer func() {
 		cancel()
 		for range events { // until it is closed
@@ -234,16 +198,14 @@ func (a *API) stream(ctx context.Context, c *call, revision, seq int64) {
 			if !more {
 				return
 			}
-			if e.Revision == revision && e.Seq <= seq {
+			if e.Revision == behind.Revision && e.Seq <= behind.Seq || !c.caller.sees(e.Tenant) {
 				continue
 			}
-			if !c.caller.sees(e.Tenant) {
-				continue
-			}
+			revision, seq := c.view.shownAt(e.Position())
 			data, err := json.Marshal(Event{
-				Revision: e.Revision, Seq: e.Seq, Time: e.Time, Action: string(e.Action), Kind: e.Kind, Scope: e.Scope, Name: e.Name, Tenant: e.Tenant,
+				Revision: revision, Seq: seq, Time: e.Time, Action: string(e.Action), Kind: e.Kind, Scope: e.Scope, Name: e.Name, Tenant: e.Tenant,
 			})
-			if err != nil || !send("id: %d.%d\nevent: change\ndata: %s\n\n", e.Revision, e.Seq, data) {
+			if err != nil || !send("id: %d.%d\nevent: change\ndata: %s\n\n", revision, seq, data) {
 				return
 			}
 		case <-quiet.C:

@@ -128,7 +128,7 @@ func (a *API) applied(ctx context.Context, c *call, revision int64, patience tim
 	case err == nil:
 		outcome, text = "applied", "yes"
 	case errors.Is(err, context.DeadlineExceeded):
-		outcome, text = "pending", fmt.Sprintf("pending: revision %d is not on every node after %v", revision, patience)
+		outcome, text = "pending", fmt.Sprintf("pending: revision %d is not on every node after %v", c.view.shown(revision), patience)
 	default:
 		a.log.WarnContext(ctx, "cannot tell whether a change is applied", "revision", revision, "err", err)
 	}

@@ -98,6 +98,9 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 			c.caller.forbidden().write(w)
 			return
 		}
+		if c.caller.role()&(forOps|forTenant) != 0 { // nobody else sees anything
+			c.view = a.viewOf(&c.caller)
+		}
 	}
 	query, p := strictQuery(r.URL.RawQuery)
 	if p != nil {
@@ -174,7 +177,7 @@ func (a *API) authenticate(r *http.Request) (caller, *Problem) {
 	}
 	about := requestOf(r.Context())
 	about.caller = token.Name + " (" + token.ID + ")"
-	return caller{token, control.Actor{Name: about.caller, Kind: "token", Address: address(r), Request: about.id}}, nil
+	return caller{token, control.Actor{Name: about.caller, Tenant: token.Tenant, Kind: "token", Address: address(r), Request: about.id}}, nil
 }
 
 // strictQuery reads parameters and writes them in the one form that cannot be
@@ -219,7 +222,7 @@ func (c *call) named(parameter string) (string, error) {
 
 // visible reads an object, if it is there for the caller.
 func (a *API) visible(ctx context.Context, c *call, key resource.Key) (control.Stored, error) {
-	s, err := a.control.Get(ctx, key)
+	s, err := c.view.get(ctx, key)
 	if err != nil {
 		return control.Stored{}, err
 	}

@@ -230,7 +230,7 @@ func (a *API) list(ctx context.Context, c *call, kind resource.Kind, scope strin
 	if !ok {
 		return &reply{body: listed{Items: []json.RawMessage{}}}, nil
 	}
-	page, err := a.control.List(ctx, control.Query{
+	page, err := c.view.list(ctx, control.Query{
 		Kind: kind.Name, Scope: scope, Tenant: tenant, Labels: selector, Name: in.Name, Limit: in.limit(), After: in.After,
 	})
 	if err != nil {
@@ -295,12 +295,12 @@ func (a *API) put(ctx context.Context, c *call, kind resource.Kind, in *putInput
 		if err != nil {
 			return nil, err
 		}
-		if _, err := a.control.Get(ctx, key); err != nil {
+		if _, err := c.view.get(ctx, key); err != nil {
 			return nil, a.precondition(err, in.Matching)
 		}
 	}
 	c.fit(d, kind)
-	result, err := a.control.Put(ctx, c.caller.actor, d.Written, options)
+	result, err := c.view.put(ctx, d.Written, options)
 	if err != nil {
 		return nil, a.precondition(c.spelled(err, d), in.Matching)
 	}
@@ -339,7 +339,7 @@ func (a *API) precondition(err error, in Matching) error {
 
 // options are those of a change of one object.
 func (c *call) options(dryRun bool, match Matching) (control.Options, error) {
-	options := control.Options{DryRun: dryRun, Tenant: c.caller.tenant()}
+	options := control.Options{DryRun: dryRun}
 	if text := match.IfMatch; text != "" && text != "*" {
 		revision, err := strconv.ParseInt(strings.Trim(text, `"`), 10, 64)
 		if err != nil || revision <= 0 || len(text) < 3 || text[0] != '"' || text[len(text)-1] != '"' {
@@ -428,7 +428,7 @@ func (a *API) patch(ctx context.Context, c *call, kind resource.Kind, in *change
 			return nil, p
 		}
 		c.fit(d, kind)
-		result, err := a.control.Put(ctx, c.caller.actor, d.Written, options)
+		result, err := c.view.put(ctx, d.Written, options)
 		if err == nil {
 			return a.answer(ctx, c, result, options, wait)
 		}
@@ -460,7 +460,7 @@ func (a *API) delete(ctx context.Context, c *call, kind resource.Kind, in *chang
 	if !c.caller.mayWrite(kind.Name) {
 		return nil, c.caller.forbidden()
 	}
-	result, err := a.control.Delete(ctx, c.caller.actor, key, options)
+	result, err := c.view.delete(ctx, key, options)
 	if err != nil {
 		return nil, a.precondition(err, in.Matching)
 	}

@@ -136,7 +136,7 @@ func metadataSchema(kind resource.Kind) *huma.Schema {
 				Type: huma.TypeObject, AdditionalProperties: &huma.Schema{Type: huma.TypeString, Pattern: `^(` + labelPattern + `)?$`},
 				Extensions: map[string]any{"propertyNames": map[string]string{"pattern": "^" + labelPattern + "$"}},
 			},
-			"revision": {Type: huma.TypeInteger, Format: "int64", ReadOnly: true, Description: "Of the last change. It may be sent back, and must then still be the object's, as with If-Match."},
+			"revision": {Type: huma.TypeInteger, Format: "int64", ReadOnly: true, Description: "Of the last change. It may be sent back, and must then still be the object's, as with If-Match. To a token of a tenant revisions are equal or not: which of two is newer, they do not say."},
 		},
 		Required: []string{"name"},
 	}

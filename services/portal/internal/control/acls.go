@@ -47,6 +47,7 @@ func (c *Control) ApplyACLs(ctx context.Context, actor Actor, change ACLChange, 
 		if !ok || options.Tenant != "" && row.Tenant != options.Tenant {
 			return &NotFound{Key: key}
 		}
+		w.actor.Tenant = row.Tenant // whoever logged in there is theirs
 		there, err := w.bindings(ctx, change.VirtualCluster)
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"database/sql"
 	"strings"
 	"testing"
@@ -122,11 +123,47 @@ func TestWithoutTheLogNothingIsKept(t *testing.T) {
 
 // Whoever follows sees every change in its order, of every portal, while the
 // changes are made.
+// Whoever gets a name that somebody had before gets nothing of what they left behind.
+func TestATenantOfTheSameNameIsAnother(t *testing.T) {
+	each(t, func(t *testing.T, b *bed) {
+		ctx := t.Context()
+		tenant := func(action string) {
+			t.Helper()
+			if _, err := b.Apply(ctx, Actor{Name: "theirs", Kind: "token", Tenant: "acme"}, parse(t, doc("Tenant name: acme | plan: "+action)), Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tenant("first")
+		tenant("second")
+		if _, err := b.Delete(ctx, alice, keyTenant, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		tenant("third")
+		page, err := b.Audit(ctx, AuditQuery{For: "acme"})
+		if err != nil || len(page.Entries) != 1 || page.Entries[0].Action != ActionCreate || page.Entries[0].ActorTenant != "acme" {
+			t.Errorf("its log: %+v, %v, want that it was made", page.Entries, err)
+		}
+		if page, err = b.Audit(ctx, AuditQuery{Tenant: "acme"}); err != nil || len(page.Entries) != 4 {
+			t.Errorf("the log of both: %+v, %v", page.Entries, err)
+		}
+		for actor, want := range map[string]int{"theirs": 1, Operator: 0, alice.Name: 0} {
+			if page, err := b.Audit(ctx, AuditQuery{For: "acme", Actor: actor}); err != nil || len(page.Entries) != want {
+				t.Errorf("what %s did: %+v, %v, want %d entries", actor, page.Entries, err, want)
+			}
+		}
+		reader, cancel := context.WithCancel(ctx)
+		defer cancel()
+		if e := <-b.Events(reader, "acme", 0); e.Revision != 4 {
+			t.Errorf("its first event is of revision %d, want 4", e.Revision)
+		}
+	})
+}
+
 func TestEvents(t *testing.T) {
 	each(t, func(t *testing.T, b *bed) {
 		b.apply(base)
 		other := New(mustOpen(t, b.url), nil)
-		events := other.Events(t.Context(), 0)
+		events := other.Events(t.Context(), "", 0)
 		for i := range 8 {
 			e := <-events
 			if e.Revision != 1 || e.Seq != int64(i) {
@@ -139,7 +176,7 @@ func TestEvents(t *testing.T) {
 				t.Fatalf("%+v", e)
 			}
 		}
-		if e := <-other.Events(t.Context(), 5); e.Revision != 6 {
+		if e := <-other.Events(t.Context(), "", 5); e.Revision != 6 {
 			t.Errorf("behind revision 5: %+v", e)
 		}
 	})

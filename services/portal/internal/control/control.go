@@ -33,9 +33,14 @@ func New(s *store.Store, now func() time.Time) *Control {
 // Identity is the name of the database, which its copies share.
 func (c *Control) Identity() string { return c.store.Identity() }
 
+// RevisionKey is a secret that all portals of the store share, to make of revisions
+// what tenants read in their place.
+func (c *Control) RevisionKey() []byte { return c.store.RevisionKey() }
+
 // Actor is who asks for a change, for the audit log.
 type Actor struct {
 	Name    string // of a token or a user
+	Tenant  string // whose it is; "": of those who run the gateway
 	Kind    string // token, user, kafka, system
 	Address string // where the request came from
 	Request string // its id

@@ -13,12 +13,23 @@ import (
 
 // Get reads one object.
 func (c *Control) Get(ctx context.Context, key resource.Key) (Stored, error) {
+	return c.GetOf(ctx, "", key)
+}
+
+// GetOf is Get for a tenant, who has what is its own and nothing else.
+func (c *Control) GetOf(ctx context.Context, tenant string, key resource.Key) (Stored, error) {
 	var s Stored
 	if !storableKey(key) {
 		return s, &NotFound{Key: key}
 	}
 	err := c.store.Read(ctx, func(tx *store.Tx) error {
-		row, ok, err := tx.Object(ctx, key)
+		look := tx.Object
+		if tenant != "" {
+			look = func(ctx context.Context, key resource.Key) (store.Row, bool, error) {
+				return tx.ObjectOf(ctx, tenant, key)
+			}
+		}
+		row, ok, err := look(ctx, key)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
@@ -64,8 +65,13 @@ func (s *Store) migrate(ctx context.Context) error {
 	if _, err := provider.Up(ctx); err != nil {
 		return err
 	}
-	// The deployment's name for itself is made once, by whoever comes first.
-	_, err = s.write.ExecContext(ctx, s.rebind("INSERT INTO counter (one, revision, deployment) VALUES (1, 0, ?) ON CONFLICT (one) DO NOTHING"), strings.ToLower(rand.Text()))
+	// The deployment's name for itself and its key are made once, by whoever comes first.
+	if _, err = s.write.ExecContext(ctx, s.rebind("INSERT INTO counter (one, revision, deployment) VALUES (1, 0, ?) ON CONFLICT (one) DO NOTHING"), strings.ToLower(rand.Text())); err != nil {
+		return err
+	}
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	_, err = s.write.ExecContext(ctx, s.rebind("INSERT INTO keys (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"), revisionKey, hex.EncodeToString(key))
 	return err
 }
 

@@ -40,6 +40,19 @@ func (t *Tx) Object(ctx context.Context, key resource.Key) (r Row, ok bool, err 
 	return r, ok, err
 }
 
+// ObjectOf is Object for what belongs to a tenant. What is somebody else's takes as
+// long as what is not there: it is not looked at. Equality would let the database take
+// the primary key, and look whose it is afterwards.
+func (t *Tx) ObjectOf(ctx context.Context, tenant string, key resource.Key) (r Row, ok bool, err error) {
+	err = t.query(ctx, func(scan func(...any) error) (err error) {
+		ok = true
+		r, err = scanRow(scan)
+		return err
+	}, "SELECT "+rowColumns+" FROM objects WHERE (tenant, kind, scope, name) >= (?, ?, ?, ?) AND (tenant, kind, scope, name) <= (?, ?, ?, ?)",
+		tenant, key.Kind, key.Scope, key.Name, tenant, key.Kind, key.Scope, key.Name)
+	return r, ok, err
+}
+
 // Exists reports whether there is an object.
 func (t *Tx) Exists(ctx context.Context, key resource.Key) (bool, error) {
 	var one int64
@@ -160,7 +173,11 @@ func (q *Query) rows() (query string, args []any) {
 	if _, ok := q.driver(); ok {
 		by = "d.scope, d.name" // whose index has this order
 	}
-	if q.AfterScope != "" || q.AfterName != "" {
+	switch behind := q.AfterScope != "" || q.AfterName != ""; {
+	case behind && q.Tenant != "": // in the index of the tenant's objects: of others none is read
+		query += " AND (objects.tenant, objects.kind, objects.scope, objects.name) > (?, ?, ?, ?)"
+		args = append(args, q.Tenant, q.Kind, q.AfterScope, q.AfterName)
+	case behind:
 		query += " AND (" + by + ") > (?, ?)"
 		args = append(args, q.AfterScope, q.AfterName)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,6 +27,7 @@ type Store struct {
 	where       string // for people: a file, or host and database
 	write, read *sql.DB
 	identity    string
+	revisionKey []byte
 
 	rebound sync.Map // query with '?' → query with '$1'
 }
@@ -50,10 +52,26 @@ func Open(ctx context.Context, at string) (*Store, error) {
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", s.where, s.explain(err)), s.Close())
 	}
-	if err := s.read.QueryRowContext(ctx, "SELECT deployment FROM counter").Scan(&s.identity); err != nil {
+	if err := s.know(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", s.where, s.explain(err)), s.Close())
 	}
 	return s, nil
+}
+
+// revisionKey is the name of a key.
+const revisionKey = "revisions"
+
+// know reads what a database keeps about itself.
+func (s *Store) know(ctx context.Context) error {
+	if err := s.read.QueryRowContext(ctx, "SELECT deployment FROM counter").Scan(&s.identity); err != nil {
+		return err
+	}
+	var key string
+	err := s.read.QueryRowContext(ctx, s.rebind("SELECT value FROM keys WHERE name = ?"), revisionKey).Scan(&key)
+	if err == nil {
+		s.revisionKey, err = hex.DecodeString(key)
+	}
+	return err
 }
 
 // lockPatience is how long a change waits for another one.
@@ -143,6 +161,10 @@ func (s *Store) Close() error {
 // of it share the name, and nothing else does.
 func (s *Store) Identity() string { return s.identity }
 
+// RevisionKey is a secret that the database made for itself: what tenants read in the
+// place of revisions is made with it, and is the same from all portals.
+func (s *Store) RevisionKey() []byte { return s.revisionKey }
+
 // Where says which database this is, without its password.
 func (s *Store) Where() string { return s.where }
 
@@ -153,8 +175,9 @@ type Tx struct {
 
 	store *Store
 	tx    *sql.Tx
-	seq   int64                // of the next audit entry
-	again map[string]*sql.Stmt // of queries that were asked; nil: once
+	seq   int64                          // of the next audit entry
+	again map[string]*sql.Stmt           // of queries that were asked; nil: once
+	watch func(query string, args []any) // of tests; nil: nobody looks
 }
 
 // database is who answers a query.
@@ -375,6 +398,9 @@ func (t *Tx) exec(ctx context.Context, query string, args ...any) (rows int64, e
 
 // query calls each for every row.
 func (t *Tx) query(ctx context.Context, each func(scan func(...any) error) error, query string, args ...any) error {
+	if t.watch != nil {
+		t.watch(query, args)
+	}
 	db, err := t.ask(ctx, query)
 	if err != nil {
 		return t.store.explain(err)

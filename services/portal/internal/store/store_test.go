@@ -113,7 +113,10 @@ func TestOpenedAgainItIsTheSame(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				names[i] = s.Identity()
+				names[i] = s.Identity() + string(s.RevisionKey())
+				if len(s.RevisionKey()) != 32 {
+					t.Errorf("the key of its revisions has %d bytes", len(s.RevisionKey()))
+				}
 				if err := s.Close(); err != nil {
 					t.Error(err)
 				}
