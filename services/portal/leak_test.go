@@ -337,11 +337,22 @@ func (s *side) play(t *testing.T) {
 	s.playSecrets()
 	s.playLog()
 	for _, ask := range [][3]string{
-		{"GET", "/v1/tokens", ""}, {"POST", "/v1/tokens", `{"name":"x","role":"ops"}`}, {"DELETE", "/v1/tokens/abcdefghijkl", ""},
-		{"GET", "/v1/nodes", ""}, {"POST", "/v1/nodes/n-1/drain", ""}, {"POST", "/v1/nodes/n-1/undrain", ""}, {"POST", "/v1/nodes/n-2/drain", ""},
+		{"GET", "/v1/tokens", ""},
+		{"POST", "/v1/tokens", `{"name":"x","role":"ops"}`},
+		{"DELETE", "/v1/tokens/abcdefghijkl", ""},
+		{"GET", "/v1/nodes", ""},
+		{"POST", "/v1/nodes/n-1/drain", ""},
+		{"POST", "/v1/nodes/n-1/undrain", ""},
+		{"POST", "/v1/nodes/n-2/drain", ""},
 		{"POST", "/v1/internal/acl-changes", `{"virtualCluster":"acme-prod","principal":"User:x","address":"","create":[]}`},
-		{"GET", "/v1/sessions", ""}, {"GET", "/v1/sessions?tenant=globex", ""}, {"GET", "/v1/sessions?virtualCluster=globex-prod", ""}, {"GET", "/v1/sessions?node=n-1", ""}, {"DELETE", "/v1/sessions/abcdefghijkl", ""},
-		{"GET", "/v1/nothing", ""}, {"BREW", "/v1/tenants", ""}, {"GET", "/v1/../v1/tenants", ""},
+		{"GET", "/v1/sessions", ""},
+		{"GET", "/v1/sessions?tenant=globex", ""},
+		{"GET", "/v1/sessions?virtualCluster=globex-prod", ""},
+		{"GET", "/v1/sessions?node=n-1", ""},
+		{"DELETE", "/v1/sessions/abcdefghijkl", ""},
+		{"GET", "/v1/nothing", ""},
+		{"BREW", "/v1/tenants", ""},
+		{"GET", "/v1/../v1/tenants", ""},
 	} {
 		s.ask("tenant", ask[0], ask[1], ask[2])
 		if !strings.Contains(ask[1], "sessions") { // for which nodes are waited for

@@ -129,7 +129,7 @@ type Requirement struct {
 
 // Objects lists objects in the order of scope and name.
 func (t *Tx) Objects(ctx context.Context, q Query) (rows []Row, err error) {
-	query, args := q.rows()
+	query, args := q.rows(t.store.postgres)
 	err = t.query(ctx, func(scan func(...any) error) error {
 		r, err := scanRow(scan)
 		rows = append(rows, r)
@@ -166,7 +166,7 @@ func (t *Tx) CountObjects(ctx context.Context, q Query) (n int64, err error) {
 const objectColumns = "objects.kind, objects.scope, objects.name, objects.tenant, objects.revision, objects.created_revision, objects.created_at, objects.changed_at, objects.document"
 
 // rows is the query of a page.
-func (q *Query) rows() (query string, args []any) {
+func (q *Query) rows(postgres bool) (query string, args []any) {
 	from, args := q.from()
 	query = "SELECT " + objectColumns + from
 	by := "objects.scope, objects.name"
@@ -174,7 +174,9 @@ func (q *Query) rows() (query string, args []any) {
 		by = "d.scope, d.name" // whose index has this order
 	}
 	switch behind := q.AfterScope != "" || q.AfterName != ""; {
-	case behind && q.Tenant != "": // in the index of the tenant's objects: of others none is read
+	case behind && q.Tenant != "" && postgres:
+		// Said so, only the index of the tenant's objects serves. PostgreSQL would take the
+		// primary key where it thinks that few are left, and read those of others.
 		query += " AND (objects.tenant, objects.kind, objects.scope, objects.name) > (?, ?, ?, ?)"
 		args = append(args, q.Tenant, q.Kind, q.AfterScope, q.AfterName)
 	case behind:

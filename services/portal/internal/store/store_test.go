@@ -308,7 +308,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 	// before ended, and what is left out is not read.
 	page := func(q Query) string {
 		q.AfterScope, q.AfterName, q.Limit = "x", "x", 10
-		query, _ := q.rows()
+		query, _ := q.rows(false)
 		return query
 	}
 	mine := labelled
