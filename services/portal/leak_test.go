@@ -39,6 +39,7 @@ var samples = map[string]sample{
 	resource.KindAliasTopic:      {own: "orders", theirs: "secret"},
 	resource.KindServiceAccount:  {own: "shipping", theirs: "spy", body: `"spec":{"type":"local"}`, patch: `{"metadata":{"labels":{"x":"y"}}}`},
 	resource.KindPriceBook:       {theirs: "globex-2020"},
+	resource.KindPolicy:          {own: "durable", theirs: "hidden"},
 	resource.KindBudget:          {own: "monthly", theirs: "secret", body: `"spec":{"period":"day","bytes":1,"notify":{"emails":["a@acme.example"]}}`, patch: `{"spec":{"bytes":2}}`},
 	resource.KindACL: {
 		own: "reads", theirs: "hidden", body: `"spec":{"principal":"User:a","resource":{"type":"topic","name":"x"},"operation":"READ","permission":"ALLOW"}`,
