@@ -40,6 +40,9 @@ func TestACLsThatCannotBeMadeOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !before.ACL.Allowed("User:a", "10.0.0.1", kmsg.ACLOperationRead, kmsg.ACLResourceTypeTopic, "else") {
+		t.Error("what there is no ACL for is not allowed to everybody, as the virtual cluster has it")
+	}
 	for _, c := range []struct {
 		name    string
 		acls    []*resource.ACL

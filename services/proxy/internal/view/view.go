@@ -78,8 +78,9 @@ func viewOf(set *resource.Set, name string, now time.Time, deps *auth.Deps, befo
 	var problems []error
 	doubt := false
 	if before == nil {
-		v.Realm, err = auth.NewRealm(vc, accounts, deps)
-		problems = append(problems, err)
+		if v.Realm, err = auth.NewRealm(vc, accounts, deps); err != nil {
+			problems = append(problems, err)
+		}
 	} else {
 		v.Realm = auth.Narrow(vc, accounts, deps, before.Realm)
 	}
