@@ -21,23 +21,13 @@ import (
 	"tollgate.internal/e2e/internal/spanning"
 )
 
-var upstreams = map[string]*kafkatest.Shared{}
+// upstreams are single brokers, by version; pairs two clusters each, by the version of
+// the one that is home.
+var upstreams, pairs = kafkatest.ShareSingles(), kafkatest.SharePairs()
 
-// pairs are two clusters each, by the version of the one that is home.
-var pairs = map[string]*kafkatest.SharedPair{}
-
-// properties let members of KIP-848 groups hear of a change soon; the default is
-// every five seconds, and no less.
-var properties = map[string]map[string]string{
-	kafkatest.V4: {"group.consumer.heartbeat.interval.ms": "500", "group.consumer.min.heartbeat.interval.ms": "100"},
-}
-
-func init() {
-	for _, version := range kafkatest.Versions() {
-		upstreams[version] = kafkatest.Share(kafkatest.Options{Version: version, SASL: true, Properties: properties[version]})
-		pairs[version] = kafkatest.SharePair(version)
-	}
-}
+// three is a cluster that survives the loss of a broker: three replicas, two of
+// them in sync to acknowledge anything.
+var three = kafkatest.Share(kafkatest.Options{Nodes: 3})
 
 func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
 
@@ -78,32 +68,25 @@ spec: {type: partner, host: acme, home: main, authentication: {plain: {}, scram:
 	return map[string]string{"all.yaml": b.String(), "dev.secret": "dev-secret\n"}
 }
 
-// slug makes a driver's name fit for topics and hosts.
-func slug(d drivers.Driver) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '-'
-	}, strings.ToLower(d.Name()))
-}
-
 func TestEveryClientThroughTheGateway(t *testing.T) {
+	t.Parallel()
 	for _, version := range kafkatest.Versions() {
 		t.Run("Kafka "+version, func(t *testing.T) {
 			kafka := upstreams[version].Get(t)
 			var aliases []string
 			for _, d := range drivers.Drivers() {
-				aliases = append(aliases, slug(d), slug(d)+"-to")
+				aliases = append(aliases, drivers.Slug(d), drivers.Slug(d)+"-to")
 			}
 			create(t, kafka, aliases)
 			p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, resources(kafka.Bootstrap(), aliases))
 			for _, d := range drivers.Drivers() {
 				t.Run(d.Name()+"/standard", func(t *testing.T) {
-					scenario.Standard(t, d, p.Target(t, "acme-dev", "SCRAM-SHA-512", "dev", "dev-secret"), slug(d))
+					t.Parallel()
+					scenario.Standard(t, d, p.Target(t, "acme-dev", "SCRAM-SHA-512", "dev", "dev-secret"), drivers.Slug(d))
 				})
 				t.Run(d.Name()+"/partner", func(t *testing.T) {
-					scenario.Alias(t, d, p.Target(t, "acme-prod", "PLAIN", "shipping", "dev-secret"), "orders-"+slug(d), "orders-"+slug(d)+"-to", slug(d))
+					t.Parallel()
+					scenario.Alias(t, d, p.Target(t, "acme-prod", "PLAIN", "shipping", "dev-secret"), "orders-"+drivers.Slug(d), "orders-"+drivers.Slug(d)+"-to", drivers.Slug(d))
 				})
 			}
 		})
@@ -126,12 +109,13 @@ func create(t *testing.T, kafka *kafkatest.Cluster, names []string) {
 // What a client does with topics of two clusters is what it does with topics of one
 // broker.
 func TestEveryClientThroughASpanningVirtualCluster(t *testing.T) {
+	t.Parallel()
 	for _, version := range kafkatest.Versions() {
 		t.Run("home on Kafka "+version, func(t *testing.T) {
 			pair := pairs[version].Get(t)
 			var aliases []spanning.Alias
 			for _, d := range drivers.Drivers() {
-				name := "lent-" + slug(d)
+				name := "lent-" + drivers.Slug(d)
 				aliases = append(aliases,
 					spanning.Alias{Name: name + "-own", Cluster: "west", Partitions: 2}, // of the standard one
 					spanning.Alias{Name: name, Cluster: "main", Partitions: 2},
@@ -140,27 +124,32 @@ func TestEveryClientThroughASpanningVirtualCluster(t *testing.T) {
 			}
 			g := spanning.Start(t, pair, aliases...)
 			bare := drivers.Target{Bootstrap: pair.West.Bootstrap()}
-			for _, d := range drivers.Drivers() {
-				name := slug(d)
-				t.Run(d.Name()+"/broker of Kafka "+pair.West.Options.Version, func(t *testing.T) {
-					if _, err := drivers.Do(t.Context(), drivers.FranzGo(), bare, drivers.Step{Do: drivers.CreateTopic, Topic: "bare-west-" + name, Partitions: 2}); err != nil {
-						t.Fatal(err)
-					}
-					scenario.BothClusters(t, d, bare, scenario.Two{
-						From: "bare-from-" + name, West: "bare-west-" + name, To: "bare-to-" + name, Name: "bare-" + name, Owned: true, Bare: true,
+			t.Run("", func(t *testing.T) { // ends when all have
+				for _, d := range drivers.Drivers() {
+					name := drivers.Slug(d)
+					t.Run(d.Name()+"/broker of Kafka "+pair.West.Options.Version, func(t *testing.T) {
+						t.Parallel()
+						if _, err := drivers.Do(t.Context(), drivers.FranzGo(), bare, drivers.Step{Do: drivers.CreateTopic, Topic: "bare-west-" + name, Partitions: 2}); err != nil {
+							t.Fatal(err)
+						}
+						scenario.BothClusters(t, d, bare, scenario.Two{
+							From: "bare-from-" + name, West: "bare-west-" + name, To: "bare-to-" + name, Name: "bare-" + name, Owned: true, Bare: true,
+						})
 					})
-				})
-				t.Run(d.Name()+"/standard", func(t *testing.T) {
-					scenario.BothClusters(t, d, g.Standard(t), scenario.Two{
-						From: "from-" + name, West: "lent-" + name + "-own", To: "to-" + name, Name: name, Owned: true,
+					t.Run(d.Name()+"/standard", func(t *testing.T) {
+						t.Parallel()
+						scenario.BothClusters(t, d, g.Standard(t), scenario.Two{
+							From: "from-" + name, West: "lent-" + name + "-own", To: "to-" + name, Name: name, Owned: true,
+						})
 					})
-				})
-				t.Run(d.Name()+"/partner", func(t *testing.T) {
-					scenario.BothClusters(t, d, g.Partner(t), scenario.Two{
-						From: "lent-" + name, West: "lent-" + name + "-west", To: "lent-" + name + "-to", Name: name,
+					t.Run(d.Name()+"/partner", func(t *testing.T) {
+						t.Parallel()
+						scenario.BothClusters(t, d, g.Partner(t), scenario.Two{
+							From: "lent-" + name, West: "lent-" + name + "-west", To: "lent-" + name + "-to", Name: name,
+						})
 					})
-				})
-			}
+				}
+			})
 			// Of transactions on main nothing has come to west.
 			for _, a := range aliases {
 				if a.Cluster != "west" {

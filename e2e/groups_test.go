@@ -36,10 +36,10 @@ func TestConsumerProtocolGroupsThroughTheGateway(t *testing.T) {
 	target := p.Target(t, "groups", "PLAIN", "dev", "dev-secret")
 	admin := kadm.NewClient(kafka.Client(t))
 	for _, d := range consumerProtocolDrivers() {
-		name := slug(d)
+		name := drivers.Slug(d)
 		for kind, subscription := range map[string]string{name + "-named": name + "-named", name + "-matched": "^" + name + "-m[a-z]*$"} {
 			t.Run(d.Name()+" subscribed to "+subscription, func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 				defer cancel()
 				created := drivers.Step{Do: drivers.CreateTopic, Topic: kind, Partitions: 4}
 				if _, err := drivers.Do(ctx, drivers.FranzGo(), target, created); err != nil {
@@ -95,7 +95,7 @@ func TestPatternsMatchTopicsThatComeLater(t *testing.T) {
 	p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": groupResources, "dev.secret": "dev-secret\n"})
 	target := p.Target(t, "groups", "PLAIN", "dev", "dev-secret")
 	admin := kadm.NewClient(kafka.Client(t))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	first := drivers.Step{Do: drivers.CreateTopic, Topic: "late-1"}
 	if _, err := drivers.Do(ctx, drivers.FranzGo(), target, first); err != nil {
@@ -103,7 +103,7 @@ func TestPatternsMatchTopicsThatComeLater(t *testing.T) {
 	}
 	members := make(map[string]<-chan outcome)
 	for _, d := range consumerProtocolDrivers() {
-		group := "late-" + slug(d)
+		group := "late-" + drivers.Slug(d)
 		members[d.Name()] = consumes(ctx, d, target, "^late-.*$", group, 6)
 		err := load.Wait(ctx, func() error {
 			assigned, err := assignments(ctx, kafka, "groups."+group)

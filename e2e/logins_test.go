@@ -111,10 +111,10 @@ func TestClientsLogInByTokenAndByCertificate(t *testing.T) {
 
 	java := []drivers.Driver{drivers.Java(kafkatest.V3), drivers.Java(kafkatest.V4)}
 	for _, d := range append(java, drivers.ConfluentKafka(), drivers.FranzGo()) {
-		t.Run(d.Name()+" by token", func(t *testing.T) { logsIn(t, d, byToken, slug(d)) })
+		t.Run(d.Name()+" by token", func(t *testing.T) { logsIn(t, d, byToken, drivers.Slug(d)) })
 	}
 	for _, d := range append(java, drivers.ConfluentKafka(), drivers.FranzGo(), drivers.Kcat(), drivers.Sarama(), drivers.KafkaPython(), drivers.KafkaJS()) {
-		t.Run(d.Name()+" by certificate", func(t *testing.T) { logsIn(t, d, byCertificate, slug(d)) })
+		t.Run(d.Name()+" by certificate", func(t *testing.T) { logsIn(t, d, byCertificate, drivers.Slug(d)) })
 	}
 
 	stranger := byToken
@@ -176,7 +176,7 @@ func TestClientsOutliveTheirTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := tokens.Issued("shipping-client")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	producer, err := load.VerifiableProducer(ctx, kafkatest.V4, target, "long-lived",
 		"sasl.login.refresh.min.period.seconds=1", "sasl.login.refresh.buffer.seconds=1")

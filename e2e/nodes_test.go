@@ -84,7 +84,7 @@ func nodesAreKilled(t *testing.T, p *gateway.Process,
 	goesOn := func(when string) {
 		t.Helper()
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		ctx, cancel := context.WithTimeout(ctx, load.Patience)
 		defer cancel()
 		if err := crew.GoOn(ctx); err != nil {
 			t.Fatalf("%s: %v", when, err)
@@ -108,7 +108,7 @@ func nodesAreKilled(t *testing.T, p *gateway.Process,
 		}
 		changeArrives(ctx, t, p, vc, "after-"+dead.ID, alive)
 		goesOn("without " + dead.ID)
-		within, cancel := context.WithTimeout(ctx, patience)
+		within, cancel := context.WithTimeout(ctx, load.Patience)
 		err := load.Wait(within, func() error {
 			out, err := p.Run(within, "node", "list", "-o", "name")
 			if err != nil {

@@ -126,7 +126,7 @@ func TestIdempotentProducersHaveIDsOfTheGateway(t *testing.T) {
 	seen := make(idSet)
 	for i, d := range drivers.Drivers() {
 		for vc := range idClusters {
-			topic := "of-" + slug(d)
+			topic := "of-" + drivers.Slug(d)
 			idTopic(t, vc, topic)
 			whose := d.Name() + " at " + vc
 			node := fleet[(i+len(vc))%2]
@@ -414,7 +414,7 @@ func TestProducersWaitForALease(t *testing.T) {
 	clients := slices.DeleteFunc(drivers.Drivers(), func(d drivers.Driver) bool { return d.Name() == drivers.Sarama().Name() })
 	clients = append(clients, drivers.Sarama())
 	for _, d := range clients {
-		topic := "waits-" + slug(d)
+		topic := "waits-" + drivers.Slug(d)
 		idTopic(t, vc, topic)
 		before := node.Metric(t, refused)
 		done := make(chan struct{})

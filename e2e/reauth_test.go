@@ -94,7 +94,7 @@ func TestLoginsUpstreamAreRenewedUnderLoad(t *testing.T) {
 `, name, spec)
 			}
 			proxy := gateway.StartProxy(t, map[string]string{"all.yaml": text.String(), "gateway.secret": kafka.Password("gateway")}, names)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 			defer cancel()
 			admin := kadm.NewClient(kafka.Client(t))
 

@@ -98,7 +98,7 @@ func releasedByDisconnect(t *testing.T, target drivers.Target) {
 	const n = 20
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	admin := kgoClient(t, target, kgo.DefaultProduceTopic("drop"))
+	admin := drivers.Client(t, target, kgo.DefaultProduceTopic("drop"))
 	if _, err := kadm.NewClient(admin).CreateTopic(ctx, 1, 1, nil, "drop"); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func releasedByDisconnect(t *testing.T, target drivers.Target) {
 		}
 	}
 	line := &line{target: target}
-	first := kgoClient(t, target, kgo.Dialer(line.dial), kgo.ShareGroup("drop"), kgo.ConsumeTopics("drop"))
+	first := drivers.Client(t, target, kgo.Dialer(line.dial), kgo.ShareGroup("drop"), kgo.ConsumeTopics("drop"))
 	held := 0
 	for held < n {
 		fs := first.PollFetches(ctx)
@@ -123,7 +123,7 @@ func releasedByDisconnect(t *testing.T, target drivers.Target) {
 	}
 	line.cut()
 	began := time.Now()
-	second := kgoClient(t, target, kgo.ShareGroup("drop"), kgo.ConsumeTopics("drop"))
+	second := drivers.Client(t, target, kgo.ShareGroup("drop"), kgo.ConsumeTopics("drop"))
 	var again []string
 	for len(again) < n {
 		fs := second.PollFetches(ctx)
@@ -178,26 +178,12 @@ func (l *line) cut() {
 	}
 }
 
-func kgoClient(t *testing.T, target drivers.Target, opts ...kgo.Opt) *kgo.Client {
-	t.Helper()
-	base, err := target.KgoOpts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cl, err := kgo.NewClient(append(base, opts...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cl.Close)
-	return cl
-}
-
 func TestShareGroupsAreOfferedWhereKafkaHasThem(t *testing.T) {
 	for version, want := range map[string]int{kafkatest.V3: 0, kafkatest.V4: 7} {
 		t.Run("Kafka "+version, func(t *testing.T) {
 			kafka := upstreams[version].Get(t)
 			p := gateway.Start(t, map[string]string{"main": kafka.Bootstrap()}, map[string]string{"all.yaml": shareResources, "dev.secret": "dev-secret\n"})
-			cl := kgoClient(t, p.Target(t, "sharing", "SCRAM-SHA-512", "dev", "dev-secret"))
+			cl := drivers.Client(t, p.Target(t, "sharing", "SCRAM-SHA-512", "dev", "dev-secret"))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			req := kmsg.NewPtrApiVersionsRequest()

@@ -21,7 +21,7 @@ func TestConsumerProtocolGroupsOverTwoClusters(t *testing.T) {
 	kinds := []string{"named", "matched"}
 	for _, d := range consumerProtocolDrivers() {
 		for _, kind := range kinds {
-			aliases = append(aliases, spanning.Alias{Name: slug(d) + "-" + kind + "-west", Cluster: "west", Partitions: 2})
+			aliases = append(aliases, spanning.Alias{Name: drivers.Slug(d) + "-" + kind + "-west", Cluster: "west", Partitions: 2})
 		}
 	}
 	spanning.Lend(t, pair, aliases...)
@@ -30,9 +30,9 @@ func TestConsumerProtocolGroupsOverTwoClusters(t *testing.T) {
 	spanning.Await(t, target, aliases...)
 	for _, d := range consumerProtocolDrivers() {
 		for _, kind := range kinds {
-			name := slug(d) + "-" + kind
+			name := drivers.Slug(d) + "-" + kind
 			t.Run(d.Name()+" "+kind, func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 				defer cancel()
 				topics := []string{name + "-home", name + "-west"}
 				if _, err := drivers.Do(ctx, drivers.FranzGo(), target, drivers.Step{Do: drivers.CreateTopic, Topic: topics[0], Partitions: 2}); err != nil {

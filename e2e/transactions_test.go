@@ -85,7 +85,7 @@ func TestProducersGoOnAfterARefusedTransaction(t *testing.T) {
 				}
 				t.Run(d.Name(), func(t *testing.T) {
 					for _, mixed := range []bool{false, true} {
-						name := fmt.Sprint(slug(d), "-mixed-", mixed)
+						name := fmt.Sprint(drivers.Slug(d), "-mixed-", mixed)
 						step := drivers.Step{
 							Do: drivers.AfterRefusal, Topic: "open", To: "closed", TransactionalID: name,
 							Count: 3, Prefix: name + "-", Seconds: 20, Mixed: mixed,

@@ -260,7 +260,7 @@ func TestTheGatewayLogsInUpstream(t *testing.T) {
 	p := gateway.Start(t, nil, map[string]string{"all.yaml": b.String()},
 		"AWS_SHARED_CREDENTIALS_FILE="+string(shared), "AWS_EC2_METADATA_DISABLED=true", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_PROFILE=")
 
-	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*load.Patience)
 	defer cancel()
 	clients := make(map[string]*guest)
 	for _, l := range logins {
@@ -309,7 +309,7 @@ func TestTheGatewayLogsInUpstream(t *testing.T) {
 	if err := kafka.Broker(1).Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
-	noticed, cancelNoticed := context.WithTimeout(ctx, patience)
+	noticed, cancelNoticed := context.WithTimeout(ctx, load.Patience)
 	defer cancelNoticed()
 	for _, l := range logins {
 		if l.says == nil {

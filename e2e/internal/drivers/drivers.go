@@ -286,6 +286,16 @@ func Drivers() []Driver {
 	return all
 }
 
+// Slug is a driver's name as it is fit for topics, groups and hosts.
+func Slug(d Driver) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(d.Name()))
+}
+
 func splitBootstrap(list string) []string { return strings.Split(list, ",") }
 
 // outcomes sorts events by their steps. Every step must have ended in done or error.

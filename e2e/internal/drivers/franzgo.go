@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -53,6 +54,21 @@ func (n native) Run(ctx context.Context, target Target, steps ...Step) ([]Outcom
 		all[i].Err = failed
 	}
 	return all, nil
+}
+
+// Client is a franz-go client of the target that t closes.
+func Client(t testing.TB, target Target, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	base, err := target.KgoOpts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl, err := kgo.NewClient(append(base, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
 }
 
 // KgoOpts are the options with which a franz-go client connects to the target.

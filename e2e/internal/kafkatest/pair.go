@@ -34,6 +34,24 @@ func prompt(version string) map[string]string {
 	return map[string]string{"group.consumer.heartbeat.interval.ms": "500", "group.consumer.min.heartbeat.interval.ms": "100"}
 }
 
+// ShareSingles describes a broker with SASL of each version, for a package-level variable.
+func ShareSingles() map[string]*Shared {
+	all := make(map[string]*Shared)
+	for _, version := range Versions() {
+		all[version] = Share(Options{Version: version, SASL: true, Properties: prompt(version)})
+	}
+	return all
+}
+
+// SharePairs describes a pair for each version, that of its main cluster.
+func SharePairs() map[string]*SharedPair {
+	all := make(map[string]*SharedPair)
+	for _, version := range Versions() {
+		all[version] = SharePair(version)
+	}
+	return all
+}
+
 // A SharedPair is a pair for all tests of a package that ask for it.
 type SharedPair struct{ main, west *Shared }
 

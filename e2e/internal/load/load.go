@@ -23,6 +23,9 @@ const (
 	window = 64                   // records of a partition that wait for their acknowledgement
 )
 
+// Patience is for something to happen again after a fault.
+const Patience = 90 * time.Second
+
 // poll is how often a condition is looked at again.
 const poll = 20 * time.Millisecond
 

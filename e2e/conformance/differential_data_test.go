@@ -1,4 +1,4 @@
-package e2e
+package conformance
 
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"

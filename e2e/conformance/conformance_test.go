@@ -1,4 +1,4 @@
-package e2e
+package conformance
 
 import (
 	"context"
@@ -501,6 +501,7 @@ func meet(t *testing.T, everybody ...*party) {
 }
 
 func TestAuthorisationIsKafkas(t *testing.T) {
+	t.Parallel()
 	seen := make(map[int]bool)
 	for _, open := range []bool{false, true} {
 		var rows []vector

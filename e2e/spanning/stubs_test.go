@@ -1,4 +1,7 @@
-package e2e
+// Package spanning tests where groups keep their offsets when a virtual cluster spans
+// two Kafka clusters: by stub topics on home, or split where home takes none. What
+// clients do there is tested with all else that they do, in package e2e.
+package spanning
 
 import (
 	"context"
@@ -21,6 +24,12 @@ import (
 	"tollgate.internal/e2e/internal/kafkatest"
 	"tollgate.internal/e2e/internal/load"
 )
+
+// upstreams are single brokers, by version; pairs two clusters each, by the version of
+// the one that is home.
+var upstreams, pairs = kafkatest.ShareSingles(), kafkatest.SharePairs()
+
+func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
 
 // stubResources are a virtual cluster whose stubs outlive their aliases, and one
 // whose stubs do not for long.
@@ -111,7 +120,7 @@ func onWest(topic string) string { return "cluster: west, topic: stubbed." + top
 // create makes a physical topic and returns its id.
 func (s *spanned) create(t *testing.T, cluster *kadm.Client, name string, partitions int32) [16]byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	made, err := cluster.CreateTopic(ctx, partitions, 1, nil, "stubbed."+name)
 	if err != nil {
@@ -144,7 +153,7 @@ func metadata(ctx context.Context, broker interface {
 // returns its id.
 func (s *spanned) shows(t *testing.T, topic string, partitions int) [16]byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	var id [16]byte
 	err := load.Wait(ctx, func() error {
@@ -199,7 +208,7 @@ func (s *spanned) commit(ctx context.Context, group, topic string, partitions in
 // committed are the offsets of a group in a topic, by partition; -1: none.
 func (s *spanned) committed(t *testing.T, cluster *kadm.Client, group, topic string, partitions int) []int64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	resp, err := cluster.FetchOffsets(ctx, group)
 	if err == nil {
@@ -257,7 +266,7 @@ func TestStubTopics(t *testing.T) {
 // Whoever sees an alias can commit offsets for it at once, whichever broker of home
 // coordinates the group; and nobody sees the stub.
 func stubsComeFirst(t *testing.T, s *spanned) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	for i := range 5 {
 		name := fmt.Sprint("first-", i)
@@ -357,7 +366,7 @@ func (r *reader) saw() (map[int32]int, error) {
 func produceTo(t *testing.T, c *kafkatest.Cluster, topic string, n int, partitions ...int32) {
 	t.Helper()
 	client := c.Client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	for _, p := range partitions {
 		for i := range n {
@@ -372,7 +381,7 @@ func produceTo(t *testing.T, c *kafkatest.Cluster, topic string, n int, partitio
 // partition, at least.
 func wantRead(t *testing.T, n int, partitions int, members ...*reader) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	err := load.Wait(ctx, func() error {
 		total := make([]int, partitions)
@@ -422,7 +431,7 @@ func (s *spanned) watched(t *testing.T, topic string) (stop func()) {
 // Partitions that a topic on another cluster gets are shared among the members of a
 // running group, which commits their offsets.
 func stubsGrow(t *testing.T, s *spanned, protocol string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*load.Patience)
 	defer cancel()
 	name := "grows-" + protocol
 	id := s.create(t, s.west, name, 2)
@@ -458,7 +467,7 @@ func stubsGrow(t *testing.T, s *spanned, protocol string) {
 // A stub that is deleted by hand is there again after some seconds; meanwhile the
 // alias stays, and whoever reads it goes on.
 func stubsAreRepaired(t *testing.T, s *spanned) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*load.Patience)
 	defer cancel()
 	id := s.create(t, s.west, "lost", 2)
 	s.alias(t, "lost", onWest("lost"))
@@ -532,7 +541,7 @@ func stubsKeepOffsets(t *testing.T, s *spanned) {
 // A topic that was deleted on its cluster and made again is another one, as on a
 // single cluster.
 func stubsBeginAnew(t *testing.T, s *spanned) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	s.create(t, s.west, "anew", 2)
 	s.alias(t, "anew", onWest("anew"))
@@ -579,7 +588,7 @@ func stubsStay(t *testing.T, s *spanned) {
 	same("cluster: main, topic: stubbed.moves-3")
 	same(onWest("moves-2"))
 	s.alias(t, "moves", onWest("moves-2"))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	err := load.Wait(ctx, func() error {
 		if now, n, err := metadata(ctx, s.client, "moves"); err != nil || n != 3 || now == before {
@@ -623,7 +632,7 @@ func stubsStay(t *testing.T, s *spanned) {
 // A stub is deleted when its alias has been away for longer than it is kept, and with
 // it the offsets.
 func stubsGo(t *testing.T, s *spanned) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	stays, goes := s.create(t, s.west, "stays", 1), s.create(t, s.west, "goes", 1)
 	for _, name := range []string{"stays", "goes"} {

@@ -1,4 +1,4 @@
-package e2e
+package spanning
 
 import (
 	"context"
@@ -70,7 +70,7 @@ var splitVirtual = []string{"refused", "anchored"}
 // split starts one with topics near-NAME on main and far-NAME on west.
 func split(t *testing.T, main, west *kafkatest.Cluster, partitions int32, names ...string) *splitting {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	home, other := kadm.NewClient(main.Client(t)), kadm.NewClient(west.Client(t))
 	topics := kadm.NewACLs().Topics("refused.", "anchored.").ResourcePatternType(kadm.ACLPatternPrefixed).
@@ -112,7 +112,7 @@ func split(t *testing.T, main, west *kafkatest.Cluster, partitions int32, names 
 	})
 	s := &splitting{main, west, p}
 	for _, vc := range splitVirtual {
-		admin := kadm.NewClient(kgoClient(t, s.target(t, vc)))
+		admin := kadm.NewClient(drivers.Client(t, s.target(t, vc)))
 		err := load.Wait(ctx, func() error { // the stubs have been refused
 			seen, err := admin.ListTopics(ctx)
 			if err == nil && len(seen) < 2*len(names) {
@@ -170,12 +170,15 @@ func TestGroupsOverTwoClustersWithoutStubs(t *testing.T) {
 		t.Run("home is Kafka "+version, func(t *testing.T) {
 			var names []string
 			for _, d := range drivers.Drivers() {
-				names = append(names, slug(d))
+				names = append(names, drivers.Slug(d))
 			}
 			s := split(t, splitHomes[version].Get(t), splitOthers[version].Get(t), 2, names...)
 			for _, vc := range splitVirtual {
 				for _, d := range drivers.Drivers() {
-					t.Run(vc+"/"+d.Name(), func(t *testing.T) { s.resumes(t, d, vc) })
+					t.Run(vc+"/"+d.Name(), func(t *testing.T) {
+						t.Parallel()
+						s.resumes(t, d, vc)
+					})
 				}
 			}
 		})
@@ -183,7 +186,7 @@ func TestGroupsOverTwoClustersWithoutStubs(t *testing.T) {
 }
 
 func (s *splitting) resumes(t *testing.T, d drivers.Driver, vc string) {
-	near, far, group := "near-"+slug(d), "far-"+slug(d), "group-"+slug(d)
+	near, far, group := "near-"+drivers.Slug(d), "far-"+drivers.Slug(d), "group-"+drivers.Slug(d)
 	target := s.target(t, vc)
 	const n = 8
 	for _, round := range []string{"a-", "b-", "c-"} {
@@ -211,12 +214,12 @@ func (s *splitting) resumes(t *testing.T, d drivers.Driver, vc string) {
 	if got, want := committed(t, s.main, physical), map[string]int64{vc + "." + near: 3 * n}; !maps.Equal(got, want) {
 		t.Errorf("home has %v, want %v", got, want)
 	}
-	if got, want := committed(t, s.west, physical), map[string]int64{"shop." + vc + "." + slug(d): 3 * n}; !maps.Equal(got, want) {
+	if got, want := committed(t, s.west, physical), map[string]int64{"shop." + vc + "." + drivers.Slug(d): 3 * n}; !maps.Equal(got, want) {
 		t.Errorf("the other cluster has %v, want %v", got, want)
 	}
 
 	// What the tenant's own tools see and do.
-	admin := kadm.NewClient(kgoClient(t, target))
+	admin := kadm.NewClient(drivers.Client(t, target))
 	all, err := admin.FetchOffsets(t.Context(), group)
 	if err != nil {
 		t.Fatal(err)
@@ -226,7 +229,7 @@ func (s *splitting) resumes(t *testing.T, d drivers.Driver, vc string) {
 	if want := map[string]int64{near: 3 * n, far: 3 * n}; !maps.Equal(sums, want) {
 		t.Errorf("the group has offsets %v, want %v", sums, want)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	err = load.Wait(ctx, func() error { // clients that do not leave are members for a while
 		deleted, err := admin.DeleteGroups(ctx, group)
@@ -271,7 +274,7 @@ func (r *readings) again() (n int) {
 
 func (s *splitting) reader(t *testing.T, vc, group string, into *readings, topics ...string) *splitReader {
 	t.Helper()
-	cl := kgoClient(t, s.target(t, vc), kgo.ConsumeTopics(topics...), kgo.ConsumerGroup(group), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	cl := drivers.Client(t, s.target(t, vc), kgo.ConsumeTopics(topics...), kgo.ConsumerGroup(group), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.BlockRebalanceOnPoll(), kgo.DisableAutoCommit(), kgo.SessionTimeout(10*time.Second), kgo.HeartbeatInterval(500*time.Millisecond),
 		kgo.OnPartitionsRevoked(func(ctx context.Context, cl *kgo.Client, _ map[string][]int32) {
 			if err := cl.CommitUncommittedOffsets(ctx); err != nil {
@@ -318,10 +321,10 @@ func TestMembersComeAndGoWithoutStubs(t *testing.T) {
 			s := split(t, splitHomes[version].Get(t), splitOthers[version].Get(t), 4, "moves")
 			for _, vc := range splitVirtual {
 				t.Run(vc, func(t *testing.T) {
-					ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+					ctx, cancel := context.WithTimeout(t.Context(), 2*load.Patience)
 					defer cancel()
-					near := load.Produce(kgoClient(t, s.target(t, vc), load.ProducerOpts()...), "near-moves", 4)
-					far := load.Produce(kgoClient(t, s.target(t, vc), load.ProducerOpts()...), "far-moves", 4)
+					near := load.Produce(drivers.Client(t, s.target(t, vc), load.ProducerOpts()...), "near-moves", 4)
+					far := load.Produce(drivers.Client(t, s.target(t, vc), load.ProducerOpts()...), "far-moves", 4)
 					read := &readings{times: make(map[string]int)}
 					join := func() *splitReader { return s.reader(t, vc, "moves", read, "near-moves", "far-moves") }
 					members := []*splitReader{join()}
@@ -396,7 +399,7 @@ func TestTheClusterThatKeepsOffsetsDies(t *testing.T) {
 			java := drivers.Java(kafkatest.V4)
 			s := split(t, splitHomes[version].Get(t), west, 2, "outage", "restart-franz", "restart-java", "restart-rdkafka")
 			vc := "refused"
-			ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*load.Patience)
 			defer cancel()
 			target := s.target(t, vc)
 			restarted := map[string]drivers.Driver{"restart-franz": drivers.FranzGo(), "restart-java": java, "restart-rdkafka": drivers.ConfluentKafka()}
@@ -412,9 +415,9 @@ func TestTheClusterThatKeepsOffsetsDies(t *testing.T) {
 					t.Fatalf("%s: %v", name, err)
 				}
 			}
-			near := load.Produce(kgoClient(t, target, load.ProducerOpts()...), "near-outage", 2)
-			far := load.Produce(kgoClient(t, target, load.ProducerOpts()...), "far-outage", 2)
-			nearReader := load.Consume(kgoClient(t, target, kgo.ConsumeTopics("near-outage"), kgo.ConsumerGroup("outage-near"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())))
+			near := load.Produce(drivers.Client(t, target, load.ProducerOpts()...), "near-outage", 2)
+			far := load.Produce(drivers.Client(t, target, load.ProducerOpts()...), "far-outage", 2)
+			nearReader := load.Consume(drivers.Client(t, target, kgo.ConsumeTopics("near-outage"), kgo.ConsumerGroup("outage-near"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())))
 			read := &readings{times: make(map[string]int)}
 			member := s.reader(t, vc, "outage", read, "near-outage", "far-outage")
 			if err := errors.Join(near.WaitMore(ctx, 50), far.WaitMore(ctx, 50)); err != nil {
@@ -516,7 +519,7 @@ func TestSplitOffsetsDoNotExpire(t *testing.T) {
 				"offsets.retention.minutes": "1", "offsets.retention.check.interval.ms": "500",
 			}})
 			s := split(t, splitHomes[otherVersion(version)].Get(t), west, 1, "expiry")
-			ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*load.Patience)
 			defer cancel()
 			commit := func(cl *kgo.Client, group, topic string) {
 				t.Helper()
@@ -525,7 +528,7 @@ func TestSplitOffsetsDoNotExpire(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			tenant := kgoClient(t, s.target(t, "refused"))
+			tenant := drivers.Client(t, s.target(t, "refused"))
 			commit(tenant, "expiry", "far-expiry")
 			commit(west.Client(t), "control", "shop.refused.expiry")
 			if err := west.Brokers()[0].Kill(); err != nil {

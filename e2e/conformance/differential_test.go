@@ -1,4 +1,7 @@
-package e2e
+// Package conformance tests that the gateway answers as a broker does: the same
+// requests to both, of every key in every version and under every right, compared
+// field by field.
+package conformance
 
 import (
 	"context"
@@ -7,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -46,6 +50,10 @@ spec: {type: standard, host: login, home: main, authentication: {plain: {}, scra
 ---
 {apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: alice, virtualCluster: login}, spec: {type: local, password: "file:alice.secret"}}
 `
+
+var upstreams = kafkatest.ShareSingles()
+
+func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
 
 // A probe asks one key in one version: what works, and what typically does not.
 // It runs once on each side, and must ask the same both times.
@@ -400,6 +408,7 @@ func newTopic(name string, partitions int32) kmsg.CreateTopicsRequestTopic {
 }
 
 func TestTheGatewayAnswersAsABrokerDoes(t *testing.T) {
+	t.Parallel()
 	found := make([]compared, len(kafkatest.Versions()))
 	t.Run("", func(t *testing.T) {
 		for i, version := range kafkatest.Versions() {

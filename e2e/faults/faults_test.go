@@ -1,11 +1,13 @@
-package e2e
+// Package faults tests that clients live through what happens to brokers, to whole
+// clusters and to the gateway: no acknowledged record is lost, repeated or reordered.
+package faults
 
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -22,8 +24,7 @@ import (
 // them in sync to acknowledge anything.
 var three = kafkatest.Share(kafkatest.Options{Nodes: 3})
 
-// patience is for something to happen again after a fault.
-const patience = 90 * time.Second
+func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
 
 const faultResources = `
 {apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
@@ -68,7 +69,7 @@ func startLoadOver(t *testing.T, kafka *kafkatest.Cluster, partitions int, files
 		admin:   kadm.NewClient(kafka.Client(t)),
 		topics:  []string{"busy.numbers", "busy.java", "busy.moved"},
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	if _, err := l.admin.CreateTopics(ctx, int32(partitions), -1, nil, l.topics...); err != nil {
 		t.Fatal(err)
@@ -110,7 +111,7 @@ func startLoadOver(t *testing.T, kafka *kafkatest.Cluster, partitions int, files
 // goesOn waits until every client has done more work.
 func (l *loaded) goesOn(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	if err := l.GoOn(ctx); err != nil {
 		t.Fatal(err)
@@ -139,7 +140,7 @@ func (l *loaded) ledElsewhere(t *testing.T, broker int32) []int32 {
 // end stops the clients and compares what the brokers hold with what was acknowledged.
 func (l *loaded) end(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	acked, err := l.End(ctx)
 	if err != nil {
@@ -152,7 +153,7 @@ func (l *loaded) end(t *testing.T) {
 // only replica is on this broker, whatever another broker does meanwhile.
 func (l *loaded) proceeds(t *testing.T, broker int32, name string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	steps := []drivers.Step{{Do: drivers.Produce, Topic: fmt.Sprintf("on-%d", broker), Count: 20, Prefix: name, Idempotent: true, Seconds: 60}}
 	if _, err := drivers.Do(ctx, drivers.FranzGo(), l.steady, steps...); err != nil {
@@ -184,7 +185,7 @@ func (l *loaded) place(t *testing.T) {
 			t.Fatalf("create %s: %v", topic.Topic, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 	defer cancel()
 	for _, b := range l.kafka.Brokers() {
 		broker := l.kafka.Client(t, kgo.SeedBrokers(b.Addr(kafkatest.PLAINTEXT))).SeedBrokers()[0]
@@ -247,7 +248,7 @@ func TestClientsLiveThroughTheFaultsOfAThreeNodeCluster(t *testing.T) {
 		}
 		defer lowest.Resume()
 		l.proceeds(t, other.ID, "frozen")
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 		defer cancel()
 		if err := l.Producer.WaitMore(ctx, 200, others...); err != nil {
 			t.Fatalf("partitions of other brokers: %v", err)
