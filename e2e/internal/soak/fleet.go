@@ -110,17 +110,23 @@ func (s *soak) drain(ctx context.Context, f fault) error {
 	node := fleet.Nodes[f.node]
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	// A node that Redis has just forgotten is known again with its next heartbeat.
-	command := func(path string) error {
-		return load.Wait(ctx, func() error {
-			a, err := fleet.Do(ctx, http.MethodPost, "/v1/nodes/"+node.Name+path, "")
-			if err == nil && a.Status >= 300 {
-				err = fmt.Errorf("%s: %d %s", path, a.Status, a.Body)
+	command := func(path, body string) error {
+		var refused error
+		err := load.Wait(ctx, func() error {
+			a, err := fleet.Do(ctx, http.MethodPost, "/v1/nodes/"+node.Name+path, body)
+			if err != nil || a.Status < 300 {
+				return err
 			}
-			return err
+			err = fmt.Errorf("%s of %s: %d %s", path, node.Name, a.Status, a.Body)
+			if a.Status == http.StatusNotFound {
+				return err // Redis has just forgotten it: the next heartbeat tells of it
+			}
+			refused = err
+			return nil
 		})
+		return errors.Join(err, refused)
 	}
-	if err := command(fmt.Sprint("/drain?over=", drainOver)); err != nil {
+	if err := command("/drain", fmt.Sprintf(`{"over": %q}`, drainOver)); err != nil {
 		return err
 	}
 	if err := load.Wait(ctx, func() error {
@@ -135,7 +141,7 @@ func (s *soak) drain(ctx context.Context, f fault) error {
 	if err := pause(ctx, f.length); err != nil {
 		return err
 	}
-	if err := command("/undrain"); err != nil {
+	if err := command("/undrain", ""); err != nil {
 		return err
 	}
 	return load.Wait(ctx, func() error {
