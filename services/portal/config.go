@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -33,6 +34,11 @@ type Config struct {
 	KeyFile  string
 	Admin    string // address of metrics and health; empty: none
 	Database string // sqlite:PATH or postgres://…
+
+	// TrustedProxies are the networks of load balancers before the API, which say in
+	// X-Forwarded-For where a request comes from: for the audit log, and for who has too
+	// many failures. Of anybody else that header says nothing.
+	TrustedProxies []netip.Prefix
 
 	// Redis is where proxies learn of changes; empty: nowhere. SigningKey is a file
 	// with the private key that they believe (PEM); TrustedKeys one with the public
@@ -142,6 +148,17 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		if cfg.DrainTimeout, err = time.ParseDuration(text); err != nil || cfg.DrainTimeout <= 0 {
 			problems = append(problems, fmt.Errorf("TOLLGATE_PORTAL_DRAIN_TIMEOUT: %q is no duration with its unit, such as 20s", text))
 		}
+	}
+	for text := range strings.SplitSeq(get("TRUSTED_PROXIES", ""), ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		network, err := netip.ParsePrefix(text)
+		if err != nil || network != network.Masked() {
+			problems = append(problems, fmt.Errorf("TOLLGATE_PORTAL_TRUSTED_PROXIES: %q is no network, such as 10.1.0.0/16 or 192.0.2.7/32; several are parted by commas", text))
+			continue
+		}
+		cfg.TrustedProxies = append(cfg.TrustedProxies, network)
 	}
 	if text := get("RESTORED_AT", ""); text != "" {
 		var err error

@@ -83,7 +83,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	running.Go(func() { audit.run(ctx) })
-	a := api.New(api.Config{Control: c, Fleet: fleet, Audit: audit.health(), Log: log, Metrics: registry, Version: cfg.Version, Stopping: ctx.Done()})
+	a := api.New(api.Config{Control: c, Fleet: fleet, Audit: audit.health(), Log: log, Metrics: registry, Version: cfg.Version, TrustedProxies: cfg.TrustedProxies, Stopping: ctx.Done()})
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tollgate_portal_store_reachable", Help: "1 while the database answers.",
 	}, func() float64 { return yes(a.Health(context.Background()).Store == "ok") }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,11 +33,11 @@ func configOn(t *testing.T) portal.Config { return portal.Config{Database: sqlit
 
 func TestFromEnvSaysEverythingAtOnce(t *testing.T) {
 	env := map[string]string{
-		"TOLLGATE_PORTAL_TLS_CERT": "/nowhere", "TOLLGATE_PORTAL_REDIS": "redis://127.0.0.1:1", "TOLLGATE_PORTAL_DRAIN_TIMEOUT": "soon",
+		"TOLLGATE_PORTAL_TLS_CERT": "/nowhere", "TOLLGATE_PORTAL_REDIS": "redis://127.0.0.1:1", "TOLLGATE_PORTAL_DRAIN_TIMEOUT": "soon", "TOLLGATE_PORTAL_TRUSTED_PROXIES": "10.0.0.0/8, everybody",
 		"TOLLGATE_PORTAL_LOG_LEVEL": "loud", "TOLLGATE_PORTAL_LOG_FORMAT": "xml",
 	}
 	_, err := portal.FromEnv(func(name string) string { return env[name] })
-	for _, want := range []string{"belong together", "without a signing key", "DRAIN_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT"} {
+	for _, want := range []string{"belong together", "without a signing key", "DRAIN_TIMEOUT", `TRUSTED_PROXIES: "everybody"`, "LOG_LEVEL", "LOG_FORMAT"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("FromEnv = %v, want %q in it", err, want)
 		}
@@ -158,6 +159,18 @@ func certificate(t *testing.T, cert, key string) *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(parsed)
 	return pool
+}
+
+func TestProxiesSayWhereRequestsComeFrom(t *testing.T) {
+	for trusted, want := range map[string]string{"127.0.0.0/8": "192.0.2.1", "10.0.0.0/8": "127.0.0.1"} {
+		cfg := configOn(t)
+		cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(trusted)}
+		ops := run(t, cfg)
+		ops.want(201, "PUT", "/v1/tenants/acme", acme, "X-Forwarded-For: 203.0.113.9, 192.0.2.1")
+		if a := ops.want(200, "GET", "/v1/audit?limit=1", ""); a.text("items.0.address") != want {
+			t.Errorf("with %s trusted the log has %s, want %s", trusted, a.text("items.0.address"), want)
+		}
+	}
 }
 
 func TestTLS(t *testing.T) {

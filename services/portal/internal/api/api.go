@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -30,6 +31,9 @@ type Config struct {
 	Metrics prometheus.Registerer // nil: counted for nobody
 	Version string                // of the program
 
+	// TrustedProxies are the networks of load balancers, who say where requests come from.
+	TrustedProxies []netip.Prefix
+
 	// Stopping is closed when the server is to stop: whatever waits or streams ends.
 	Stopping <-chan struct{}
 }
@@ -43,6 +47,7 @@ type API struct {
 	metrics  *metrics
 	version  string
 	stopping <-chan struct{}
+	proxies  []netip.Prefix
 
 	mux      *http.ServeMux
 	huma     huma.API
@@ -52,23 +57,24 @@ type API struct {
 	limiter  *limiter
 	asking   *asking
 	large    chan struct{} // who works on a large body at the same time
-	streams  chan struct{} // who may follow events at the same time
+	streams  *followers
 	now      func() time.Time
 }
 
 // What the portal does for all clients at the same time.
 const (
-	largeBody    = 256 << 10
-	largeAtOnce  = 4
-	streamsAtMax = 500
+	largeBody       = 256 << 10
+	largeAtOnce     = 4
+	streamsAtMax    = 500
+	streamsOfTenant = 20
 )
 
 // New makes the API, its document and its page.
 func New(c Config) *API {
 	a := &API{
-		control: c.Control, fleet: c.Fleet, audit: c.Audit, log: c.Log, metrics: newMetrics(c.Metrics), version: c.Version, stopping: c.Stopping,
+		control: c.Control, fleet: c.Fleet, audit: c.Audit, log: c.Log, metrics: newMetrics(c.Metrics), version: c.Version, stopping: c.Stopping, proxies: c.TrustedProxies,
 		mux: http.NewServeMux(), now: time.Now,
-		large: make(chan struct{}, largeAtOnce), streams: make(chan struct{}, streamsAtMax),
+		large: make(chan struct{}, largeAtOnce), streams: &followers{of: make(map[string]int)},
 	}
 	if a.fleet == nil {
 		a.fleet = noFleet{}
@@ -285,7 +291,7 @@ func (re *reply) write(w http.ResponseWriter) {
 
 // headers are the ones of answers.
 var headers = map[string]string{
-	"ETag":             "The object's revision in quotes, for If-Match.",
+	"ETag":             "The object's revision in quotes, for If-Match. Two are equal or not; to a token of a tenant they have no order.",
 	"Location":         "Where the new object is.",
 	"Tollgate-Change":  "created, replaced, unchanged or deleted; in a dry run what would have been.",
 	"Tollgate-Applied": "With wait=applied: yes, or why not yet.",

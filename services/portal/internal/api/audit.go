@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"tollgate.internal/services/portal/internal/control"
@@ -153,17 +154,44 @@ func (a *API) events(ctx context.Context, c *call, in *eventsInput) (*reply, err
 		c.w.Header().Set("Content-Type", "text/event-stream")
 		return &reply{}, nil
 	}
-	select {
-	case a.streams <- struct{}{}:
-	default:
-		return nil, problem(http.StatusServiceUnavailable, "%d clients follow events already: try again later", streamsAtMax).with("Retry-After", "10")
+	// How many others do is not said, nor does one tenant take the place of all.
+	if !a.streams.enter(c.caller.tenant()) {
+		return nil, problem(http.StatusServiceUnavailable, "events are followed too often already: close a stream, or try again later").with("Retry-After", "10")
 	}
 	return &reply{stream: func() {
-		defer func() { <-a.streams }()
+		defer a.streams.leave(c.caller.tenant())
 		a.metrics.streams.Inc()
 		defer a.metrics.streams.Dec()
 		a.stream(ctx, c, behind)
 	}}, nil
+}
+
+// followers counts who follows events.
+type followers struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int // by tenant; of those who run the gateway under ""
+}
+
+// enter reports whether there is room for one more.
+func (f *followers) enter(tenant string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all == streamsAtMax || tenant != "" && f.of[tenant] == streamsOfTenant {
+		return false
+	}
+	f.all++
+	f.of[tenant]++
+	return true
+}
+
+func (f *followers) leave(tenant string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all--
+	if f.of[tenant]--; f.of[tenant] == 0 {
+		delete(f.of, tenant)
+	}
 }
 
 // stream sends what happens behind an event, until the client goes or is told to.

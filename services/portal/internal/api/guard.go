@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -138,19 +137,12 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 // readPatience is how long a body may take to arrive.
 const readPatience = 30 * time.Second
 
-func address(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
-}
-
 // authenticate finds out who calls.
 func (a *API) authenticate(r *http.Request) (caller, *Problem) {
+	about := requestOf(r.Context())
 	refuse := func(reason, challenge, text string) (caller, *Problem) {
 		a.metrics.logins.WithLabelValues(reason).Inc()
-		if wait := a.limiter.failed(address(r)); wait > 0 {
+		if wait := a.limiter.failed(about.address); wait > 0 {
 			seconds := strconv.Itoa(int(math.Ceil(wait.Seconds())))
 			return caller{}, problem(http.StatusTooManyRequests, "too many requests without a good token came from this address").with("Retry-After", seconds)
 		}
@@ -167,17 +159,15 @@ func (a *API) authenticate(r *http.Request) (caller, *Problem) {
 	}
 	token, err := a.control.Authenticate(r.Context(), strings.TrimSpace(shown))
 	if why, ok := errors.AsType[*control.Unauthenticated](err); ok {
-		about := requestOf(r.Context())
-		a.log.WarnContext(r.Context(), "token refused", "request", about.id, "address", address(r), "err", why)
+		a.log.WarnContext(r.Context(), "token refused", "request", about.id, "address", about.address, "err", why)
 		return refuse("refused", realm+`, error="invalid_token"`, "the token is not good: it is unknown, ended or revoked")
 	}
 	if err != nil {
 		p, _ := errors.AsType[*Problem](a.fail(r.Context(), err))
 		return caller{}, p
 	}
-	about := requestOf(r.Context())
 	about.caller = token.Name + " (" + token.ID + ")"
-	return caller{token, control.Actor{Name: about.caller, Tenant: token.Tenant, Kind: "token", Address: address(r), Request: about.id}}, nil
+	return caller{token, control.Actor{Name: about.caller, Tenant: token.Tenant, Kind: "token", Address: about.address, Request: about.id}}, nil
 }
 
 // strictQuery reads parameters and writes them in the one form that cannot be

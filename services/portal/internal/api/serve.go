@@ -16,10 +16,11 @@ import (
 
 // request is what is known of a request beside what it says.
 type request struct {
-	id     string
-	route  string // the pattern that matched; empty: none
-	caller string // who sent it, once that is known
-	cause  error  // why it failed, if the portal is to blame
+	id      string
+	address string // where it comes from
+	route   string // the pattern that matched; empty: none
+	caller  string // who sent it, once that is known
+	cause   error  // why it failed, if the portal is to blame
 }
 
 type requestKey struct{}
@@ -65,7 +66,7 @@ const writePatience = time.Minute
 // ServeHTTP answers one request: everything that holds for all of them is here.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	about := &request{id: strings.ToLower(rand.Text())}
+	about := &request{id: strings.ToLower(rand.Text()), address: addressOf(r, a.proxies)}
 	out := &answer{ResponseWriter: w}
 	r = r.WithContext(context.WithValue(r.Context(), requestKey{}, about))
 	_ = http.NewResponseController(w).SetWriteDeadline(began.Add(writePatience)) // tests' recorders have none
@@ -165,7 +166,7 @@ func (a *API) record(r *http.Request, about *request, out *answer, took time.Dur
 	}
 	attributes := []slog.Attr{
 		slog.String("request", about.id), slog.String("method", method), slog.String("route", route),
-		slog.Int("status", out.status), slog.Duration("took", took), slog.String("address", address(r)),
+		slog.Int("status", out.status), slog.Duration("took", took), slog.String("address", about.address),
 	}
 	if about.caller != "" {
 		attributes = append(attributes, slog.String("caller", about.caller))
