@@ -118,7 +118,7 @@ func (g *gateway) Describe(out chan<- *prometheus.Desc) {
 		descReloads, descConnections, descRefusals, descClosed, descExpiry, descCertificates,
 		descState, descInside, descLoad, descWeight,
 		descIDLeases, descIDs, descIDsWithout, descSuspect, descStubs, descLoaded, descLookups,
-		descQuotaNodes, descQuotaLeases, descQuotaFailures,
+		descQuotaNodes, descQuotaLeases, descQuotaFailures, descThrottled,
 	} {
 		out <- d
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -298,5 +299,34 @@ func TestThrottledSessionEndsAtOnce(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// How long clients are delayed, and for which limit, is in the metrics.
+func TestThrottlingIsCounted(t *testing.T) {
+	g := start(t)
+	g.replace(t, "all.yaml", "host: open, home: main,", "host: open, home: main, quotas: {requestsPerSecond: 100},")
+	throttled := func(kind string) float64 {
+		_, body := g.get(t, "/metrics")
+		for line := range strings.Lines(body) {
+			var seconds float64
+			if _, err := fmt.Sscanf(line, `tollgate_proxy_throttle_seconds_total{kind="`+kind+`",virtual_cluster="open"} %g`, &seconds); err == nil {
+				return seconds
+			}
+		}
+		return 0
+	}
+	r := g.raw(t, "open.gw.test")
+	meta := kmsg.NewPtrMetadataRequest()
+	meta.Version, meta.Topics = 9, []kmsg.MetadataRequestTopic{}
+	told := 0.0
+	for asked := 0; told == 0 && asked < 100_000; asked++ { // until it is in effect
+		told += float64(r.ask(meta).(*kmsg.MetadataResponse).ThrottleMillis) / 1000
+	}
+	if got := throttled("request"); told == 0 || got < told-0.2 || got > told+0.2 {
+		t.Errorf("%v s counted, and clients were told %v s", got, told)
+	}
+	if got := throttled("produce") + throttled("fetch"); got != 0 {
+		t.Errorf("%v s for other limits", got)
 	}
 }

@@ -24,6 +24,8 @@ var (
 		"Nodes that share quotas, as this one last knew.", nil, nil)
 	descQuotaLeases = prometheus.NewDesc("tollgate_proxy_quota_leases",
 		"Virtual clusters and service accounts of which this node has a share of the quotas.", nil, nil)
+	descThrottled = prometheus.NewDesc("tollgate_proxy_throttle_seconds_total",
+		"Time for which clients were delayed for a limit: told by throttle_time_ms, or not read.", []string{"virtual_cluster", "kind"}, nil)
 	descQuotaFailures = prometheus.NewDesc("tollgate_proxy_quota_lease_failures_total",
 		"Times that Redis did not answer when shares of quotas were to be renewed.", nil, nil)
 )
@@ -74,6 +76,13 @@ func (g *gateway) fleet() quota.Fleet {
 }
 
 func (g *gateway) collectQuotas(out chan<- prometheus.Metric) {
+	for name, vc := range g.loaded() {
+		for rate, kind := range quota.RateNames {
+			if sum := vc.Quotas.Throttled.Sum(rate); sum > 0 {
+				out <- prometheus.MustNewConstMetric(descThrottled, prometheus.CounterValue, sum.Seconds(), name, kind)
+			}
+		}
+	}
 	if g.quotas == nil {
 		return
 	}

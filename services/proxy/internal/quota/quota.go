@@ -55,6 +55,7 @@ type Quotas struct {
 	Requests       Bucket
 	Connects       Bucket
 	Connections    Seats
+	Throttled      Throttled // what it came to; of a virtual cluster, its accounts' own limits included
 
 	fleet Fleet // nil: the node is alone
 	awake atomic.Bool

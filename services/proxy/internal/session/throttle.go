@@ -24,18 +24,21 @@ func (s *Session) charge(h *header, size int) {
 		return
 	}
 	q, own := s.vc.Quotas, s.account.Load()
-	d := q.Requests.Take(1)
+	rate, d := quota.Requests, q.Requests.Take(1)
 	if own != nil {
 		d = max(d, own.Requests.Take(1))
 	}
 	if h.key == keyProduce {
-		d = max(d, q.Produce.Take(size))
+		bytes := q.Produce.Take(size)
 		if own != nil {
-			d = max(d, own.Produce.Take(size))
+			bytes = max(bytes, own.Produce.Take(size))
+		}
+		if bytes > d {
+			rate, d = quota.Produce, bytes
 		}
 	}
 	if d > 0 {
-		s.throttle = s.delay(d)
+		s.throttle = s.delay(rate, d)
 	}
 }
 
@@ -51,7 +54,7 @@ func (s *Session) fetched(bytes int) int32 {
 	if own := s.account.Load(); own != nil {
 		d = max(d, own.Fetch.Take(bytes))
 	}
-	return s.delay(d)
+	return s.delay(quota.Fetch, d)
 }
 
 // fetchAtOnce is how many bytes may be asked for in one request.
@@ -80,15 +83,16 @@ func (s *Session) countIn(ctx context.Context, account string) error {
 		return refusal.TooManyOfAccount.Errorf("%s", account)
 	}
 	s.seat = own
-	s.delay(wait)
+	s.delay(quota.Connects, wait)
 	return nil
 }
 
 // delay keeps the client from being read for d, and returns what it is told.
-func (s *Session) delay(d time.Duration) int32 {
+func (s *Session) delay(rate int, d time.Duration) int32 {
 	if d <= 0 {
 		return 0
 	}
+	s.vc.Quotas.Throttled.Add(rate, d)
 	until := int64(time.Since(s.born) + d)
 	for {
 		muted := s.muted.Load()
