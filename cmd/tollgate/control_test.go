@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -440,6 +441,41 @@ func TestATenantAtWork(t *testing.T) {
 	contains(t, "export", check(t, exitOK, "export", "alias-topics"), "warning: this token does not see")
 	t.Setenv("TOLLGATE_TOKEN", "tg_nobody_knows")
 	contains(t, "a wrong token", check(t, exitForbidden, "get", "tenants"), "the token is not good")
+}
+
+// Revisions tell a tenant nothing of others, and serve it all the same.
+func TestATenantChangesWhatItRead(t *testing.T) {
+	controlPlane(t)
+	token := strings.TrimSpace(must(t, "", "token", "create", "initech", "--role", "tenant", "--tenant", "initech", "-o", "token"))
+	t.Setenv("TOLLGATE_TOKEN", token)
+	const acl = "acl/initech-prod/warehouse-groups"
+	text := must(t, "", "get", acl, "-o", "yaml")
+	read := regexp.MustCompile(`revision: (\d+)\n`).FindStringSubmatch(text)
+	if read == nil || len(read[1]) < 8 {
+		t.Fatalf("no revision, or one that counts: %q of\n%s", read, text)
+	}
+	contains(t, "the table", must(t, "", "get", acl, "-o", "wide"), " "+read[1]+" ")
+	contains(t, "JSON", must(t, "", "get", acl, "-o", "json"), `"revision": `+read[1])
+	contains(t, "the same again", must(t, text, "apply", "-f", "-", "--wait"), "nothing changed")
+	if _, _, code := outcome(t, text, "diff", "-f", "-"); code != exitOK {
+		t.Errorf("diff of what was read ended with %d", code)
+	}
+	editor(t, `sed -i 's/permission: ALLOW/permission: DENY/' "$1"`)
+	contains(t, "edit", must(t, "", "edit", acl, "--wait"), "replaced")
+	// What was read before is old now.
+	_, complaint, code := outcome(t, text, "apply", "-f", "-")
+	if code == exitOK {
+		t.Error("an old revision is as good as a new one")
+	}
+	contains(t, "the complaint", complaint, "the change is for revision "+read[1])
+	contains(t, "the log", must(t, "", "audit", acl, "--diff"), "operator  create", "initech (", "-  permission: ALLOW", "+  permission: DENY")
+	for _, hidden := range []string{"first token", "operator@"} {
+		if out := must(t, "", "audit", "-o", "json"); strings.Contains(out, hidden) {
+			t.Errorf("the log has %q:\n%s", hidden, out)
+		}
+	}
+	contains(t, "what operators did", must(t, "", "audit", "--actor", "operator"), "virtual-cluster/initech-prod")
+	check(t, exitOK, "delete", acl, "--yes")
 }
 
 func TestContexts(t *testing.T) {
