@@ -463,6 +463,9 @@ func TestLargeEntries(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBed(t, withTopic())
+			limits := control.DefaultLimits()
+			limits.ObjectBytes = 2 << 20 // as an operator may set it
+			b.Limit(limits)
 			b.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 				b.kafka.KeepControl()
 				for _, topic := range req.(*kmsg.ProduceRequest).Topics {
