@@ -510,10 +510,10 @@ var (
 	}
 	PolicyBatchSize = &Refusal{
 		ID:    "TG-POLICY-011",
-		Kafka: kerr.MessageTooLarge,
+		Kafka: kerr.PolicyViolation, // not MESSAGE_TOO_LARGE: Java producers before 4.2 split into what is as large, again and again (KAFKA-8350)
 		When:  "a batch of records that is larger than a policy allows",
-		Cause: "The batch, compressed as it was sent, has more bytes than spec.config.maxBatchBytes of the Policy in the log line. Java producers split a batch of several records and try again; others report it.",
-		Cure:  "Lower batch.size and max.request.size of the producer (batch.size and message.max.bytes of librdkafka), or change the policy or its scope.",
+		Cause: "The batch, compressed as it was sent, has more bytes than spec.config.maxBatchBytes of the Policy in the log line.",
+		Cure:  "Lower batch.size and max.request.size of the producer (batch.size and message.max.bytes of librdkafka) well below the limit: compression is an estimate while a batch is filled, or change the policy or its scope.",
 	}
 	PolicyIdempotence = &Refusal{
 		ID:    "TG-POLICY-012",
