@@ -63,7 +63,8 @@ type write struct {
 
 	reserved []Topic
 
-	bundles map[mark]bool // what the fleet is to be told, and whether it is deleted
+	owners  map[string]string // tenants of virtual clusters, while objects are kept
+	bundles map[mark]bool     // what the fleet is to be told, and whether it is deleted
 }
 
 // mark is a bundle, or all bundles of virtual clusters of a tenant.
@@ -141,6 +142,7 @@ func (w *write) put(ctx context.Context, objects []*resource.Written, options Op
 		}
 	}
 	ordered := slices.SortedStableFunc(slices.Values(puts), func(a, b *put) int { return a.row.Key.Compare(b.row.Key) })
+	w.owners = make(map[string]string)
 	for _, p := range ordered {
 		if err := w.keep(ctx, p); err != nil {
 			return nil, err
@@ -271,20 +273,23 @@ func (w *write) keep(ctx context.Context, p *put) (err error) {
 		return nil
 	}
 	o, key := p.result.Object, p.row.Key
-	if p.row.Tenant, err = w.owner(ctx, o); err != nil {
+	// What is within a virtual cluster comes behind it: many ask for the same one.
+	vc := o.Meta().VirtualCluster
+	if tenant, known := w.owners[vc]; known {
+		p.row.Tenant = tenant
+	} else if p.row.Tenant, err = w.owner(ctx, o); err != nil {
 		return err
+	}
+	if vc != "" {
+		w.owners[vc] = p.row.Tenant
 	}
 	p.result.Tenant = p.row.Tenant
 	if err := w.tx.PutObject(ctx, p.row); err != nil {
 		return err
 	}
 	for _, claim := range resource.Claims(o) {
-		taken, err := w.tx.PutClaim(ctx, storeClaim(claim), key)
-		if err != nil {
-			return err
-		}
-		if taken { // validation looked for that, so this is a mistake of ours
-			return fmt.Errorf("%s: %s %q is taken", key, claim.What, claim.Value)
+		if err := w.tx.PutClaim(ctx, storeClaim(claim), key); err != nil {
+			return err // validation looked whether it is taken
 		}
 	}
 	dependencies := resource.Dependencies(o)

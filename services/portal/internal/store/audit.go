@@ -25,7 +25,7 @@ const entryColumns = "revision, seq, at, actor, actor_kind, actor_tenant, addres
 
 // AddEntry adds to the log, under the revision of the change.
 func (t *Tx) AddEntry(ctx context.Context, e Entry) error {
-	_, err := t.exec(ctx, "INSERT INTO audit ("+entryColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	err := t.do(ctx, "INSERT INTO audit ("+entryColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		t.Revision, t.seq, micros(e.At), e.Actor, e.ActorKind, e.ActorTenant, e.Address, e.Request, e.Action,
 		e.Key.Kind, e.Key.Scope, e.Key.Name, e.Tenant, e.Detail, e.Before, e.After)
 	t.seq++

@@ -19,9 +19,8 @@ const bundleColumns = "kind, name, revision, published, deleted"
 
 // MarkBundle says that a bundle changed with this change.
 func (t *Tx) MarkBundle(ctx context.Context, kind, name string, deleted bool) error {
-	_, err := t.exec(ctx, `INSERT INTO bundles (kind, name, revision, published, deleted) VALUES (?, ?, ?, 0, ?)
+	return t.do(ctx, `INSERT INTO bundles (kind, name, revision, published, deleted) VALUES (?, ?, ?, 0, ?)
 		ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, deleted = excluded.deleted`, kind, name, t.Revision, number(deleted))
-	return err
 }
 
 // MarkBundlesOf says that the bundles named after every object of a kind that a
@@ -92,6 +91,5 @@ func scanBundle(scan func(...any) error) (b Bundle, err error) {
 // BundlePublished says that the fleet was told of a bundle up to a revision. What
 // changed since waits on.
 func (t *Tx) BundlePublished(ctx context.Context, kind, name string, revision int64) error {
-	_, err := t.exec(ctx, "UPDATE bundles SET published = ? WHERE kind = ? AND name = ? AND published < ?", revision, kind, name, revision)
-	return err
+	return t.do(ctx, "UPDATE bundles SET published = ? WHERE kind = ? AND name = ? AND published < ?", revision, kind, name, revision)
 }

@@ -61,7 +61,7 @@ func (t *Tx) Exists(ctx context.Context, key resource.Key) (bool, error) {
 
 // PutObject creates or replaces an object and its labels.
 func (t *Tx) PutObject(ctx context.Context, r Row) error {
-	if _, err := t.exec(ctx, `INSERT INTO objects (`+rowColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+	if err := t.do(ctx, `INSERT INTO objects (`+rowColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (kind, scope, name) DO UPDATE SET tenant = excluded.tenant, revision = excluded.revision,
 			changed_at = excluded.changed_at, document = excluded.document`,
 		r.Key.Kind, r.Key.Scope, r.Key.Name, r.Tenant, r.Revision, r.Created, micros(r.CreatedAt), micros(r.ChangedAt), r.Document); err != nil {
@@ -71,7 +71,7 @@ func (t *Tx) PutObject(ctx context.Context, r Row) error {
 		return err
 	}
 	for label, value := range r.Labels {
-		if _, err := t.exec(ctx, "INSERT INTO labels (kind, scope, name, label, value) VALUES (?, ?, ?, ?, ?)",
+		if err := t.do(ctx, "INSERT INTO labels (kind, scope, name, label, value) VALUES (?, ?, ?, ?, ?)",
 			r.Key.Kind, r.Key.Scope, r.Key.Name, label, value); err != nil {
 			return err
 		}
@@ -80,8 +80,7 @@ func (t *Tx) PutObject(ctx context.Context, r Row) error {
 }
 
 func (t *Tx) deleteLabels(ctx context.Context, key resource.Key) error {
-	_, err := t.exec(ctx, "DELETE FROM labels WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name)
-	return err
+	return t.do(ctx, "DELETE FROM labels WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name)
 }
 
 // DeleteObject removes an object with its labels, claims and references.
@@ -95,8 +94,7 @@ func (t *Tx) DeleteObject(ctx context.Context, key resource.Key) error {
 	if err := t.PutReferences(ctx, key, nil); err != nil {
 		return err
 	}
-	_, err := t.exec(ctx, "DELETE FROM objects WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name)
-	return err
+	return t.do(ctx, "DELETE FROM objects WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name)
 }
 
 // Query selects objects of one kind. Empty fields select all.
@@ -278,17 +276,16 @@ func (t *Tx) Holder(ctx context.Context, c Claim) (key resource.Key, taken bool,
 	return key, taken, err
 }
 
-// PutClaim gives a claim to an object. Taken reports that another has it.
-func (t *Tx) PutClaim(ctx context.Context, c Claim, key resource.Key) (taken bool, err error) {
-	rows, err := t.exec(ctx, `INSERT INTO claims (space, scope, value, kind, object_scope, object_name) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (space, scope, value) DO NOTHING`, c.Space, c.Scope, c.Value, key.Kind, key.Scope, key.Name)
-	return rows == 0, err
+// PutClaim gives a claim to an object. That another has it is an error of the change, which
+// was to look before.
+func (t *Tx) PutClaim(ctx context.Context, c Claim, key resource.Key) error {
+	return t.do(ctx, "INSERT INTO claims (space, scope, value, kind, object_scope, object_name) VALUES (?, ?, ?, ?, ?, ?)",
+		c.Space, c.Scope, c.Value, key.Kind, key.Scope, key.Name)
 }
 
 // ReleaseClaims takes every claim from an object.
 func (t *Tx) ReleaseClaims(ctx context.Context, key resource.Key) error {
-	_, err := t.exec(ctx, "DELETE FROM claims WHERE kind = ? AND object_scope = ? AND object_name = ?", key.Kind, key.Scope, key.Name)
-	return err
+	return t.do(ctx, "DELETE FROM claims WHERE kind = ? AND object_scope = ? AND object_name = ?", key.Kind, key.Scope, key.Name)
 }
 
 // Reference is a field that names another object.
@@ -299,11 +296,11 @@ type Reference struct {
 
 // PutReferences replaces the references of an object.
 func (t *Tx) PutReferences(ctx context.Context, key resource.Key, references []Reference) error {
-	if _, err := t.exec(ctx, "DELETE FROM refs WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name); err != nil {
+	if err := t.do(ctx, "DELETE FROM refs WHERE kind = ? AND scope = ? AND name = ?", key.Kind, key.Scope, key.Name); err != nil {
 		return err
 	}
 	for _, r := range references {
-		if _, err := t.exec(ctx, "INSERT INTO refs (kind, scope, name, field, to_kind, to_scope, to_name) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		if err := t.do(ctx, "INSERT INTO refs (kind, scope, name, field, to_kind, to_scope, to_name) VALUES (?, ?, ?, ?, ?, ?, ?)",
 			key.Kind, key.Scope, key.Name, r.Field, r.To.Kind, r.To.Scope, r.To.Name); err != nil {
 			return err
 		}

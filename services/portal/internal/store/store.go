@@ -175,6 +175,8 @@ type Tx struct {
 
 	store *Store
 	tx    *sql.Tx
+	conn  *sql.Conn                      // that tx is on; nil: nothing is written
+	later []statement                    // that were not sent yet
 	seq   int64                          // of the next audit entry
 	again map[string]*sql.Stmt           // of queries that were asked; nil: once
 	watch func(query string, args []any) // of tests; nil: nobody looks
@@ -209,6 +211,9 @@ func (p plain) QueryRowContext(ctx context.Context, args ...any) *sql.Row {
 // a query is half of answering it. PostgreSQL's driver prepares everything by itself.
 // Statements end with the transaction.
 func (t *Tx) ask(ctx context.Context, query string) (database, error) {
+	if err := t.flush(ctx); err != nil {
+		return nil, err
+	}
 	if t.store.postgres {
 		return plain{t.tx, t.store.rebind(query)}, nil
 	}
@@ -229,6 +234,43 @@ func (t *Tx) ask(ctx context.Context, query string) (database, error) {
 	}
 	t.again[query] = statement
 	return statement, nil
+}
+
+// statement changes something, and nobody waits for how much.
+type statement struct {
+	query string
+	args  []any
+}
+
+// mostLater bounds what is sent at once.
+const mostLater = 500
+
+// do is exec for what nobody waits for. PostgreSQL is sent such statements together: before
+// the next question, and before the end. What is wrong with one is the error of that.
+func (t *Tx) do(ctx context.Context, query string, args ...any) error {
+	if !t.store.postgres {
+		_, err := t.exec(ctx, query, args...)
+		return err
+	}
+	if t.later = append(t.later, statement{t.store.rebind(query), args}); len(t.later) >= mostLater {
+		return t.store.explain(t.flush(ctx))
+	}
+	return nil
+}
+
+// flush sends what was not sent yet.
+func (t *Tx) flush(ctx context.Context) error {
+	if len(t.later) == 0 {
+		return nil
+	}
+	var batch pgx.Batch
+	for _, s := range t.later {
+		batch.Queue(s.query, s.args...)
+	}
+	t.later = t.later[:0]
+	return t.conn.Raw(func(driver any) error {
+		return driver.(*stdlib.Conn).Conn().SendBatch(ctx, &batch).Close()
+	})
 }
 
 // ErrDiscard makes [Store.Write] forget what was done, and return nil: nothing
@@ -287,7 +329,12 @@ func (s *Store) transaction(ctx context.Context, change func(*Tx) error) error {
 			return s.explain(err)
 		}
 		defer func() { _ = tx.Rollback() }() // what was committed stays
-		if err := change(&Tx{store: s, tx: tx}); errors.Is(err, ErrDiscard) {
+		t := &Tx{store: s, tx: tx, conn: conn}
+		err = change(t)
+		if err == nil {
+			err = s.explain(t.flush(ctx))
+		}
+		if errors.Is(err, ErrDiscard) {
 			return nil
 		} else if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
 			return context.Cause(ctx) // which is what ended it
