@@ -120,10 +120,10 @@ func (r *Reader) Bundles(ctx context.Context, wants []Want) ([]Found, error) {
 			return nil, explain("read", r.deployment.bundle(w.ID), err)
 		}
 		found[i] = Found{Want: w, There: got[0] != "none"}
-		switch {
-		case got[0] == "new":
+		switch got[0] {
+		case "new":
 			found[i].Data = []byte(got[1])
-		case got[0] == "large":
+		case "large":
 			found[i].Large = true
 		}
 	}

@@ -14,10 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tollgate.internal/pkg/credential"
 	"tollgate.internal/pkg/nodeapi"
 	"tollgate.internal/services/proxy/internal/admin"
 	"tollgate.internal/services/proxy/internal/auth"
-	"tollgate.internal/pkg/credential"
 	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/listener"
 	"tollgate.internal/services/proxy/internal/meter"

@@ -10,8 +10,8 @@ import (
 	"slices"
 	"time"
 
-	"tollgate.internal/pkg/resource"
 	"tollgate.internal/pkg/credential"
+	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/upstream"
 )

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"testing"
@@ -30,7 +31,7 @@ func TestWhereRequestsComeFrom(t *testing.T) {
 		{"IPv4 in IPv6", "[::ffff:10.0.0.1]:5", []string{"::ffff:192.0.2.1"}, "192.0.2.1"},
 		{"a zone", "[fe80::1%eth0]:5", nil, "fe80::1"},
 	} {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.RemoteAddr = c.peer
 		for _, value := range c.forwarded {
 			r.Header.Add("X-Forwarded-For", value)

@@ -49,8 +49,8 @@ type Session struct {
 }
 
 // asking bounds how often the nodes are asked: each answer costs every one of them a
-// look at all its sessions. Operators and each tenant have a measure of their own, and
-// all tenants together one more.
+// look at all its sessions. Operators have a measure, and each tenant one of its own:
+// one for all of them would let each see how much the others ask.
 type asking struct {
 	now func() time.Time
 
@@ -62,9 +62,7 @@ const (
 	askedAtOnce   = 30 // questions at once, and then one in each time below
 	opsAskEvery   = 50 * time.Millisecond
 	theyAskEvery  = 500 * time.Millisecond // one tenant
-	allAskEvery   = 100 * time.Millisecond // all tenants
 	maxAskers     = 10_000
-	everyTenant   = "*" // is no name of a tenant
 	operatorAsker = ""
 )
 
@@ -73,16 +71,15 @@ func (a *asking) ask(tenant string) (wait time.Duration) {
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	who := map[string]time.Duration{operatorAsker: opsAskEvery}
-	if tenant != "" {
-		who = map[string]time.Duration{tenant: theyAskEvery, everyTenant: allAskEvery}
+	every := theyAskEvery
+	if tenant == operatorAsker {
+		every = opsAskEvery
 	}
-	for name, every := range who {
-		if due := a.due[name]; due.After(now) {
-			wait = max(wait, due.Sub(now)-(askedAtOnce-1)*every)
-		}
+	due := a.due[tenant]
+	if due.Before(now) {
+		due = now
 	}
-	if wait > 0 {
+	if wait = due.Sub(now) - (askedAtOnce-1)*every; wait > 0 {
 		return wait
 	}
 	if len(a.due) >= maxAskers {
@@ -92,13 +89,7 @@ func (a *asking) ask(tenant string) (wait time.Duration) {
 			}
 		}
 	}
-	for name, every := range who {
-		due := a.due[name]
-		if due.Before(now) {
-			due = now
-		}
-		a.due[name] = due.Add(every)
-	}
+	a.due[tenant] = due.Add(every)
 	return 0
 }
 
