@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/kafkatest"
+	"tollgate.internal/e2e/internal/load"
 	"tollgate.internal/e2e/internal/site"
 )
 
@@ -164,14 +166,33 @@ func TestAFleetKeepsToQuotas(t *testing.T) {
 		return func() { cancel(); wg.Wait() }
 	}
 	produced := func() int64 { return f.stored(t, admin, "bulk") }
+	await := func(what string, done func() bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
+		defer cancel()
+		if load.Wait(ctx, func() error {
+			if !done() {
+				return errors.New(what)
+			}
+			return nil
+		}) != nil {
+			t.Fatalf("not within %v: %s", load.Patience, what)
+		}
+	}
+	// atLimit waits until what may be done at once is done: clients are held back again.
+	atLimit := func() {
+		t.Helper()
+		before := meter.told.Load()
+		await("clients are throttled", func() bool { return meter.told.Load()-before > int64(time.Second) })
+	}
 
 	end := work(0, 4, 0)
-	time.Sleep(3 * time.Second) // what may be done at once is done
+	atLimit()
 	within("produced over 30 s by one node", rate(30*time.Second, producedPerSecond, produced), 0.9, 1.1)
 	f.Join(t)
 	f.Join(t)
 	ends := []func(){end, work(1, 2, 0), work(2, 1, 0)}
-	time.Sleep(3 * time.Second)
+	atLimit()
 	within("produced over 30 s by three nodes", rate(30*time.Second, producedPerSecond, produced), 0.9, 1.1)
 	if meter.told.Load() == 0 {
 		t.Error("no client was told of a throttle time")
@@ -180,7 +201,15 @@ func TestAFleetKeepsToQuotas(t *testing.T) {
 	within("produced over 10 s from the death of the Redis on", rate(10*time.Second, producedPerSecond, produced), 0, 2)
 	within("produced over 10 s without the Redis", rate(10*time.Second, producedPerSecond, produced), 0.3, 2)
 	f.Redis.Launch(t)
-	time.Sleep(5 * time.Second)
+	await("all nodes have a share", func() bool {
+		for _, n := range f.Nodes {
+			if n.Metric(t, "tollgate_proxy_quota_leases") == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	atLimit()
 	within("produced over 15 s after it came back", rate(15*time.Second, producedPerSecond, produced), 0.9, 1.1)
 	for _, end := range ends {
 		end()
@@ -188,7 +217,7 @@ func TestAFleetKeepsToQuotas(t *testing.T) {
 
 	// There is more to read by now than they may in so short a time.
 	ends = []func(){work(0, 0, 2), work(2, 0, 1)}
-	time.Sleep(3 * time.Second)
+	atLimit()
 	within("fetched over 30 s by two of three nodes", rate(30*time.Second, fetchedPerSecond, meter.fetched.Load), 0.9, 1.1)
 	for _, end := range ends {
 		end()
