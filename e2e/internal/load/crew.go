@@ -91,9 +91,15 @@ func (c *Crew) GoOn(ctx context.Context) error {
 		if o.Reader == nil {
 			continue
 		}
-		listed, err := c.admin.ListEndOffsets(ctx, o.Topic)
-		if err != nil {
+		var listed kadm.ListedOffsets
+		err := Wait(ctx, func() (err error) { // the client may not have heard of what happened to a broker
+			if listed, err = c.admin.ListEndOffsets(ctx, o.Topic); err == nil {
+				err = listed.Error()
+			}
 			return err
+		})
+		if err != nil {
+			return fmt.Errorf("what %s wrote: %w", o.Name, err)
 		}
 		ends := make(map[int32]int64)
 		listed.Each(func(l kadm.ListedOffset) { ends[l.Partition] = l.Offset })
