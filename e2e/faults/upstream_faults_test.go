@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/e2e/internal/kafkatest"
@@ -75,7 +75,9 @@ func TestClientsLiveThroughTheMoveOfAWholeCluster(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("records of all partitions are acknowledged again %v after the resource was right", time.Since(right))
-			l.admin = kadm.NewClient(kafka.Client(t))
+			if err := l.Reach([]kgo.Opt{kgo.SeedBrokers(kafka.Seeds(kafkatest.PLAINTEXT)...)}); err != nil {
+				t.Fatal(err)
+			}
 			l.goesOn(t)
 		})
 	}

@@ -69,6 +69,17 @@ func (c *Crew) Close() {
 	}
 }
 
+// Reach has the crew reach the brokers in another way from now on: they have moved.
+func (c *Crew) Reach(brokers []kgo.Opt) error {
+	client, err := kgo.NewClient(brokers...)
+	if err != nil {
+		return err
+	}
+	c.clients = append(c.clients, client)
+	c.brokers, c.admin = brokers, kadm.NewClient(client)
+	return nil
+}
+
 // GoOn waits until every client has done more work.
 func (c *Crew) GoOn(ctx context.Context) error {
 	if err := c.Producer.WaitMore(ctx, 20); err != nil {
