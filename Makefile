@@ -9,9 +9,9 @@ GOFUMPT := GOWORK=off go -C tools tool gofumpt
 # Every test of every module, against real brokers and foreign clients. Nothing is taken
 # from the test cache: it does not see the binaries that the tests build and run. All but
 # e2e runs under the race detector; what counts allocations, which that adds to, runs
-# without it. The packages of e2e wait for processes more than they work.
+# without it.
 test: setup
-	go test -count=1 -timeout 60m -p 3 ./e2e/...
+	go test -count=1 -timeout 60m ./e2e/...
 	go test -count=1 -timeout 60m -race $(addsuffix /...,$(filter-out %/e2e,$(MODULES)))
 	go test -count=1 -timeout 60m $(sort $(dir $(shell grep -rlx --include=*_test.go "//go:build !race" $(MODULES))))
 

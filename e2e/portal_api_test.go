@@ -175,16 +175,46 @@ func TestTheAPIIsAsItsDocumentSays(t *testing.T) {
 	if status != http.StatusOK {
 		t.Fatalf("the document: %d", status)
 	}
-	schemathesis.Do(t, schemathesis.Run{
+	run := schemathesis.Run{
 		URL: p.url, Document: fewNames(t, document), Token: p.token,
 		Skip:   []string{"followEvents", "revokeToken"}, // the one does not end, the other ends the token that all this is asked with
 		Checks: "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance",
 		Time:   60 * time.Second, Examples: 25, Seed: 5,
-	})
-	// It came through to what lies behind, too: or it tested how requests are refused.
+	}
+	schemathesis.Do(t, run)
+	// It must come through to what lies behind, too: or it tested how requests are
+	// refused. How far it comes in its time depends on the machine.
+	for missed := p.missed(); missed != ""; missed = p.missed() {
+		if run.Seed++; t.Failed() || run.Seed > 12 {
+			t.Fatal(missed)
+		}
+		schemathesis.Do(t, run)
+	}
+
+	status, token := p.do("POST", "/v1/tokens", "application/json", `{"name": "a", "role": "tenant", "tenant": "a"}`)
+	var made struct{ Token string }
+	if err := json.Unmarshal(token, &made); err != nil || status != http.StatusCreated {
+		t.Fatalf("a token for the tenant: %d %s", status, token)
+	}
+	run.Token, run.Time = made.Token, 20*time.Second
+	schemathesis.Do(t, run)
 	text, err := os.ReadFile(p.log)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if strings.Contains(line, "level=ERROR") {
+			t.Errorf("the log: %s", line)
+		}
+	}
+}
+
+// missed is what hardly any request came through to; "": nothing.
+func (p *portal) missed() string {
+	p.t.Helper()
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		p.t.Fatal(err)
 	}
 	reached := make(map[string]int)
 	for line := range strings.SplitSeq(string(text), "\n") {
@@ -192,13 +222,11 @@ func TestTheAPIIsAsItsDocumentSays(t *testing.T) {
 			method, _, _ := strings.Cut(line[strings.Index(line, "method=")+7:], " ")
 			reached[method]++
 		}
-		if strings.Contains(line, "level=ERROR") {
-			t.Errorf("the log: %s", line)
-		}
 	}
 	for _, method := range []string{"GET", "PUT", "PATCH", "POST"} {
 		if reached[method] < 10 {
-			t.Errorf("%d requests of %s were answered with success, want 10: %v", reached[method], method, reached)
+			return fmt.Sprintf("%d requests of %s were answered with success, want 10: %v", reached[method], method, reached)
 		}
 	}
+	return ""
 }
