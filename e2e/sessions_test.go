@@ -2,16 +2,10 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
-
-	"tollgate.internal/e2e/internal/kafkatest"
-	"tollgate.internal/e2e/internal/load"
 	"tollgate.internal/e2e/internal/site"
 )
 
@@ -31,54 +25,12 @@ type sessionList struct {
 // connected; a node that is killed is named as long as it is believed to be there; who is
 // closed comes back, and goes on.
 func TestTheClientsOfAFleetAreListed(t *testing.T) {
-	const partitions, vc = 6, "watched"
+	const vc = "watched"
 	kafka := three.Get(t)
 	f := site.Start(t, site.Options{Nodes: 3})
-	f.Apply(t, fmt.Sprintf(`
-{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
----
-{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: [%[2]s]}}
----
-{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: %[1]s, tenant: acme}, spec: {type: standard, host: %[1]s, home: main, authentication: {scram: {}}}}
----
-{apiVersion: tollgate/v1, kind: ServiceAccount, metadata: {name: dev, virtualCluster: %[1]s}, spec: {type: local}}
-`, vc, kafka.Bootstrap()))
-	f.Secret(t, vc, "dev", "dev-secret-of-the-fleet")
-	admin := kadm.NewClient(kafka.Client(t))
-	topics := []string{vc + ".numbers", vc + ".java", vc + ".librdkafka"}
-	if _, err := admin.CreateTopics(t.Context(), partitions, -1, nil, topics...); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := admin.DeleteTopics(context.Background(), topics...); err != nil {
-			t.Error(err)
-		}
-	})
-	target := f.Target(vc, "SCRAM-SHA-512", "dev", "dev-secret-of-the-fleet")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	crew, err := load.NewCrew(target, "numbers", "readers", partitions, []kgo.Opt{kgo.SeedBrokers(kafka.Seeds(kafkatest.PLAINTEXT)...)}, topics[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(crew.Close)
-	must := func(v *load.Verifiable, err error) *load.Verifiable {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	crew.Others = []load.Other{
-		{Name: "Java", Topic: topics[1], Writer: must(load.VerifiableProducer(ctx, kafkatest.V4, target, "java")), Reader: must(load.VerifiableConsumer(ctx, kafkatest.V4, target, "java", "java-readers"))},
-		{Name: "librdkafka", Topic: topics[2], Writer: must(load.LibrdkafkaProducer(ctx, target, "librdkafka")), Reader: must(load.LibrdkafkaConsumer(ctx, target, "librdkafka", "librdkafka-readers"))},
-	}
-	goesOn := func(when string) {
-		t.Helper()
-		if err := crew.GoOn(ctx); err != nil {
-			t.Fatalf("%s: %v", when, err)
-		}
-	}
+	crew, goesOn := crewOf(ctx, t, f, kafka, vc)
 	goesOn("at the beginning")
 
 	list := func(query string) (l sessionList) {
@@ -128,9 +80,17 @@ func TestTheClientsOfAFleetAreListed(t *testing.T) {
 	// One that is closed comes back as another, and nobody misses anything.
 	closed := all.Items[len(all.Items)/2]
 	f.Must(t, http.MethodDelete, "/v1/sessions/"+closed.ID, "")
-	for _, s := range list("limit=1000").Items {
-		if s.ID == closed.ID {
-			t.Errorf("session %s was closed and is there", s.ID)
+	there := func() bool {
+		for _, s := range list("limit=1000").Items {
+			if s.ID == closed.ID {
+				return true
+			}
+		}
+		return false
+	}
+	for end := time.Now().Add(10 * time.Second); there(); time.Sleep(100 * time.Millisecond) { // its node was told, and has it end
+		if time.Now().After(end) {
+			t.Fatalf("session %s was closed and is there", closed.ID)
 		}
 	}
 	goesOn("after one connection was closed")
