@@ -118,9 +118,8 @@ func TestConsumersLoseNothingWhenTheirFetchesAreAnswered(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer producer.Close()
-		var log strings.Builder
 		for name, opts := range map[string][]kgo.Opt{"with fetch sessions": nil, "without": {kgo.DisableFetchSessions()}} {
-			consumer := g.client(t, "open.gw.test", append(opts, kgo.ConsumeTopics("many"), kgo.FetchMaxWait(parkedFor), kgo.WithLogger(kgo.BasicLogger(&log, kgo.LogLevelWarn, nil)))...)
+			consumer := g.client(t, "open.gw.test", append(opts, kgo.ConsumeTopics("many"), kgo.FetchMaxWait(parkedFor), kgo.WithLogger(kgo.BasicLogger(t.Output(), kgo.LogLevelWarn, nil)))...)
 			seen := make(map[string]int)
 			for round := range 5 {
 				wantRecords := 20 * (round + 1)
@@ -134,7 +133,7 @@ func TestConsumersLoseNothingWhenTheirFetchesAreAnswered(t *testing.T) {
 					fetches := consumer.PollFetches(ctx)
 					cancel()
 					if err := fetches.Err(); err != nil {
-						t.Fatalf("%s, round %d: %v\n%s", name, round, err, log.String())
+						t.Fatalf("%s, round %d: %v", name, round, err)
 					}
 					fetches.EachRecord(func(r *kgo.Record) {
 						if strings.HasPrefix(string(r.Value), name) || seen[string(r.Value)] > 0 {

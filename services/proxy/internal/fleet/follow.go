@@ -240,12 +240,12 @@ func (f *follower) check(ctx context.Context) error {
 func (f *follower) tryAgain(ctx context.Context) error {
 	f.again = time.Now()
 	f.forgetUnloaded()
+	if err := f.writeAgain(ctx); err != nil {
+		return err
+	}
 	f.mu.Lock()
 	ids := slices.Collect(maps.Keys(f.refused)) // in no order: all have their turn
 	f.mu.Unlock()
-	if len(ids) == 0 {
-		return nil
-	}
 	var wants []board.Want
 	for _, id := range ids[:min(batch, len(ids))] {
 		if revision, is := f.into.Revision(id); is {
@@ -253,6 +253,48 @@ func (f *follower) tryAgain(ctx context.Context) error {
 		}
 	}
 	return f.refresh(ctx, wants)
+}
+
+// writeAgain writes a batch of what could not be kept on disk.
+func (f *follower) writeAgain(ctx context.Context) error {
+	f.mu.Lock()
+	ids := slices.Collect(maps.Keys(f.unwritten))
+	f.mu.Unlock()
+	var wants []board.Want
+	for _, id := range ids[:min(batch, len(ids))] {
+		_, served := f.into.Revision(id)
+		switch {
+		case id == bundle.ID{}: // the head is written with each look at it
+		case served, f.disk.has(id):
+			wants = append(wants, board.Want{ID: id, Above: f.lastSeen(id) - 1})
+		default:
+			f.diskDid(id, nil)
+		}
+	}
+	if len(wants) == 0 {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, batchLimit)
+	defer cancel()
+	found, err := f.reader.Bundles(limited, wants)
+	if err != nil {
+		return fmt.Errorf("fetch bundles: %w", err)
+	}
+	for _, one := range found {
+		if one.Data == nil {
+			continue
+		}
+		b, err := f.open(one.Data, one.ID)
+		if err != nil {
+			continue // as it was when it was taken: the log has it
+		}
+		unlock := f.locks.lock(one.ID)
+		if b.Revision == f.lastSeen(one.ID) {
+			f.keep(b, one.Data)
+		}
+		unlock()
+	}
+	return nil
 }
 
 // isApplied takes note that everything up to a revision was looked at.

@@ -72,15 +72,16 @@ type Redis struct {
 
 	heading sync.Mutex // held while a head is taken note of; before mu
 
-	mu       sync.Mutex // guards those below
-	link     link
-	heads    heads
-	seen     map[bundle.ID]int64  // the highest revision that was ever taken
-	written  map[bundle.ID]int64  // the revision on disk, where it is known
-	refused  map[bundle.ID]refuse // what could not be put into service
-	applied  int64
-	diskErr  error
-	commands map[string]struct{} // that were obeyed, or not
+	mu      sync.Mutex // guards those below
+	link    link
+	heads   heads
+	seen    map[bundle.ID]int64  // the highest revision that was ever taken
+	written map[bundle.ID]int64  // the revision on disk, where it is known
+	refused map[bundle.ID]refuse // what could not be put into service
+	// unwritten is why a bundle could not be kept on disk; the zero ID is the head.
+	unwritten map[bundle.ID]error
+	applied   int64
+	commands  map[string]struct{} // that were obeyed, or not
 }
 
 // link is how the node gets on with Redis.
@@ -133,7 +134,7 @@ func Open(o Options) (*Redis, error) {
 	r := &Redis{
 		options: o, log: o.Log, name: board.URLName(o.Redis), client: client, reader: reader, disk: d,
 		large: make(chan struct{}, largeOnes), running: make(chan struct{}), woken: make(chan struct{}, 1), questions: make(chan board.Command, maxQuestions),
-		seen: make(map[bundle.ID]int64), written: make(map[bundle.ID]int64), refused: make(map[bundle.ID]refuse), commands: make(map[string]struct{}),
+		seen: make(map[bundle.ID]int64), written: make(map[bundle.ID]int64), refused: make(map[bundle.ID]refuse), unwritten: make(map[bundle.ID]error), commands: make(map[string]struct{}),
 		counts: newCounts(),
 	}
 	r.link.since, r.heads.losses = time.Now(), 1
@@ -419,23 +420,29 @@ func (r *Redis) keep(b *bundle.Bundle, data []byte) {
 			err = r.disk.keepHost(host, b.Name)
 		}
 	}
-	r.diskDid(err)
+	r.diskDid(b.ID, err)
 }
 
-func (r *Redis) diskDid(err error) {
+// diskDid takes note of whether something could be written. That one file can says
+// nothing of another.
+func (r *Redis) diskDid(id bundle.ID, err error) {
 	r.mu.Lock()
-	before := r.diskErr
-	r.diskErr = err
+	before := len(r.unwritten)
+	if err != nil {
+		r.unwritten[id] = err
+	} else {
+		delete(r.unwritten, id)
+	}
+	after := len(r.unwritten)
 	r.mu.Unlock()
 	if err != nil {
 		r.counts.disk.Add(1)
 	}
-	if (err == nil) != (before == nil) {
-		if err != nil {
-			r.log.Error("state directory cannot be written: what is loaded is not there after a restart without redis", "err", err)
-		} else {
-			r.log.Info("state directory can be written again")
-		}
+	switch {
+	case before == 0 && after > 0:
+		r.log.Error("state directory cannot be written: what is loaded is not there after a restart without redis", "err", err)
+	case before > 0 && after == 0:
+		r.log.Info("state directory can be written again, and all is there")
 	}
 }
 
@@ -564,7 +571,7 @@ func (r *Redis) keepHead() {
 		return
 	}
 	err := r.disk.write("head", top)
-	r.diskDid(err)
+	r.diskDid(bundle.ID{}, err)
 	if err == nil {
 		r.mu.Lock()
 		r.heads.kept = top
@@ -600,8 +607,10 @@ func (r *Redis) Problem() error {
 			return int(r.refused[a].revision - r.refused[b].revision)
 		})
 		return fmt.Errorf("%d bundles cannot be served as they are now; %v: %w", len(ids), ids[0], r.refused[ids[0]].err)
-	case r.diskErr != nil:
-		return fmt.Errorf("state directory: %w", r.diskErr)
+	case len(r.unwritten) > 0:
+		for _, err := range r.unwritten {
+			return fmt.Errorf("state directory: %w", err)
+		}
 	}
 	return nil
 }
