@@ -29,7 +29,7 @@ type audit struct {
 	removed atomic.Uint64
 }
 
-func newAudit(ctx context.Context, cfg *Config, c *control.Control, metrics prometheus.Registerer) (*audit, error) {
+func newAudit(cfg *Config, c *control.Control, metrics prometheus.Registerer) (*audit, error) {
 	a := &audit{cfg: cfg.Audit, control: c, log: cfg.Log}
 	metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "tollgate_portal_audit_removed_total", Help: "Entries of the audit log that this portal removed because of their age.",
@@ -45,15 +45,13 @@ func newAudit(ctx context.Context, cfg *Config, c *control.Control, metrics prom
 		}
 		name = u.Metadata.Name
 	}
-	if err := c.Reserve(ctx, control.Topic{Cluster: name, Name: a.cfg.Topic, For: "the audit log"}); err != nil {
-		return nil, fmt.Errorf("audit: %w", err)
-	}
+	guard := c.Reserve(control.Topic{Cluster: name, Name: a.cfg.Topic, For: "the audit log"})
 	host, err := os.Hostname()
 	if err != nil {
 		host = "portal"
 	}
 	a.loop = export.New(c, export.Options{
-		Topic: a.cfg.Topic, Create: a.cfg.Create, Deployment: cfg.Deployment, Holder: host + " " + rand.Text(), Cluster: a.cluster, Log: cfg.Log,
+		Topic: a.cfg.Topic, Create: a.cfg.Create, Deployment: cfg.Deployment, Holder: host + " " + rand.Text(), Cluster: a.cluster, Guard: guard.Check, Log: cfg.Log,
 	})
 	a.measure(metrics)
 	return a, nil

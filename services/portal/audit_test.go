@@ -1,11 +1,13 @@
 package portal_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate.internal/services/portal"
 )
@@ -138,6 +141,79 @@ func TestTheAuditLogIsExported(t *testing.T) {
 	if a := c.want(422, "PUT", "/v1/tenants/acme/topic-grants/g", grant); !strings.Contains(a.body, "kept for the audit log") {
 		t.Errorf("a grant of the topic: %s", a.body)
 	}
+}
+
+// A topic that a tenant has a way to is sent nothing, and the portal that says so is the
+// one to end it with.
+func TestATopicThatIsLent(t *testing.T) {
+	database, addresses := sqlite(t), brokers(t, kfake.SeedTopics(3, auditTopic))
+	token := filepath.Join(t.TempDir(), "token")
+	before := run(t, portal.Config{Database: database, FirstToken: token})
+	before.want(201, "PUT", "/v1/upstream-clusters/main", upstreamDocument("main", addresses))
+	before.want(201, "PUT", "/v1/tenants/acme", `{"apiVersion": "tollgate/v1", "kind": "Tenant", "metadata": {"name": "acme"}, "spec": {"displayName": "x"}}`)
+	before.want(201, "PUT", "/v1/tenants/acme/topic-grants/g",
+		`{"apiVersion": "tollgate/v1", "kind": "TopicGrant", "metadata": {"name": "g", "tenant": "acme"}, "spec": {"cluster": "main", "topic": {"name": "platform.", "pattern": "prefixed"}, "access": "read"}}`)
+	before.stop()
+	log := new(bytes.Buffer)
+	written := &lockedWriter{w: log}
+	c := run(t, portal.Config{
+		Database: database, FirstToken: token, Admin: "127.0.0.1:0", Audit: portal.Audit{Topic: auditTopic, Cluster: "main"},
+		Log: slog.New(slog.NewTextHandler(written, nil)),
+	})
+	const cause = "TopicGrant g of acme puts it within a tenant's reach: delete that"
+	eventually(t, "operators are told", func() error {
+		if h := c.admin("/readyz"); !strings.Contains(h, `"status":"degraded"`) || !strings.Contains(h, cause) {
+			return errors.New(h)
+		}
+		if m := c.admin("/metrics"); !strings.Contains(m, "tollgate_portal_audit_healthy 0") || strings.Contains(m, `tollgate_portal_audit_failures_total{cause="reached"} 0`) {
+			return errors.New(m)
+		}
+		written.mu.Lock()
+		defer written.mu.Unlock()
+		if !strings.Contains(log.String(), "cause=reached") || !strings.Contains(log.String(), cause) {
+			return errors.New(log.String())
+		}
+		return nil
+	})
+	reader, err := kgo.NewClient(kgo.SeedBrokers(addresses...), kgo.ConsumeTopics(auditTopic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	ends := kmsg.NewPtrListOffsetsRequest()
+	asked := kmsg.NewListOffsetsRequestTopic()
+	asked.Topic = auditTopic
+	for i := range int32(3) {
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.Timestamp = i, -1
+		asked.Partitions = append(asked.Partitions, p)
+	}
+	ends.Topics = append(ends.Topics, asked)
+	answered, err := ends.RequestWith(t.Context(), reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range answered.Topics[0].Partitions {
+		if p.ErrorCode != 0 || p.Offset != 0 {
+			t.Errorf("partition %d has %d records (error %d), want none", p.Partition, p.Offset, p.ErrorCode)
+		}
+	}
+	c.want(200, "DELETE", "/v1/tenants/acme/topic-grants/g", "")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for got := 0; got < 5; { // the token and three objects, and one of them deleted
+		fetches := reader.PollFetches(ctx)
+		if ctx.Err() != nil {
+			t.Fatalf("%d events of 5", got)
+		}
+		got += fetches.NumRecords()
+	}
+	eventually(t, "all is well", func() error {
+		if h := c.admin("/readyz"); !strings.Contains(h, `"status":"ok"`) {
+			return errors.New(h)
+		}
+		return nil
+	})
 }
 
 // What is old goes, what is young stays, and what is to be exported stays in any case.

@@ -78,7 +78,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer fleet.close()
 	running.Go(func() { fleet.run(ctx) })
-	audit, err := newAudit(ctx, &cfg, c, registry)
+	audit, err := newAudit(&cfg, c, registry)
 	if err != nil {
 		return err
 	}

@@ -2,11 +2,13 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/portal/internal/store"
 )
 
@@ -148,9 +150,22 @@ func TestReservedTopics(t *testing.T) {
 		ctx := t.Context()
 		b.apply(doc(tenantAcme, main, west))
 		audit := Topic{Cluster: "main", Name: "tollgate.audit", For: "the audit log"}
-		if err := b.Reserve(ctx, audit); err != nil {
-			t.Fatal(err)
+		other := b.another() // which reserves nothing
+		guard := b.Reserve(audit)
+		free := func() {
+			t.Helper()
+			if err := guard.Check(ctx); err != nil {
+				t.Errorf("the topic that nobody reaches: %v", err)
+			}
 		}
+		reached := func(guard *Guard, by string) {
+			t.Helper()
+			err := guard.Check(ctx)
+			if r, ok := errors.AsType[*Reached](err); !ok || !strings.Contains(err.Error(), by) {
+				t.Errorf("the topic that is reached: %v, want it by %s", r, by)
+			}
+		}
+		free()
 		const authentication = "authentication: {plain: {}}"
 		for _, tt := range []struct{ name, document, field string }{
 			{"a standard virtual cluster of that prefix", "VirtualCluster name: tollgate, tenant: acme | type: standard, host: x, home: main, clusters: [main], " + authentication, "metadata.name"},
@@ -167,11 +182,39 @@ func TestReservedTopics(t *testing.T) {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 		}
-		b.apply(doc("TopicGrant name: old, tenant: acme | cluster: west, topic: {name: elsewhere}, access: read"))
-		err := b.Reserve(ctx, Topic{Cluster: "west", Name: "elsewhere", For: "the audit log"})
-		if err == nil || !strings.Contains(err.Error(), "TopicGrant old of acme reaches it") {
-			t.Errorf("a topic that is lent: %v", err)
+		free()
+		// A portal that does not know of the topic lets tenants reach it.
+		behindIt := func(lines ...string) {
+			t.Helper()
+			if _, err := other.Apply(ctx, alice, parse(t, doc(lines...)), Options{}); err != nil {
+				t.Fatal(err)
+			}
 		}
+		remove := func(key resource.Key) {
+			t.Helper()
+			if _, err := b.Delete(ctx, alice, key, Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		behindIt("TopicGrant name: g, tenant: acme | cluster: main, topic: {name: toll, pattern: prefixed}, access: read",
+			"VirtualCluster name: partner, tenant: acme | type: partner, host: p, home: main, clusters: [main], "+authentication)
+		reached(guard, "TopicGrant g of acme puts")
+		_, err := b.try(doc("AliasTopic name: all, virtualCluster: partner | cluster: main, topic: tollgate.audit"))
+		if text := fmt.Sprint(err); !strings.Contains(text, "spec.topic") || !strings.Contains(text, "kept for the audit log") {
+			t.Errorf("an alias of it: %v", err)
+		}
+		behindIt("TopicGrant name: h, tenant: acme | cluster: main, topic: {name: tollgate.audit}, access: read, until: 2000-01-01T00:00:00Z")
+		reached(guard, "TopicGrant g of acme and 1 more put")
+		reached(b.another().Reserve(audit), "TopicGrant g of acme and 1 more put") // for who has not looked before
+		remove(key("TopicGrant", "acme", "g"))
+		reached(guard, "TopicGrant h of acme puts")
+		behindIt("TopicGrant name: h, tenant: acme | cluster: west, topic: {name: tollgate.audit}, access: read")
+		free()
+		remove(key("VirtualCluster", "", "tollgate"))
+		behindIt("VirtualCluster name: tollgate, tenant: acme | type: standard, host: z, home: main, clusters: [main], " + authentication)
+		reached(guard, "VirtualCluster tollgate puts")
+		remove(key("VirtualCluster", "", "tollgate"))
+		free()
 	})
 }
 

@@ -40,6 +40,10 @@ type Options struct {
 	// is in force within seconds.
 	Cluster func(context.Context) (*resource.UpstreamCluster, error)
 
+	// Guard looks whether a tenant could read or write the topic, as of the newest
+	// revision: then it is a [control.Reached], and nothing is sent. Nil: nobody could.
+	Guard func(context.Context) error
+
 	Log *slog.Logger
 
 	// For tests.
@@ -254,6 +258,10 @@ func (l *Loop) export(ctx context.Context, at control.Position) error {
 		case err != nil:
 			p.hangUp()
 			l.note(err)
+			if r, ok := errors.AsType[*control.Reached](err); ok {
+				l.awaitChange(ctx, r.At)
+				continue
+			}
 			sleep(ctx, pause/2+rand.N(pause/2))
 			pause = min(2*pause, maxPause)
 		default:
@@ -268,6 +276,15 @@ func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(d):
+	}
+}
+
+// awaitChange waits until something may be otherwise than at a revision.
+func (l *Loop) awaitChange(ctx context.Context, at int64) {
+	waiting, cancel := context.WithTimeout(ctx, maxPause)
+	defer cancel()
+	if _, err := l.store.Wait(waiting, at); err != nil {
+		sleep(waiting, minPause) // the store is away
 	}
 }
 
@@ -288,6 +305,11 @@ func (p *passing) step(ctx context.Context) (err error) {
 			p.noted = p.read
 		}
 		return err
+	}
+	if p.options.Guard != nil && (p.session == nil || len(p.waiting) > 0) { // before a topic is made, and before anything is sent
+		if err := p.options.Guard(ctx); err != nil {
+			return err
+		}
 	}
 	if p.session != nil && p.session.outdated(ctx) {
 		p.hangUp()
@@ -414,7 +436,8 @@ func (l *Loop) note(err error) {
 	if l.since.IsZero() {
 		l.since = time.Now()
 	}
-	if time.Since(l.since) >= quiet && l.told != text {
+	lasts := cause == CauseReached || time.Since(l.since) >= quiet
+	if lasts && l.told != text {
 		l.told = text
 		l.log.Error("the audit log is not exported: entries are kept until it is", "topic", l.options.Topic, "cause", string(cause), "err", text)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"tollgate.internal/pkg/credential"
 	"tollgate.internal/pkg/resource"
+	"tollgate.internal/services/portal/internal/control"
 )
 
 const (
@@ -240,12 +241,13 @@ const (
 	CauseLogin       Cause = "login"       // brokers do not take the credential, or are not who they should be
 	CauseTopic       Cause = "topic"       // it is not there, or cannot be created
 	CauseForbidden   Cause = "not_allowed" // the login may not write it
+	CauseReached     Cause = "reached"     // a tenant could read or write it
 	CauseTooLarge    Cause = "too_large"   // an entry is larger than the topic takes
 	CauseOther       Cause = "other"
 )
 
 // Causes are all of them.
-var Causes = []Cause{CauseCluster, CauseUnreachable, CauseLogin, CauseTopic, CauseForbidden, CauseTooLarge, CauseOther}
+var Causes = []Cause{CauseCluster, CauseUnreachable, CauseLogin, CauseTopic, CauseForbidden, CauseReached, CauseTooLarge, CauseOther}
 
 // explain says what an error means, and what is to be done.
 func (l *Loop) explain(err error) (Cause, string) {
@@ -256,7 +258,10 @@ func (l *Loop) explain(err error) (Cause, string) {
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	_, network := errors.AsType[net.Error](err)
 	e, kafka := errors.AsType[*kerr.Error](err)
+	_, reached := errors.AsType[*control.Reached](err)
 	switch {
+	case reached:
+		return CauseReached, err.Error()
 	case noCluster:
 		return CauseCluster, err.Error()
 	case credential:
