@@ -200,3 +200,138 @@ func TestAFetchThatWaitsTheSlowWayIsAnsweredToo(t *testing.T) {
 		}
 	})
 }
+
+// A ShareFetch that waits is answered without records, and the share session with it is
+// given up: records that come after that are somebody else's.
+func TestAShareFetchThatWaitsIsAnsweredByWhoDrains(t *testing.T) {
+	for _, epoch := range []int32{0, 1} {
+		t.Run(fmt.Sprintf("epoch %d", epoch), func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *gateway) {
+				self := g.restart(t, func(*proxy.Config) {})
+				id := g.sharedHere(t)
+				r := g.rawInBubble(t, "b0-open.gw.test")
+				req := shareFetch("workers", 0, id)
+				if epoch == 1 {
+					if made := r.ask(req).(*kmsg.ShareFetchResponse); made.ErrorCode != 0 {
+						t.Fatal(kerr.ErrorForCode(made.ErrorCode))
+					}
+					req = shareFetch("workers", 1)
+				}
+				req.MaxWaitMillis = int32(parkedFor.Milliseconds())
+				answer := make(chan *kmsg.ShareFetchResponse, 1)
+				go func() { answer <- r.ask(req).(*kmsg.ShareFetchResponse) }()
+				time.Sleep(time.Second) // it waits, which it may for five
+				began := time.Now()
+				self.Drain(0)
+				resp := <-answer
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("the answer takes %v", took)
+				}
+				partitions := 0
+				for _, rt := range resp.Topics {
+					for _, p := range rt.Partitions {
+						partitions++
+						if rt.TopicID != id || p.ErrorCode != 0 || p.AcknowledgeErrorCode != 0 || len(p.Records) != 0 || len(p.AcquiredRecords) != 0 {
+							t.Errorf("partition of %x: %+v, want no records and no error", rt.TopicID, p)
+						}
+					}
+				}
+				if want := 3 * int(1-epoch); resp.ErrorCode != 0 || partitions != want {
+					t.Errorf("error %d, %d partitions, want %d", resp.ErrorCode, partitions, want)
+				}
+				if _, err := io.ReadAll(r); err != nil {
+					t.Errorf("behind it: %v, want the end", err)
+				}
+				reach(t, self, fleet.Drained)
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("the node is drained after %v", took)
+				}
+			})
+		})
+	}
+}
+
+// One that acknowledges is the broker's to answer: nothing that a client believes to be
+// acknowledged comes again.
+func TestAcknowledgementsOutliveADrain(t *testing.T) {
+	bubble(t, func(t *testing.T, g *gateway) {
+		self := g.restart(t, func(*proxy.Config) {})
+		id := g.sharedHere(t)
+		producer, err := kgo.NewClient(kgo.SeedBrokers(g.upstream.ListenAddrs()...), kgo.Dialer(g.dial), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer producer.Close()
+		r := g.rawInBubble(t, "b0-open.gw.test")
+		if made := r.ask(shareFetch("workers", 0, id)).(*kmsg.ShareFetchResponse); made.ErrorCode != 0 {
+			t.Fatal(kerr.ErrorForCode(made.ErrorCode))
+		}
+		if err := producer.ProduceSync(t.Context(), &kgo.Record{Topic: "open.work", Partition: 1, Value: []byte("x")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		epoch := int32(1)
+		for acquired := false; !acquired; epoch++ {
+			for _, rt := range r.ask(shareFetch("workers", epoch)).(*kmsg.ShareFetchResponse).Topics {
+				for _, p := range rt.Partitions {
+					acquired = acquired || p.Partition == 1 && len(p.AcquiredRecords) == 1
+				}
+			}
+		}
+		req := shareFetch("workers", epoch, id)
+		req.MaxWaitMillis = int32(parkedFor.Milliseconds())
+		accept := kmsg.NewShareFetchRequestTopicPartitionAcknowledgementBatch()
+		accept.AcknowledgeTypes = []int8{1}
+		req.Topics[0].Partitions[1].AcknowledgementBatches = append(req.Topics[0].Partitions[1].AcknowledgementBatches, accept)
+		answer := make(chan *kmsg.ShareFetchResponse, 1)
+		go func() { answer <- r.ask(req).(*kmsg.ShareFetchResponse) }()
+		time.Sleep(time.Second)
+		self.Drain(0)
+		resp := <-answer
+		told := false
+		for _, rt := range resp.Topics {
+			for _, p := range rt.Partitions {
+				told = told || p.Partition == 1 && p.AcknowledgeErrorCode == 0
+			}
+		}
+		if resp.ErrorCode != 0 || !told {
+			t.Fatalf("the answer to an acknowledgement is %+v", resp)
+		}
+		reach(t, self, fleet.Drained)
+		self.Undrain()
+		reach(t, self, fleet.Serving)
+		r = g.rawInBubble(t, "b0-open.gw.test")
+		for epoch := range int32(20) {
+			again := shareFetch("workers", epoch)
+			if epoch == 0 {
+				again = shareFetch("workers", 0, id)
+			}
+			for _, rt := range r.ask(again).(*kmsg.ShareFetchResponse).Topics {
+				for _, p := range rt.Partitions {
+					if len(p.AcquiredRecords) > 0 {
+						t.Fatalf("the acknowledged record comes again: %+v", p)
+					}
+				}
+			}
+		}
+	})
+}
+
+// sharedHere is a topic of three partitions, all of them with broker 0, that the share
+// group "workers" reads from its beginning.
+func (g *gateway) sharedHere(t *testing.T) (id [16]byte) {
+	t.Helper()
+	if err := g.upstream.CreateTopic("open.work", 3, nil); err != nil {
+		t.Fatal(err)
+	}
+	for p := range int32(3) {
+		if err := g.upstream.MoveTopicPartition("open.work", p, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cl := g.client(t, "open.gw.test")
+	defer cl.Close()
+	if err := groupConfig(t, cl, "workers", "share.auto.offset.reset", "earliest"); err != nil {
+		t.Fatal(err)
+	}
+	return topicIDOf(t, g, cl, "work")
+}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -106,7 +107,20 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 		}
 	}
 
-	up, err := s.shareRequest(ctx, t, time.Duration(max(forward.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
+	select {
+	case <-s.quit:
+		forward.MaxWaitMillis = 0 // what there is, and what is acknowledged
+	default:
+	}
+	waiting, stop := ctx, func() {}
+	if fetches && forward.MaxWaitMillis > 0 && !acknowledges(forward.Topics) {
+		waiting, stop = s.untilLeaving(ctx)
+	}
+	up, err := s.shareRequest(waiting, t, time.Duration(max(forward.MaxWaitMillis, 0))*time.Millisecond+grace, &forward)
+	stop()
+	if err != nil && errors.Is(context.Cause(waiting), errParked) {
+		up, err = ss.empty(req.ShareSessionEpoch), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -122,6 +136,43 @@ func shareFetch(s *Session, ctx context.Context, r kmsg.Request) (kmsg.Response,
 		ss.forget()
 	}
 	return answer, nil
+}
+
+// acknowledges reports whether a request says what became of records. It is answered by
+// the broker alone, however long that takes: a client that is told of no mistake takes
+// its acknowledgements for kept.
+func acknowledges(topics []kmsg.ShareFetchRequestTopic) bool {
+	for _, rt := range topics {
+		for _, p := range rt.Partitions {
+			if len(p.AcknowledgementBatches) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// empty is the answer without records to a session that drains (as for Fetch,
+// answerParked): what the broker acquires for it all the same is released with its
+// connection, which has ended. The first answer of a share session has every partition,
+// and another those with news.
+func (ss *shareSession) empty(epoch int32) *kmsg.ShareFetchResponse {
+	resp := kmsg.NewPtrShareFetchResponse()
+	if epoch != 0 {
+		return resp
+	}
+	all := make(map[[16]byte]*kmsg.ShareFetchResponseTopic)
+	for _, st := range ss.topics {
+		if st.held {
+			for p := range st.partitions {
+				refusedShare(all, st.physical, p)
+			}
+		}
+	}
+	for _, rt := range all {
+		resp.Topics = append(resp.Topics, *rt)
+	}
+	return resp
 }
 
 // shareSessionLost reports whether an answer means that the broker has the session
