@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
@@ -208,6 +209,28 @@ func TestAClusterMovesToOtherPortsWithItsData(t *testing.T) {
 				t.Errorf("%d records after the move, want 1", n)
 			}
 		})
+	}
+}
+
+// Metadata of before a move names every id, and no address that is good.
+func TestABrokerIsListedWhereItIs(t *testing.T) {
+	b := &Broker{ID: 7, ports: map[Listener]int{PLAINTEXT: 9092}, cluster: new(Cluster)}
+	at := func(id, port int32) kmsg.MetadataResponseBroker {
+		return kmsg.MetadataResponseBroker{NodeID: id, Host: "127.0.0.1", Port: port}
+	}
+	for _, tt := range []struct {
+		name   string
+		listed []kmsg.MetadataResponseBroker
+		want   string
+	}{
+		{"where it is", []kmsg.MetadataResponseBroker{at(1, 9093), at(7, 9092)}, ""},
+		{"where it was", []kmsg.MetadataResponseBroker{at(1, 9092), at(7, 9093)}, "still listed at 127.0.0.1:9093"},
+		{"nowhere", []kmsg.MetadataResponseBroker{at(1, 9092)}, "not listed yet"},
+	} {
+		err := b.listedIn(&kmsg.MetadataResponse{Brokers: tt.listed})
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -18,14 +20,14 @@ const (
 	pollInterval = 20 * time.Millisecond
 )
 
-// WaitReady waits until every broker lists every broker, and the coordinators
+// WaitReady waits until every broker lists every broker at its present address, and the coordinators
 // of groups, transactions and share groups answer for all their partitions.
 // Without the second part the first clients would see errors 15 and 14 for a second.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for _, b := range c.brokers {
-		if err := b.waitListed(ctx, c.Options.NodeIDs); err != nil {
+		if err := b.waitListed(ctx, c.brokers...); err != nil {
 			return err
 		}
 	}
@@ -115,24 +117,39 @@ func (b *Broker) poll(ctx context.Context, try func(context.Context, asker) erro
 	}
 }
 
-// waitListed waits until the broker's Metadata lists these brokers.
-func (b *Broker) waitListed(ctx context.Context, ids []int32) error {
+// waitListed waits until the broker's Metadata lists these brokers where they are now: a
+// broker that has come back at another port is known by its old one until its
+// registration is.
+func (b *Broker) waitListed(ctx context.Context, brokers ...*Broker) error {
 	return b.poll(ctx, func(ctx context.Context, ask asker) error {
 		meta, err := metadata(ctx, ask)
 		if err != nil {
 			return err
 		}
-		for _, id := range ids {
-			if !slices.ContainsFunc(meta.Brokers, func(l kmsg.MetadataResponseBroker) bool { return l.NodeID == id }) {
-				return fmt.Errorf("broker %d is not listed yet", id)
+		for _, other := range brokers {
+			if err := other.listedIn(meta); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 }
 
+// listedIn looks for the broker in an answer of the PLAINTEXT listener.
+func (b *Broker) listedIn(meta *kmsg.MetadataResponse) error {
+	i := slices.IndexFunc(meta.Brokers, func(l kmsg.MetadataResponseBroker) bool { return l.NodeID == b.ID })
+	if i < 0 {
+		return fmt.Errorf("broker %d is not listed yet", b.ID)
+	}
+	listed := meta.Brokers[i]
+	if addr := net.JoinHostPort(listed.Host, strconv.Itoa(int(listed.Port))); addr != b.Addr(PLAINTEXT) {
+		return fmt.Errorf("broker %d is still listed at %s, and is at %s", b.ID, addr, b.Addr(PLAINTEXT))
+	}
+	return nil
+}
+
 // waitServing waits until the broker is unfenced, and leads or follows what it should.
-func (b *Broker) waitServing(ctx context.Context) error { return b.waitListed(ctx, []int32{b.ID}) }
+func (b *Broker) waitServing(ctx context.Context) error { return b.waitListed(ctx, b) }
 
 func metadata(ctx context.Context, ask asker) (*kmsg.MetadataResponse, error) {
 	resp, err := ask(ctx, kmsg.NewPtrMetadataRequest()) // nil topics: all of them
