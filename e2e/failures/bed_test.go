@@ -46,6 +46,7 @@ const (
 type bed struct {
 	*site.Site
 	postgres *postgres.Server // nil: SQLite
+	disk     string           // where SQLite's database is
 	kafka    *kafkatest.Cluster
 	admin    *kadm.Client    // of the cluster
 	topics   [2]string       // physical
@@ -69,7 +70,10 @@ func onPostgres(t *testing.T, nodes int) *bed {
 // onSQLite is a fleet with one.
 func onSQLite(t *testing.T, nodes int) *bed {
 	t.Helper()
-	return start(t, site.Options{Database: "sqlite:" + t.TempDir() + "/tollgate.db", Portals: 1, Nodes: nodes})
+	disk := t.TempDir()
+	b := start(t, site.Options{Database: "sqlite:" + disk + "/tollgate.db", Portals: 1, Nodes: nodes})
+	b.disk = disk
+	return b
 }
 
 func start(t *testing.T, o site.Options) *bed {
@@ -77,7 +81,7 @@ func start(t *testing.T, o site.Options) *bed {
 	b := &bed{kafka: upstream.Get(t)}
 	b.admin = kadm.NewClient(b.kafka.Client(t))
 	for i, alias := range []string{numbers, java} {
-		b.topics[i] = strings.ToLower(t.Name()) + "." + alias
+		b.topics[i] = strings.ToLower(strings.ReplaceAll(t.Name(), "/", ".")) + "." + alias
 		if _, err := b.admin.CreateTopic(t.Context(), partitions, 1, nil, b.topics[i]); err != nil {
 			t.Fatal(err)
 		}

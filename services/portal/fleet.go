@@ -115,7 +115,9 @@ func (n *nodes) Nodes(ctx context.Context) ([]api.Node, error) {
 // tell more often than with each heartbeat when they applied something.
 const appliedEvery = 50 * time.Millisecond
 
-// WaitApplied waits until every live node serves a revision.
+// WaitApplied waits until every live node serves a revision. What is not published is
+// on no node, whatever revision those are at: they may have been told of higher ones by
+// a database that this is an old copy of.
 func (n *nodes) WaitApplied(ctx context.Context, revision int64) error {
 	if n.client == nil {
 		return nil
@@ -128,7 +130,8 @@ func (n *nodes) WaitApplied(ctx context.Context, revision int64) error {
 		if err != nil {
 			return err
 		}
-		behind := false
+		s := n.loop.Status()
+		behind := s.Err != nil || s.Revision < revision
 		for _, one := range all {
 			behind = behind || one.State != fleet.NodeGone && one.Applied < revision
 		}

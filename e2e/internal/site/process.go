@@ -108,6 +108,9 @@ type Process struct {
 	process *proc.Process
 }
 
+// Set adds to its environment, NAME=value, from its next start on.
+func (p *Process) Set(env ...string) { p.env = append(p.env, env...) }
+
 // Begin starts it, and does not wait until it is of use.
 func (p *Process) Begin(t testing.TB) {
 	t.Helper()
