@@ -86,8 +86,18 @@ const (
 	Year    Period = "year"
 )
 
+// Owner is who may change a budget.
+type Owner string
+
+// The owners. Those who run the gateway may change what is the tenant's, too.
+const (
+	OwnerOperator Owner = "operator"
+	OwnerTenant   Owner = "tenant"
+)
+
 // BudgetSpec is about money or bytes, of all virtual clusters of the tenant.
 type BudgetSpec struct {
+	Owner      Owner   `yaml:"owner,omitempty" json:"owner,omitempty"` // empty: whoever writes it
 	Period     Period  `yaml:"period" json:"period"`
 	Amount     Decimal `yaml:"amount,omitempty" json:"amount,omitempty"`         // with Currency
 	Currency   string  `yaml:"currency,omitempty" json:"currency,omitempty"`     // ISO 4217
@@ -219,6 +229,9 @@ func (t TopicSelector) within(u TopicSelector) bool {
 const maxNotified = 20
 
 func validateBudget(o *Written, s *BudgetSpec) {
+	if o.Written("spec.owner") {
+		oneOf(o, "spec.owner", &s.Owner, "", OwnerOperator, OwnerTenant)
+	}
 	oneOf(o, "spec.period", &s.Period, "", Day, Month, Quarter, Year)
 	money, bytes := o.Written("spec.amount") || o.Written("spec.currency"), o.Written("spec.bytes")
 	switch {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -617,18 +618,29 @@ func (l *validator) validateTopicGrant(o *Written, s *TopicGrantSpec) {
 }
 
 func physicalTopic(o *Written, field, name string, prefix bool) {
+	selector := TopicSelector{Name: name}
+	if prefix {
+		selector.Pattern = Prefixed
+	}
 	if name == "" {
 		o.Problem(field, "required")
-		return
-	}
-	if prefix && (name == "." || name == "..") {
-		return // no topic, but topics may begin so
-	}
-	if err := CheckTopicName(name); err != nil {
+	} else if err := selector.Check(); err != nil {
 		o.Problem(field, "%v", err)
-	} else if IsInternalTopic(name) {
-		o.Problem(field, "%q is the brokers' own topic, with the state of every tenant in it: it cannot be lent", name)
 	}
+}
+
+// Check says why topics of such a name cannot be lent. It knows nothing of any cluster.
+func (t TopicSelector) Check() error {
+	if t.Pattern == Prefixed && (t.Name == "." || t.Name == "..") {
+		return nil // no topic, but topics may begin so
+	}
+	if err := CheckTopicName(t.Name); err != nil {
+		return err
+	}
+	if IsInternalTopic(t.Name) {
+		return fmt.Errorf("%q is the brokers' own topic, with the state of every tenant in it: it cannot be lent", t.Name)
+	}
+	return nil
 }
 
 func (l *validator) validateAliasTopic(o *Written, a *AliasTopic) {

@@ -93,6 +93,7 @@ func TestWhatBelongsToOthersIsNotThere(t *testing.T) {
 	each(t, func(t *testing.T, ops *client) {
 		ops.populate()
 		issued := ops.want(201, "POST", "/v1/virtual-clusters/globex-prod/service-accounts/spy/secrets", "")
+		asked := ops.want(201, "POST", "/v1/tenants/globex/topic-grant-requests", `{"topic":{"name":"x"},"access":"read","reason":"x"}`)
 		own := ops.tokenFor(`{"name":"a","role":"tenant","tenant":"acme"}`)
 		other := ops.tokenFor(`{"name":"g","role":"tenant","tenant":"globex"}`)
 
@@ -141,13 +142,16 @@ func TestWhatBelongsToOthersIsNotThere(t *testing.T) {
 			ask{"POST", "/v1/apply?dryRun=true", `[` + strings.Replace(account, `"metadata":{}`, `"metadata":{"name":"S","virtualCluster":"V"}`, 1) + `]`},
 			ask{"POST", "/v1/apply", `[` + strings.Replace(acme, `"acme"`, `"T"`, 1) + `]`},
 			ask{"POST", "/v1/nodes/T/drain", ""}, ask{"DELETE", "/v1/tokens/K", ""}, ask{"GET", "/v1/tokens", ""}, ask{"GET", "/v1/nodes", ""},
+			ask{"GET", "/v1/topic-grant-requests?tenant=T", ""}, ask{"GET", "/v1/tenants/T/topic-grant-requests", ""}, ask{"POST", "/v1/tenants/T/topic-grant-requests", `{"topic":{"name":"x"},"access":"read","reason":"x"}`},
+			ask{"GET", "/v1/tenants/T/topic-grant-requests/R", ""}, ask{"GET", "/v1/tenants/acme/topic-grant-requests/R", ""}, ask{"POST", "/v1/tenants/T/topic-grant-requests/R/withdraw", ""}, ask{"POST", "/v1/tenants/acme/topic-grant-requests/R/withdraw", ""},
+			ask{"POST", "/v1/tenants/T/topic-grant-requests/R/approve", `{"cluster":"U"}`}, ask{"POST", "/v1/tenants/T/topic-grant-requests/R/refuse", `{"reason":"x"}`}, ask{"GET", "/v1/audit?kind=TopicGrantRequest&name=R", ""},
 			ask{"GET", "/v1/sessions?tenant=T", ""}, ask{"GET", "/v1/sessions?virtualCluster=V&limit=5", ""}, ask{"DELETE", "/v1/sessions/K", ""},
 			ask{"POST", "/v1/internal/acl-changes", `{"virtualCluster":"V","principal":"User:x","address":"","create":[]}`},
 		)
 		theirs := strings.NewReplacer("/T", "/globex", "=T", "=globex", `"T"`, `"globex"`, "/V", "/globex-prod", "=V", "=globex-prod", `"V"`, `"globex-prod"`, "/S", "/spy", "=S", "=spy", `"S"`, `"spy"`,
-			"/G", "/secret", "/L", "/hidden", "=L", "=hidden", `"L"`, `"hidden"`, "/U", "/west", "=U", "=west", "/B", "/gold", "=B", "=gold", "=G", "=secret", `"G"`, `"secret"`, "/I", "/"+issued.text("id"), "/K", "/"+strings.Split(other.token, "_")[1], "=A", "=first+token")
+			"/G", "/secret", "/L", "/hidden", "=L", "=hidden", `"L"`, `"hidden"`, "/U", "/west", "=U", "=west", "/B", "/gold", "=B", "=gold", "=G", "=secret", `"G"`, `"secret"`, "/I", "/"+issued.text("id"), "/R", "/"+asked.text("id"), "=R", "="+asked.text("id"), "/K", "/"+strings.Split(other.token, "_")[1], "=A", "=first+token")
 		nobodys := strings.NewReplacer("/T", "/nobody", "=T", "=nobody", `"T"`, `"nobody"`, "/V", "/nothing-1", "=V", "=nothing-1", `"V"`, `"nothing-1"`, "/S", "/non", "=S", "=non", `"S"`, `"non"`,
-			"/G", "/nosuch", "/L", "/nosuch", "=L", "=nosuch", `"L"`, `"nosuch"`, "/U", "/nono", "=U", "=nono", "/B", "/none", "=B", "=none", "=G", "=nosuch", `"G"`, `"nosuch"`, "/I", "/abcdefghijkl", "/K", "/abcdefghijkl", "=A", "=first+nobody")
+			"/G", "/nosuch", "/L", "/nosuch", "=L", "=nosuch", `"L"`, `"nosuch"`, "/U", "/nono", "=U", "=nono", "/B", "/none", "=B", "=none", "=G", "=nosuch", `"G"`, `"nosuch"`, "/I", "/abcdefghijkl", "/R", "/abcdefghijkl", "=R", "=abcdefghijkl", "/K", "/abcdefghijkl", "=A", "=first+nobody")
 		for _, q := range asks {
 			got := own.do(q.method, theirs.Replace(q.path), theirs.Replace(q.body))
 			want := own.do(q.method, nobodys.Replace(q.path), nobodys.Replace(q.body))
@@ -159,6 +163,9 @@ func TestWhatBelongsToOthersIsNotThere(t *testing.T) {
 			}
 		}
 		// Nothing of that changed anything.
+		if a := other.want(200, "GET", "/v1/topic-grant-requests", ""); strings.Count(a.body, `"state":"open"`) != 1 || a.text("items.1") != "" {
+			t.Errorf("globex has requests %s", a.body)
+		}
 		if a := other.want(200, "GET", "/v1/virtual-clusters/globex-prod/acls", ""); strings.Count(a.body, `"kind":"Acl"`) != 1 {
 			t.Errorf("globex has %s", a.body)
 		}
@@ -202,7 +209,7 @@ func TestATenantReadsNoPhysicalNames(t *testing.T) {
 
 		// Its budgets, accounts, their secrets and its ACLs are its own to change.
 		own.want(201, "PUT", "/v1/tenants/acme/budgets/own", `{"apiVersion":"tollgate/v1","kind":"Budget","metadata":{},"spec":{"period":"day","bytes":1,"notify":{"emails":["a@b.example"]}}}`)
-		own.want(200, "PATCH", "/v1/tenants/acme/budgets/monthly", `{"spec":{"amount":"6000"}}`)
+		own.want(200, "PATCH", "/v1/tenants/acme/budgets/own", `{"spec":{"bytes":2}}`)
 		own.want(200, "DELETE", "/v1/tenants/acme/budgets/own", "")
 		own.want(404, "PUT", "/v1/price-books/own", `{"apiVersion":"tollgate/v1","kind":"PriceBook","metadata":{},"spec":{}}`)
 		own.want(403, "POST", "/v1/apply", `[{"apiVersion":"tollgate/v1","kind":"PriceBook","metadata":{"name":"own"},"spec":{}}]`)

@@ -174,6 +174,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		{get("MAX_ACCOUNTS", ""), &cfg.Limits.Accounts},
 		{get("MAX_ACLS", ""), &cfg.Limits.ACLs},
 		{get("MAX_GRANTS", ""), &cfg.Limits.Grants},
+		{get("MAX_GRANT_REQUESTS", ""), &cfg.Limits.Requests},
 		{get("MAX_OBJECT_BYTES", ""), &cfg.Limits.ObjectBytes},
 		{get("MAX_BUNDLE_BYTES", ""), &cfg.Limits.BundleBytes},
 	} {
@@ -229,6 +230,7 @@ func (c *Config) check() (certificate *keyPair, err error) {
 		{&c.Limits.Accounts, &limits.Accounts},
 		{&c.Limits.ACLs, &limits.ACLs},
 		{&c.Limits.Grants, &limits.Grants},
+		{&c.Limits.Requests, &limits.Requests},
 		{&c.Limits.ObjectBytes, &limits.ObjectBytes},
 		{&c.Limits.BundleBytes, &limits.BundleBytes},
 	} {

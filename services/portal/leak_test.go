@@ -145,7 +145,7 @@ func (s *side) disturb() {
 	s.disturbs++
 	account := fmt.Sprintf("/v1/virtual-clusters/globex-prod/service-accounts/a-%d", s.disturbs)
 	s.other.want(201, "PUT", account, `{"apiVersion":"tollgate/v1","kind":"ServiceAccount","metadata":{"labels":{"x":"y"}},"spec":{"type":"external","externalNames":["CN=`+strconv.Itoa(s.disturbs)+`"]}}`)
-	switch s.disturbs % 8 {
+	switch s.disturbs % 9 {
 	case 0:
 		s.want(200, "PATCH", "/v1/tenants/hooli", `{"spec":{"plan":"`+strconv.Itoa(s.disturbs)+`"}}`)
 	case 1:
@@ -162,6 +162,9 @@ func (s *side) disturb() {
 		s.kafka("globex-prod", strconv.Itoa(s.disturbs))
 	case 7:
 		s.want(201, "POST", "/v1/tokens", `{"name":"acme","role":"tenant","tenant":"globex"}`)
+	case 8:
+		asked := s.other.want(201, "POST", "/v1/tenants/globex/topic-grant-requests", `{"topic":{"name":"returns-`+strconv.Itoa(s.disturbs)+`"},"access":"read","reason":"globex"}`)
+		s.want(200, "POST", "/v1/tenants/globex/topic-grant-requests/"+asked.text("id")+"/refuse", `{"reason":"hooli has it"}`)
 	}
 }
 
@@ -336,6 +339,7 @@ func (s *side) play(t *testing.T) {
 	}
 	s.playApply()
 	s.playSecrets()
+	s.playRequests()
 	s.playLog()
 	for _, ask := range [][3]string{
 		{"GET", "/v1/tokens", ""},
@@ -509,6 +513,79 @@ func (s *side) playSecrets() {
 	s.ask("tenant", "GET", "/v1/service-accounts", "")
 }
 
+// playRequests asks to be lent topics: those that there are, and those that nobody has.
+func (s *side) playRequests() {
+	const all, own = "/v1/topic-grant-requests", "/v1/tenants/acme/topic-grant-requests"
+	theirs := "abcdefghijkl"
+	if s.busy {
+		theirs = s.other.want(201, "POST", "/v1/tenants/globex/topic-grant-requests", `{"topic":{"name":"hidden"},"access":"read","reason":"globex"}`).text("id")
+	}
+	s.vars["theirs"] = theirs
+	request := func(topic, more string) string {
+		return `{"topic":{"name":"` + topic + `"},"access":"read-write","reason":"returns"` + more + `}`
+	}
+	for _, body := range []string{
+		request("returns", ""), request("returns", ""), request("orders", `,"until":"2099-01-01T00:00:00Z"`), request("internal", ""),
+		request("returns", `,"state":"approved"`), request("returns", `,"granted":{"name":"x"}`), request("", ""), request("__consumer_offsets", ""), request("returns", `,"until":"2000-01-01T00:00:00Z"`), "{}", "{", "[]",
+	} {
+		s.ask("tenant", "POST", own+"?dryRun=true", body)
+		s.ask("tenant", "POST", own, body)
+		s.ask("reader", "POST", own, body)
+		for _, other := range []string{"globex", "hooli", "nobody"} {
+			s.ask("tenant", "POST", "/v1/tenants/"+other+"/topic-grant-requests", body)
+		}
+	}
+	lists := func() {
+		for _, query := range []string{"", "?state=open", "?state=refused", "?state=approved", "?state=none", "?limit=1", "?limit=1&after=«next»", "?after=x", "?after=" + base64.RawURLEncoding.EncodeToString([]byte("x\x00x"))} {
+			s.ask("tenant", "GET", all+query, "")
+			s.ask("reader", "GET", own+query, "")
+		}
+		s.ask("tenant", "GET", all+"?tenant=globex", "")
+		s.ask("tenant", "GET", "/v1/tenants/globex/topic-grant-requests", "")
+		s.ask("tenant", "GET", "/v1/tenants/nobody/topic-grant-requests", "")
+	}
+	lists()
+	// What is asked of somebody's, of nobody's and of its own, as those would who decide.
+	ids := make([]string, 3)
+	for i := range ids {
+		s.ask("tenant", "POST", own, request("number-"+strconv.Itoa(i), ""))
+		ids[i] = s.vars["id"]
+	}
+	for _, at := range []string{own + "/«id»", own + "/«theirs»", "/v1/tenants/globex/topic-grant-requests/«theirs»", "/v1/tenants/nobody/topic-grant-requests/abcdefghijkl", own + "/nothing"} {
+		for _, who := range []string{"tenant", "reader"} {
+			s.ask(who, "GET", at, "")
+			for _, dry := range []string{"?dryRun=true", ""} {
+				s.ask(who, "POST", at+"/approve"+dry, `{"cluster":"west"}`, "If-Match: *")
+				s.ask(who, "POST", at+"/refuse"+dry, `{"reason":"x"}`)
+			}
+			if who == "reader" || !strings.HasSuffix(at, "«id»") {
+				s.ask(who, "POST", at+"/withdraw", "")
+			}
+			for _, method := range []string{"PUT", "PATCH", "DELETE"} {
+				s.ask(who, method, at, `{"state":"approved"}`)
+			}
+		}
+	}
+	decide := func(id, what, body string) {
+		s.want(200, "POST", own+"/"+id+"/"+what, body)
+	}
+	decide(ids[0], "approve", `{"cluster":"west","topic":{"name":"shop.orders.v9"},"access":"read","name":"lent"}`)
+	decide(ids[1], "refuse", `{"reason":"ask for the one that is yours"}`)
+	for _, id := range ids {
+		s.vars["id"] = id
+		s.ask("tenant", "GET", own+"/«id»", "")
+		s.vars["id"] = id
+		s.ask("tenant", "POST", own+"/«id»/withdraw?dryRun=true", "")
+		s.vars["id"] = id
+		s.ask("tenant", "POST", own+"/«id»/withdraw", "")
+	}
+	lists()
+	s.ask("tenant", "GET", "/v1/tenants/acme/topic-grants/lent", "")
+	for n := range 20 { // as many as may be open, and more
+		s.ask("tenant", "POST", own, request("flood-"+strconv.Itoa(n), ""))
+	}
+}
+
 // playLog reads the log: of what those did who run the gateway, too, and what came
 // through Kafka.
 func (s *side) playLog() {
@@ -526,7 +603,7 @@ func (s *side) playLog() {
 	s.kafka("acme-prod", "x")
 	for _, query := range []string{
 		"?limit=1000", "?limit=1000&order=oldest", "?limit=3", "?limit=3&after=«next»", "?limit=3&order=oldest", "?limit=3&order=oldest&after=«next»", "?limit=3&order=oldest&after=«next»",
-		"?kind=Acl", "?kind=Acl&scope=globex-prod", "?scope=globex-prod", "?name=hidden", "?tenant=globex", "?tenant=acme&kind=Token", "?kind=VirtualCluster", "?kind=UpstreamCluster", "?kind=TopicGrant", "?kind=AliasTopic",
+		"?kind=Acl", "?kind=Acl&scope=globex-prod", "?scope=globex-prod", "?name=hidden", "?tenant=globex", "?tenant=acme&kind=Token", "?kind=VirtualCluster", "?kind=UpstreamCluster", "?kind=TopicGrant", "?kind=TopicGrantRequest", "?action=approve-grant", "?action=request-grant&limit=2", "?kind=AliasTopic",
 		"?actor=operator", "?actor=User:admin", "?actor=nobody", "?action=create-token", "?action=delete", "?from=2100-01-01T00:00:00Z", "?to=2100-01-01T00:00:00Z&limit=2", "?after=x",
 		"?after=" + base64.RawURLEncoding.EncodeToString([]byte("9\x000")), "?order=oldest&after=" + base64.RawURLEncoding.EncodeToString([]byte("9\x000")),
 	} {

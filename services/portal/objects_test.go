@@ -111,7 +111,7 @@ func TestEveryKind(t *testing.T) {
 		}
 		// What was paid by stays.
 		a = ops.want(409, "DELETE", "/v1/price-books/gold", "")
-		if !strings.Contains(a.text("detail"), "write another PriceBook with a later from") {
+		if !strings.Contains(a.text("detail"), "write another PriceBook of the same plan with a later from") {
 			t.Errorf("refused: %s, want what to do instead", a.body)
 		}
 		a = ops.want(422, "PATCH", "/v1/price-books/gold", `{"spec":{"currency":"USD"}}`)

@@ -129,6 +129,7 @@ func (a *API) routes() {
 		a.objectRoutes(kind)
 	}
 	a.secretRoutes()
+	a.grantRoutes()
 	a.applyRoute()
 	a.aclRoute()
 	a.tokenRoutes()
@@ -142,6 +143,7 @@ var tags = []*huma.Tag{
 	{Name: "objects", Description: "The resources, kind by kind."},
 	{Name: "apply", Description: "Many objects at once."},
 	{Name: "secrets", Description: "What local service accounts log in with. Shown once; only what verifies them is kept."},
+	{Name: "requests", Description: "What tenants ask to be lent, and what those who run the gateway say to it."},
 	{Name: "tokens", Description: "Who may call this API. Shown once."},
 	{Name: "fleet", Description: "The nodes that serve clients, and the clients that are connected."},
 	{Name: "log", Description: "What changed, and what changes."},
@@ -316,6 +318,9 @@ func refused(err error) *Problem {
 			p.Errors = append(p.Errors, FieldError{Object: by.String(), Message: "refers to it"})
 		}
 		return p
+	}
+	if e, ok := errors.AsType[*control.Forbidden](err); ok {
+		return problem(http.StatusForbidden, "%v", e)
 	}
 	_, conflict := errors.AsType[*control.Conflict](err)
 	if _, ok := errors.AsType[*control.Refused](err); ok || conflict {

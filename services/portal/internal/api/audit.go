@@ -52,7 +52,7 @@ func (a *API) auditRoutes() {
 		Name   string    `query:"name" maxLength:"249" doc:"The whole name."`
 		Tenant string    `query:"tenant" maxLength:"63" doc:"Only what is this tenant's."`
 		Actor  string    `query:"actor" maxLength:"249" doc:"As the entries say it."`
-		Action string    `query:"action" enum:"create,replace,delete,issue-secret,import-secret,expire-secret,revoke-secret,create-token,revoke-token,close-session,restore"`
+		Action string    `query:"action" enum:"create,replace,delete,issue-secret,import-secret,expire-secret,revoke-secret,create-token,revoke-token,close-session,request-grant,approve-grant,refuse-grant,withdraw-grant,restore"`
 		From   time.Time `query:"from" doc:"What happened then or later."`
 		To     time.Time `query:"to" doc:"What happened before then."`
 		Order  string    `query:"order" enum:"newest,oldest" doc:"newest, if nothing is said."`

@@ -74,7 +74,7 @@ func (c *caller) forbidden() *Problem {
 	if c.ReadOnly {
 		return problem(http.StatusForbidden, "this token is read-only: use another one to change things")
 	}
-	return problem(http.StatusForbidden, "a token of a tenant changes ServiceAccounts, their secrets, Acls and Budgets: the rest is changed by those who run the gateway")
+	return problem(http.StatusForbidden, "a token of a tenant changes ServiceAccounts, their secrets, Acls and Budgets, and asks for TopicGrants: the rest is changed by those who run the gateway")
 }
 
 // guard stands before every operation: it finds out who calls, and reads what was

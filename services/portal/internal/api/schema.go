@@ -27,7 +27,7 @@ var words = map[string]map[string][]string{
 		"unit":      {string(resource.UnitGiB), string(resource.UnitMillionRecords), string(resource.UnitMillionRequests), string(resource.UnitPartitionHour)},
 		"direction": {string(resource.Produced), string(resource.Fetched)},
 	},
-	"BudgetSpec":  {"period": {string(resource.Day), string(resource.Month), string(resource.Quarter), string(resource.Year)}, "currency": resource.Currencies()},
+	"BudgetSpec":  {"owner": {string(resource.OwnerOperator), string(resource.OwnerTenant)}, "period": {string(resource.Day), string(resource.Month), string(resource.Quarter), string(resource.Year)}, "currency": resource.Currencies()},
 	"ACLResource": {"type": resource.ACLResourceTypes(), "pattern": {string(resource.Literal), string(resource.Prefixed)}},
 }
 

@@ -156,6 +156,8 @@ func (v *view) entry(e *control.Entry) (AuditEntry, error) {
 		less = func(document json.RawMessage) ([]byte, error) { return redacted(e.Kind, document) }
 	case control.ActionCreateToken, control.ActionRevokeToken:
 		less = withoutMaker
+	case control.ActionRequestGrant, control.ActionApproveGrant, control.ActionRefuseGrant, control.ActionWithdrawGrant:
+		less = func(document json.RawMessage) ([]byte, error) { return withoutDeciders(v.tenant, document) }
 	}
 	for _, document := range []*json.RawMessage{&out.Before, &out.After} {
 		if len(*document) == 0 {

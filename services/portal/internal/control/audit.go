@@ -25,7 +25,14 @@ const (
 	ActionCreateToken  Action = "create-token"
 	ActionRevokeToken  Action = "revoke-token"
 	ActionCloseSession Action = "close-session"
-	ActionRestore      Action = "restore" // the database is a copy of before, and goes on from there
+
+	// Of what a tenant asks to be lent. What is approved also creates a TopicGrant.
+	ActionRequestGrant  Action = "request-grant"
+	ActionApproveGrant  Action = "approve-grant"
+	ActionRefuseGrant   Action = "refuse-grant"
+	ActionWithdrawGrant Action = "withdraw-grant"
+
+	ActionRestore Action = "restore" // the database is a copy of before, and goes on from there
 )
 
 // Entry is one line of the audit log: who did what to which object, when and from

@@ -85,6 +85,11 @@ type Refused struct{ Text string }
 
 func (e *Refused) Error() string { return e.Text }
 
+// Forbidden: it is there for whoever asks, and not theirs to change.
+type Forbidden struct{ Text string }
+
+func (e *Forbidden) Error() string { return e.Text }
+
 func refused(format string, args ...any) *Refused { return &Refused{fmt.Sprintf(format, args...)} }
 
 // Unauthenticated: a token that is not good. Why is for the log: whoever has the

@@ -14,18 +14,19 @@ import (
 type Limits struct {
 	Aliases, Accounts, ACLs int // of a virtual cluster
 	Grants                  int // of a tenant
+	Requests                int // for grants, of a tenant, that nobody has decided
 	ObjectBytes             int // of one object, as JSON
 	BundleBytes             int // of a virtual cluster with everything in it, as JSON
 }
 
 // DefaultLimits are for a control plane of thousands of tenants.
 func DefaultLimits() Limits {
-	return Limits{Aliases: 10_000, Accounts: 10_000, ACLs: 50_000, Grants: 10_000, ObjectBytes: 256 << 10, BundleBytes: 16 << 20}
+	return Limits{Aliases: 10_000, Accounts: 10_000, ACLs: 50_000, Grants: 10_000, Requests: 20, ObjectBytes: 256 << 10, BundleBytes: 16 << 20}
 }
 
 // Check says what makes no sense: above all what proxies would refuse.
 func (l Limits) Check() error {
-	for _, n := range []int{l.Aliases, l.Accounts, l.ACLs, l.Grants, l.ObjectBytes, l.BundleBytes} {
+	for _, n := range []int{l.Aliases, l.Accounts, l.ACLs, l.Grants, l.Requests, l.ObjectBytes, l.BundleBytes} {
 		if n <= 0 {
 			return fmt.Errorf("limits must be positive, and one is %d", n)
 		}

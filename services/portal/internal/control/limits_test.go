@@ -14,7 +14,7 @@ import (
 // there may be, and what raises it.
 func TestLimits(t *testing.T) {
 	each(t, func(t *testing.T, b *bed) {
-		limits := Limits{Aliases: 3, Accounts: 2, ACLs: 2, Grants: 2, ObjectBytes: 1000, BundleBytes: 1 << 20}
+		limits := Limits{Aliases: 3, Accounts: 2, ACLs: 2, Grants: 2, Requests: 2, ObjectBytes: 1000, BundleBytes: 1 << 20}
 		b.Limit(limits)
 		b.apply(lines(
 			"{kind: Tenant, metadata: {name: acme}, spec: {}}",

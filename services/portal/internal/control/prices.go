@@ -35,7 +35,7 @@ func (w *write) keepPrices(ctx context.Context, objects []*resource.Written, bes
 				continue // other labels, say
 			}
 			if before.Effective(w.now) {
-				o.Problem("spec", "is in effect since %s and stays as it is: what was counted keeps its price; write another PriceBook with a later from", rfc3339(before.Spec.From))
+				o.Problem("spec", "is in effect since %s and stays as it is, for what was counted keeps its price: write another PriceBook of the same plan with a later from, which takes its place then", rfc3339(before.Spec.From))
 				continue
 			}
 		}

@@ -88,7 +88,7 @@ func TestAPriceBookInEffectIsNotDeleted(t *testing.T) {
 
 		ops := key("PriceBook", "", "a")
 		_, err := b.Delete(t.Context(), alice, ops, Options{})
-		if refused, ok := errors.AsType[*Refused](err); !ok || !strings.Contains(refused.Text, "write another PriceBook with a later from") {
+		if refused, ok := errors.AsType[*Refused](err); !ok || !strings.Contains(refused.Text, "is in effect since 2026-01-01T00:00:00Z and stays") || !strings.Contains(refused.Text, "write another PriceBook of the same plan with a later from") {
 			t.Errorf("deleted: %v", err)
 		}
 		selector, err := ParseSelector("x=y")

@@ -64,9 +64,19 @@ func (w *write) prune(ctx context.Context, objects []*resource.Written, prune Pr
 			return nil, err
 		}
 		for _, row := range rows {
-			if !stay[row.Key] {
-				gone = append(gone, row.Key)
+			if stay[row.Key] {
+				continue
 			}
+			if options.Tenant != "" { // what a tenant may not delete is none of what it prunes
+				o, err := read(row)
+				if err != nil {
+					return nil, err
+				}
+				if ownedBy(o, options.Tenant) != nil {
+					continue
+				}
+			}
+			gone = append(gone, row.Key)
 		}
 	}
 	// What refers to others goes before them.

@@ -102,6 +102,9 @@ func (w *write) put(ctx context.Context, objects []*resource.Written, options Op
 		return nil, err
 	}
 	for _, o := range objects {
+		if err := w.ownBudget(ctx, o, options); err != nil {
+			return nil, err
+		}
 		if err := w.giveSlots(ctx, o); err != nil {
 			return nil, err
 		}
@@ -360,15 +363,19 @@ func (w *write) take(ctx context.Context, key resource.Key, options Options) (Re
 	switch {
 	case !exists || options.Tenant != "" && row.Tenant != options.Tenant:
 		return Result{}, &NotFound{Key: key}
-	case options.IfRevision > 0 && options.IfRevision != row.Revision:
-		return Result{}, &Conflict{Key: key, Want: options.IfRevision, Have: row.Revision}
 	}
 	o, err := read(row)
 	if err != nil {
 		return Result{}, err
 	}
+	if err := ownedBy(o, options.Tenant); err != nil {
+		return Result{}, err
+	}
+	if options.IfRevision > 0 && options.IfRevision != row.Revision {
+		return Result{}, &Conflict{Key: key, Want: options.IfRevision, Have: row.Revision}
+	}
 	if b, ok := o.(*resource.PriceBook); ok && b.Effective(w.now) {
-		return Result{}, refused("%s is in effect since %s and stays: what was counted keeps its price; write another PriceBook with a later from, which ends it", key, rfc3339(b.Spec.From))
+		return Result{}, refused("%s is in effect since %s and stays, for what was counted keeps its price: to pay otherwise, write another PriceBook of the same plan with a later from, which takes its place then", key, rfc3339(b.Spec.From))
 	}
 	if err := w.tx.DeleteObject(ctx, key); err != nil {
 		return Result{}, err
@@ -379,7 +386,9 @@ func (w *write) take(ctx context.Context, key resource.Key, options Options) (Re
 		n, err = w.tx.DeleteSecrets(ctx, key.Scope, key.Name, "")
 	case resource.KindTenant:
 		detail = "%d tokens"
-		n, err = w.tx.RevokeTokensOf(ctx, key.Name, w.now)
+		if n, err = w.tx.RevokeTokensOf(ctx, key.Name, w.now); err == nil {
+			err = w.tx.DeleteGrantRequests(ctx, key.Name) // whoever has the name next did not ask for these
+		}
 	}
 	if err != nil {
 		return Result{}, err

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"tollgate.internal/pkg/resource"
 )
@@ -22,6 +23,8 @@ func TestATenantsRowsAreFoundByTheTenant(t *testing.T) {
 				SELECT i, 0, i, 'x', 'token', '', '', 'create', 'Acl', 'globex-prod', 'a-' || i, 'globex', '', '', '' FROM n`,
 			`INSERT INTO audit (revision, seq, at, actor, actor_kind, address, request, action, kind, scope, name, tenant, detail, before, after)
 				VALUES (7, 1, 1, 'x', 'token', '', '', 'create', 'Acl', 'acme-prod', 'a', 'acme', '', '', '')`,
+			count + `INSERT INTO grant_requests SELECT 'globex', 'r-' || i, 'open', i, i % 2 * i, '{}' FROM n`,
+			`INSERT INTO grant_requests VALUES ('acme', 'a', 'open', 1, 0, '{}'), ('acme', 'b', 'refused', 2, 3, '{}')`,
 			"ANALYZE",
 		} {
 			if _, err := s.write.ExecContext(t.Context(), query); err != nil {
@@ -44,6 +47,18 @@ func TestATenantsRowsAreFoundByTheTenant(t *testing.T) {
 			},
 			"a page by label and name": func(ctx context.Context, tx *Tx) error {
 				_, err := tx.Objects(ctx, Query{Kind: "Acl", Tenant: "acme", Labels: labels, Name: "a", Limit: 101})
+				return err
+			},
+			"a request": func(ctx context.Context, tx *Tx) error {
+				_, _, err := tx.GrantRequest(ctx, "acme", "a")
+				return err
+			},
+			"a page of requests": func(ctx context.Context, tx *Tx) error {
+				_, err := tx.GrantRequests(ctx, RequestQuery{Tenant: "acme", Limit: 101})
+				return err
+			},
+			"the next page of requests of a state": func(ctx context.Context, tx *Tx) error {
+				_, err := tx.GrantRequests(ctx, RequestQuery{Tenant: "acme", State: "open", AfterAsked: time.UnixMicro(1), AfterID: "a", Limit: 101})
 				return err
 			},
 			"a page of the log": func(ctx context.Context, tx *Tx) error {
@@ -98,7 +113,7 @@ func TestATenantsRowsAreFoundByTheTenant(t *testing.T) {
 			if s.postgres {
 				found = regexp.MustCompile(`Index Cond: .*(\(tenant\)::text = |ROW\(\(tenant\)::text)`)
 			}
-			if !found.MatchString(plan) || strings.Contains(plan, "Seq Scan on objects") || strings.Contains(plan, "Seq Scan on audit") {
+			if !found.MatchString(plan) || strings.Contains(plan, "Seq Scan on objects") || strings.Contains(plan, "Seq Scan on audit") || strings.Contains(plan, "Seq Scan on grant_requests") {
 				t.Errorf("%s is found by\n%s", name, plan)
 			}
 		}
