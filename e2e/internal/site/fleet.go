@@ -37,6 +37,7 @@ type Options struct {
 	Env       []string // of portals, besides what they need: NAME=value
 	Disk      string   // a directory where portals find a small disk of their own; none when empty
 	DiskBytes int64
+	NodeDisk  string // a directory where each node finds a small disk of its own; none when empty
 }
 
 // A Site is everything together.
@@ -162,6 +163,9 @@ func (s *Site) begin(t testing.TB) *Node {
 		"--control-api", s.Portals[0].URL, "--control-token", "file:" + s.first,
 		"--salt-key", "file:" + s.salt, "--producer-ids", s.Redis.URL, "--drain-grace", "0s", "--drain-spread", "0s",
 	}, s.options.Flags...)
+	if s.options.NodeDisk != "" {
+		n.wrapper = onDisk(s.options.NodeDisk, 1<<20)
+	}
 	t.Cleanup(func() { n.end(t) })
 	s.Nodes = append(s.Nodes, n)
 	n.Begin(t)
