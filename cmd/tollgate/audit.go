@@ -34,7 +34,7 @@ what was there before and after; secrets are in neither.`,
 	s.scopeFlags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&q.Actor, "actor", "", "only what this `token` or user did")
-	f.StringVar(&q.Action, "action", "", "only this `action`: create, replace, delete, issue-secret, …")
+	f.StringVar(&q.Action, "action", "", "only this `action`: create, replace, delete, approve-grant, issue-secret, …")
 	f.DurationVar(&since, "since", 0, "only what is younger than this `time`, such as 24h")
 	f.StringVar(&from, "from", "", "only from this `time` on, such as 2027-06-30T00:00:00Z")
 	f.StringVar(&to, "to", "", "only what was before this `time`")

@@ -131,7 +131,7 @@ and ACLs there are, runs the whole product on this machine, and talks Kafka to i
 	}
 	group(groupControl,
 		applyCommand(std), diffCommand(std), getCommand(std), describeCommand(std), editCommand(std), deleteCommand(std), exportCommand(std),
-		secretCommand(std), tokenCommand(std), nodeCommand(std), sessionCommand(std), auditCommand(std), loginCommand(std), contextCommand(std),
+		grantCommand(std), secretCommand(std), tokenCommand(std), nodeCommand(std), sessionCommand(std), auditCommand(std), loginCommand(std), contextCommand(std),
 	)
 	group(groupKafka,
 		older(&cobra.Command{Use: "produce TOPIC", Short: "Send each line of the input as a record"}, std, produce),

@@ -31,7 +31,7 @@ func createTokenCommand(std stdio) *cobra.Command {
 
   ops     everything, of all tenants
   tenant  what is one tenant's, which it sees and nothing else; it changes their
-          service accounts, secrets and ACLs
+          service accounts, secrets, ACLs and own budgets, and asks for topics
   node    what a proxy asks for
 
 With --read-only it changes nothing.`,

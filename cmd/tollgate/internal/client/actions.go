@@ -131,6 +131,88 @@ func namedPart(what string, of resource.Key, err error) error {
 	return err
 }
 
+// GrantRequest is what a tenant asks to be lent, and what became of it. The fields are
+// those of the API.
+type GrantRequest struct {
+	ID        string                 `json:"id"`
+	Tenant    string                 `json:"tenant"`
+	State     string                 `json:"state"` // open, approved, refused, withdrawn
+	Topic     resource.TopicSelector `json:"topic"`
+	Access    resource.Access        `json:"access"`
+	Until     time.Time              `json:"until,omitzero"`
+	Reason    string                 `json:"reason"`
+	Asked     time.Time              `json:"asked"`
+	AskedBy   string                 `json:"askedBy"`
+	Decided   time.Time              `json:"decided,omitzero"`
+	DecidedBy string                 `json:"decidedBy,omitempty"`
+	Answer    string                 `json:"answer,omitempty"`
+	Granted   *Granted               `json:"granted,omitempty"`
+}
+
+// Granted is what was lent.
+type Granted struct {
+	Name   string          `json:"name"` // of the TopicGrant
+	Access resource.Access `json:"access"`
+	Until  time.Time       `json:"until,omitzero"`
+}
+
+// NewGrantRequest is what is asked for.
+type NewGrantRequest struct {
+	Topic  resource.TopicSelector `json:"topic"`
+	Access resource.Access        `json:"access"`
+	Until  *time.Time             `json:"until,omitempty"`
+	Reason string                 `json:"reason"`
+}
+
+// Approval is what is lent; what is empty is as it was asked for.
+type Approval struct {
+	Cluster string                  `json:"cluster"`
+	Topic   *resource.TopicSelector `json:"topic,omitempty"`
+	Access  resource.Access         `json:"access,omitempty"`
+	Until   *time.Time              `json:"until,omitempty"`
+	Name    string                  `json:"name,omitempty"`
+}
+
+func requestsPath(tenant string) string {
+	return "/v1/tenants/" + url.PathEscape(tenant) + "/topic-grant-requests"
+}
+
+// GrantRequests lists requests, the oldest first. Empty strings select all.
+func (c *Client) GrantRequests(ctx context.Context, tenant, state string) iter.Seq2[GrantRequest, error] {
+	return pages[GrantRequest](ctx, c, "/v1/topic-grant-requests", listQuery("tenant", tenant, "state", state))
+}
+
+// RequestGrant asks to be lent a topic. The same again while it is open is that request.
+func (c *Client) RequestGrant(ctx context.Context, tenant string, ask NewGrantRequest) (*GrantRequest, error) {
+	r := new(GrantRequest)
+	err := c.do(ctx, request{method: http.MethodPost, path: requestsPath(tenant), body: ask}, r)
+	return r, named(resource.Key{Kind: resource.KindTenant, Name: tenant}, err)
+}
+
+// ApproveGrant makes a TopicGrant of a request.
+func (c *Client) ApproveGrant(ctx context.Context, tenant, id string, a Approval, ch Change) (*GrantRequest, error) {
+	return c.decide(ctx, tenant, id, "approve", a, ch)
+}
+
+// RefuseGrant says no to a request, and why.
+func (c *Client) RefuseGrant(ctx context.Context, tenant, id, reason string) (*GrantRequest, error) {
+	return c.decide(ctx, tenant, id, "refuse", map[string]string{"reason": reason}, Change{})
+}
+
+// WithdrawGrant takes a request back.
+func (c *Client) WithdrawGrant(ctx context.Context, tenant, id string) (*GrantRequest, error) {
+	return c.decide(ctx, tenant, id, "withdraw", nil, Change{})
+}
+
+func (c *Client) decide(ctx context.Context, tenant, id, decision string, body any, ch Change) (*GrantRequest, error) {
+	r := new(GrantRequest)
+	err := c.do(ctx, request{method: http.MethodPost, path: requestsPath(tenant) + "/" + url.PathEscape(id) + "/" + decision, query: ch.query(), body: body, wait: ch.Wait}, r)
+	if IsNotFound(err) {
+		return nil, fmt.Errorf("request %s of %s: %w", id, tenant, err)
+	}
+	return r, err
+}
+
 // Token is an API token. Only the answer to creating one has the token itself.
 type Token struct {
 	ID       string    `json:"id"`
