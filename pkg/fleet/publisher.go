@@ -54,28 +54,61 @@ func NewPublisher(client redis.UniversalClient, d Deployment, signer *bundle.Sig
 	return &Publisher{board: board{client, d, keys}, signer: signer, good: make(map[bundle.ID]proven)}, nil
 }
 
+// Sealed is a bundle as proxies are given it: compressed and signed, a small part of
+// what it takes in memory.
+type Sealed struct {
+	bundle.ID
+	Revision int64
+	hosts    []string // that it claims
+	data     []byte
+}
+
+// Size is what it takes, in bytes.
+func (s *Sealed) Size() int { return len(s.data) }
+
+// Seal makes a bundle ready to be put up.
+func (p *Publisher) Seal(b *bundle.Bundle) (*Sealed, error) {
+	if b.Deployment != string(p.deployment) {
+		return nil, fmt.Errorf("publish %v: it is of deployment %q, not %q", b.ID, b.Deployment, p.deployment)
+	}
+	data, err := p.signer.SealBundle(b)
+	if err != nil {
+		return nil, fmt.Errorf("publish %v: %w", b.ID, err)
+	}
+	return &Sealed{ID: b.ID, Revision: b.Revision, hosts: b.Hosts(), data: data}, nil
+}
+
 // sealed is a bundle on its way.
 type sealed struct {
-	*bundle.Bundle
-	data   []byte
+	*Sealed
 	before []string // hosts that the bundle it replaces had
 	kept   bool     // a newer one stays
 }
 
-// Put writes bundles and the hosts that they claim, and takes back the hosts that
-// they no longer do. A bundle that is older than the one in Redis changes nothing.
+// Put is Seal and PutSealed.
 func (p *Publisher) Put(ctx context.Context, bundles ...*bundle.Bundle) error {
 	for some := range slices.Chunk(bundles, batch) {
-		todo := make([]*sealed, len(some))
+		ready := make([]*Sealed, len(some))
 		for i, b := range some {
-			if b.Deployment != string(p.deployment) {
-				return fmt.Errorf("publish %v: it is of deployment %q, not %q", b.ID, b.Deployment, p.deployment)
+			var err error
+			if ready[i], err = p.Seal(b); err != nil {
+				return err
 			}
-			data, err := p.signer.SealBundle(b)
-			if err != nil {
-				return fmt.Errorf("publish %v: %w", b.ID, err)
-			}
-			todo[i] = &sealed{Bundle: b, data: data}
+		}
+		if err := p.PutSealed(ctx, ready...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PutSealed writes bundles and the hosts that they claim, and takes back the hosts that
+// they no longer do. A bundle that is older than the one in Redis changes nothing.
+func (p *Publisher) PutSealed(ctx context.Context, bundles ...*Sealed) error {
+	for some := range slices.Chunk(bundles, batch) {
+		todo := make([]*sealed, len(some))
+		for i, s := range some {
+			todo[i] = &sealed{Sealed: s}
 		}
 		if err := p.putBundles(ctx, todo); err != nil {
 			return err
@@ -178,7 +211,7 @@ func (p *Publisher) putHosts(ctx context.Context, todo []*sealed) error {
 			continue
 		}
 		for _, host := range s.before {
-			if !s.Claims(host) {
+			if !slices.Contains(s.hosts, host) {
 				pipe.Eval(ctx, unclaimScript, []string{p.deployment.host(host)}, s.Name, s.Revision)
 			}
 		}
@@ -193,7 +226,7 @@ func (p *Publisher) putHosts(ctx context.Context, todo []*sealed) error {
 		if s.kept {
 			continue
 		}
-		for _, host := range s.Hosts() {
+		for _, host := range s.hosts {
 			claims = append(claims, claim{host, s, pipe.Eval(ctx, putScript, []string{p.deployment.host(host)}, s.Revision, s.Name, "")})
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tollgate.internal/pkg/bundle"
@@ -37,7 +38,8 @@ type Store interface {
 // Board is where the proxies look. Its methods are those of [fleet.Publisher].
 type Board interface {
 	Head(ctx context.Context) (fleet.Head, error)
-	Put(ctx context.Context, bundles ...*bundle.Bundle) error
+	Seal(b *bundle.Bundle) (*fleet.Sealed, error)
+	PutSealed(ctx context.Context, bundles ...*fleet.Sealed) error
 	Announce(ctx context.Context, changes ...fleet.Change) error
 	Advance(ctx context.Context, from, revision int64) error
 	Lacking(ctx context.Context, changes ...fleet.Change) ([]fleet.Change, error)
@@ -48,8 +50,14 @@ const (
 	// every is how often Redis is looked at, and the store for what other portals
 	// have stored.
 	every = 250 * time.Millisecond
-	// page is how many bundles are compiled and put up at once.
+	// page is how many bundles are listed at once.
 	page = 200
+	// atOnce is how many bytes of bundles are put up at once, or little more: what each of
+	// the compilers was at comes on top.
+	atOnce = 4 << 20
+	// compilers is how many bundles are held whole at the same moment, at most. One as
+	// large as a bundle may be takes a hundred megabytes.
+	compilers = 4
 	// askEvery is how often nodes are looked at: what they were told of.
 	askEvery = time.Second
 	// proveEvery is how often a page of bundles is looked at in Redis: whether each
@@ -80,6 +88,7 @@ type Loop struct {
 	board      Board
 	deployment fleet.Deployment
 	log        *slog.Logger
+	atOnce     int // bytes; for tests
 
 	told   int64     // the highest revision that stood in Redis, as far as this process knows
 	seen   int64     // the highest revision that a node proved it was told of
@@ -106,7 +115,7 @@ type Status struct {
 // New makes a loop that publishes under the name of a deployment, which is the
 // board's too.
 func New(store Store, board Board, deployment fleet.Deployment, log *slog.Logger) *Loop {
-	return &Loop{store: store, board: board, deployment: deployment, log: log, status: Status{Err: errors.New("nothing published yet"), Since: time.Now()}}
+	return &Loop{store: store, board: board, deployment: deployment, log: log, atOnce: atOnce, status: Status{Err: errors.New("nothing published yet"), Since: time.Now()}}
 }
 
 // Status is the present one.
@@ -277,10 +286,10 @@ func (l *Loop) pending(ctx context.Context, head int64) (n int, complete int64, 
 		}
 		done, err := l.put(ctx, marks)
 		n += len(done)
-		if err != nil {
-			return n, complete, err
+		if len(done) > 0 {
+			err = errors.Join(err, l.store.Published(ctx, done...))
 		}
-		if err := l.store.Published(ctx, done...); err != nil {
+		if err != nil {
 			return n, complete, err
 		}
 	}
@@ -304,39 +313,58 @@ func (l *Loop) restore(ctx context.Context, above int64) (n int, err error) {
 	}
 }
 
-// put compiles bundles and puts them up, and returns at which revisions. One may
-// have changed since it was listed.
+// put compiles bundles and puts them up, in their order, and returns at which revisions.
+// One may have changed since it was listed.
 func (l *Loop) put(ctx context.Context, marks []control.Mark) (done []control.Mark, err error) {
-	bundles := make([]*bundle.Bundle, len(marks))
+	for len(marks) > 0 {
+		ready, some, err := l.seal(ctx, marks)
+		if err != nil {
+			return done, err
+		}
+		changes := make([]fleet.Change, len(ready))
+		for i, s := range ready {
+			changes[i] = fleet.Change{ID: s.ID, Revision: s.Revision}
+		}
+		if err := l.board.PutSealed(ctx, ready...); err != nil {
+			return done, err
+		}
+		if err := l.board.Announce(ctx, changes...); err != nil {
+			return done, err
+		}
+		done, marks = append(done, some...), marks[len(some):]
+	}
+	return done, nil
+}
+
+// seal compiles the first of the bundles, as many as are put up at once, several at a
+// time. All that is held of one that is done is what is to be put up, and done are they
+// as of the marks that are returned.
+func (l *Loop) seal(ctx context.Context, marks []control.Mark) ([]*fleet.Sealed, []control.Mark, error) {
+	ready, done := make([]*fleet.Sealed, len(marks)), make([]control.Mark, len(marks))
 	errs := make([]error, len(marks))
+	var begun, bytes atomic.Int64
 	var wg sync.WaitGroup
-	work := make(chan int)
-	for range min(runtime.GOMAXPROCS(0), len(marks)) {
+	for range min(runtime.GOMAXPROCS(0), compilers, len(marks)) {
 		wg.Go(func() {
-			for i := range work {
-				bundles[i], errs[i] = l.store.Compile(ctx, marks[i].ID)
+			for bytes.Load() < int64(l.atOnce) {
+				i := int(begun.Add(1)) - 1
+				if i >= len(marks) {
+					return
+				}
+				var b *bundle.Bundle
+				if b, errs[i] = l.store.Compile(ctx, marks[i].ID); errs[i] != nil {
+					return
+				}
+				b.Deployment = string(l.deployment)
+				if ready[i], errs[i] = l.board.Seal(b); errs[i] != nil {
+					return
+				}
+				bytes.Add(int64(ready[i].Size()))
+				done[i] = control.Mark{ID: b.ID, Revision: b.Revision, Published: b.Revision, Deleted: b.Deleted}
 			}
 		})
 	}
-	for i := range marks {
-		work <- i
-	}
-	close(work)
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil || len(marks) == 0 {
-		return nil, err
-	}
-	changes := make([]fleet.Change, len(bundles))
-	for i, b := range bundles {
-		b.Deployment = string(l.deployment)
-		changes[i] = fleet.Change{ID: b.ID, Revision: b.Revision}
-		done = append(done, control.Mark{ID: b.ID, Revision: b.Revision, Published: b.Revision, Deleted: b.Deleted})
-	}
-	if err := l.board.Put(ctx, bundles...); err != nil {
-		return nil, err
-	}
-	if err := l.board.Announce(ctx, changes...); err != nil {
-		return nil, err
-	}
-	return done, nil
+	n := min(int(begun.Load()), len(marks))
+	return ready[:n], done[:n], errors.Join(errs[:n]...)
 }
