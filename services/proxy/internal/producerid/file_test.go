@@ -186,38 +186,32 @@ func TestALockIsWaitedFor(t *testing.T) {
 	}
 }
 
-// The lock is on the file of that name: one who locked a file that was deleted
-// since holds nothing.
+// The lock is on the file of that name: one who opened a file that was deleted since
+// would lock nothing.
 func TestADeletedLockIsNoLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
+	deleted, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deleted.Close()
+	if !isStill(deleted, path) {
+		t.Error("the file is another one before it is deleted")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if isStill(deleted, path) {
+		t.Error("a deleted file still is the lock")
+	}
 	unlock, err := lockFile(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := make(chan func())
-	go func() { // opens the file that is deleted now, and waits for it
-		unlock, err := lockFile(t.Context(), path)
-		if err != nil {
-			t.Error(err)
-		}
-		held <- unlock
-	}()
-	time.Sleep(2 * lockPatience)
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
+	defer unlock()
+	if isStill(deleted, path) {
+		t.Error("a deleted file is the one that is made after it")
 	}
-	first, err := lockFile(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unlock()
-	select {
-	case <-held:
-		t.Error("two hold the lock")
-	case <-time.After(10 * lockPatience):
-	}
-	first()
-	(<-held)()
 }
 
 func TestALinkToAFileStaysOne(t *testing.T) {
