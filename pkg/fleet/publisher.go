@@ -32,10 +32,10 @@ type Publisher struct {
 	signer *bundle.Signer
 
 	mu   sync.Mutex           // guards good
-	good map[bundle.ID]proven // what stood there when it was opened last
+	good map[bundle.ID]proven // what was written there, or stood there when it was opened last
 }
 
-// proven is what was opened.
+// proven is what was written, or opened.
 type proven struct {
 	revision int64
 	sum      string
@@ -136,6 +136,9 @@ func (p *Publisher) putBundles(ctx context.Context, todo []*sealed) error {
 				return explain("write", p.deployment.bundle(s.ID), err)
 			}
 			was, err := p.keys.Open([]byte(got[2]), string(p.deployment), s.ID)
+			if got[0] == "put" {
+				p.wrote(s.ID, s.Revision, s.data)
+			}
 			switch {
 			case got[0] == "put" && err == nil:
 				s.before = was.Hosts()
@@ -156,7 +159,8 @@ func (p *Publisher) putBundles(ctx context.Context, todo []*sealed) error {
 
 // Lacking are those of the bundles that do not stand there as a portal wrote them, at
 // the revisions that are named, or later: somebody else has written there, or Redis
-// lost them alone. What was found good is not fetched again until it is another.
+// lost them alone. What this portal wrote itself, or found good, is not fetched until
+// it is another.
 func (p *Publisher) Lacking(ctx context.Context, changes ...Change) ([]Change, error) {
 	var lacking []Change
 	for some := range slices.Chunk(changes, batch) {
@@ -166,42 +170,67 @@ func (p *Publisher) Lacking(ctx context.Context, changes ...Change) ([]Change, e
 			answers[i] = pipe.Eval(ctx, sumScript, []string{p.deployment.bundle(c.ID)})
 		}
 		_, _ = pipe.Exec(ctx) // each has its own error
+		var unknown []Change
 		for i, c := range some {
 			got, err := answer(answers[i], 2)
 			if err != nil {
 				return nil, explain("look at", p.deployment.bundle(c.ID), err)
 			}
-			there, err := p.isThere(ctx, c, got[0], got[1])
+			if !p.isGood(c, got[0], got[1]) {
+				unknown = append(unknown, c)
+			}
+		}
+		for few := range slices.Chunk(unknown, opened) {
+			missed, err := p.open(ctx, few)
 			if err != nil {
 				return nil, err
 			}
-			if !there {
-				lacking = append(lacking, c)
-			}
+			lacking = append(lacking, missed...)
 		}
 	}
 	return lacking, nil
 }
 
-func (p *Publisher) isThere(ctx context.Context, c Change, revision, sum string) (bool, error) {
-	p.mu.Lock()
-	known, ok := p.good[c.ID]
-	p.mu.Unlock()
-	if ok && known.revision >= c.Revision && known.sum == sum && revision == revisionText(known.revision) {
-		return true, nil
-	}
-	s, err := p.stored(ctx, p.deployment.bundle(c.ID))
-	if err != nil {
-		return false, err
-	}
-	b, err := p.keys.Open(s.Data, string(p.deployment), c.ID)
-	if err != nil || b.Revision < c.Revision || s.Revision != revisionText(b.Revision) {
-		return false, nil // it is written over
-	}
+// opened is how many bundles are fetched at once to be opened: few enough to be held,
+// and enough for a Redis that takes its time.
+const opened = 20
+
+// isGood reports whether what stands there is what was written, or found good, before.
+func (p *Publisher) isGood(c Change, revision, sum string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.good[c.ID] = proven{b.Revision, fmt.Sprintf("%x", sha1.Sum(s.Data))}
-	return true, nil
+	known, ok := p.good[c.ID]
+	return ok && known.revision >= c.Revision && known.sum == sum && revision == revisionText(known.revision)
+}
+
+// wrote takes note of what stands there now.
+func (p *Publisher) wrote(id bundle.ID, revision int64, data []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.good[id] = proven{revision, fmt.Sprintf("%x", sha1.Sum(data))}
+}
+
+// open fetches bundles, and returns those that are not there as a portal wrote them.
+func (p *Publisher) open(ctx context.Context, some []Change) (lacking []Change, err error) {
+	pipe := p.client.Pipeline()
+	answers := make([]*redis.SliceCmd, len(some))
+	for i, c := range some {
+		answers[i] = pipe.HMGet(ctx, p.deployment.bundle(c.ID), "revision", "data")
+	}
+	_, _ = pipe.Exec(ctx) // each has its own error
+	for i, c := range some {
+		s, err := readStored(p.deployment.bundle(c.ID), answers[i])
+		if err != nil {
+			return nil, err
+		}
+		b, err := p.keys.Open(s.Data, string(p.deployment), c.ID)
+		if err != nil || b.Revision < c.Revision || s.Revision != revisionText(b.Revision) {
+			lacking = append(lacking, c) // it is written over
+			continue
+		}
+		p.wrote(c.ID, b.Revision, s.Data)
+	}
+	return lacking, nil
 }
 
 func (p *Publisher) putHosts(ctx context.Context, todo []*sealed) error {
