@@ -94,12 +94,7 @@ func (b *board) Head(ctx context.Context) (Head, error) {
 }
 
 func (b *board) stored(ctx context.Context, key string) (stored, error) {
-	return readStored(key, b.client.HMGet(ctx, key, "revision", "data"))
-}
-
-// readStored reads the answer to HMGET of revision and data.
-func readStored(key string, cmd *redis.SliceCmd) (stored, error) {
-	values, err := cmd.Result()
+	values, err := b.client.HMGet(ctx, key, "revision", "data").Result()
 	if err != nil {
 		return stored{}, explain("read", key, err)
 	}

@@ -9,12 +9,15 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"tollgate.internal/pkg/secret"
 )
 
-// The bounds of one command, where the URL has no others. A caller who cannot wait
-// that long for a server that hangs says so by its context.
+// The bounds of one command, where the URL has no others: a Redis that takes longer
+// over an answer is away. A context that ends earlier costs the connection, and so a
+// Redis that takes almost as long is never heard by who has less patience: such a caller
+// has the question go on without it.
 const (
 	dialTimeout = time.Second
 	ioTimeout   = 3 * time.Second
@@ -73,21 +76,21 @@ func Open(ref string, password secret.Secret) (redis.UniversalClient, error) {
 		if err != nil {
 			return nil, hide(err, ref)
 		}
-		common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries, &o.Password, &o.ContextTimeoutEnabled)
+		common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries, &o.Password, &o.ContextTimeoutEnabled, &o.DisableIdentity, new(*maintnotifications.Config))
 		return redis.NewFailoverClient(o), nil
 	case query.Has("addr"):
 		o, err := redis.ParseClusterURL(ref)
 		if err != nil {
 			return nil, hide(err, ref)
 		}
-		common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries, &o.Password, &o.ContextTimeoutEnabled)
+		common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries, &o.Password, &o.ContextTimeoutEnabled, &o.DisableIdentity, &o.MaintNotificationsConfig)
 		return redis.NewClusterClient(o), nil
 	}
 	o, err := redis.ParseURL(ref)
 	if err != nil {
 		return nil, hide(err, ref)
 	}
-	common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries, &o.Password, &o.ContextTimeoutEnabled)
+	common.fill(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolSize, &o.MaxRetries, &o.DialerRetries, &o.Password, &o.ContextTimeoutEnabled, &o.DisableIdentity, &o.MaintNotificationsConfig)
 	return redis.NewClient(o), nil
 }
 
@@ -99,8 +102,11 @@ type commonOptions struct {
 	password               string
 }
 
-func (c commonOptions) fill(dial, read, write *time.Duration, pool, retries, redials *int, password *string, contexts *bool) {
+func (c commonOptions) fill(dial, read, write *time.Duration, pool, retries, redials *int, password *string, contexts, anonymous *bool, notices **maintnotifications.Config) {
 	*contexts = true
+	// A connection begins with one question: each more would take as long again where
+	// Redis takes its time, and nobody needs the answers.
+	*anonymous, *notices = true, &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	if c.password != "" {
 		*password = c.password
 	}

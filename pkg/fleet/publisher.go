@@ -180,20 +180,14 @@ func (p *Publisher) Lacking(ctx context.Context, changes ...Change) ([]Change, e
 				unknown = append(unknown, c)
 			}
 		}
-		for few := range slices.Chunk(unknown, opened) {
-			missed, err := p.open(ctx, few)
-			if err != nil {
-				return nil, err
-			}
-			lacking = append(lacking, missed...)
+		missed, err := p.open(ctx, unknown)
+		if err != nil {
+			return nil, err
 		}
+		lacking = append(lacking, missed...)
 	}
 	return lacking, nil
 }
-
-// opened is how many bundles are fetched at once to be opened: few enough to be held,
-// and enough for a Redis that takes its time.
-const opened = 20
 
 // isGood reports whether what stands there is what was written, or found good, before.
 func (p *Publisher) isGood(c Change, revision, sum string) bool {
@@ -210,25 +204,46 @@ func (p *Publisher) wrote(id bundle.ID, revision int64, data []byte) {
 	p.good[id] = proven{revision, fmt.Sprintf("%x", sha1.Sum(data))}
 }
 
-// open fetches bundles, and returns those that are not there as a portal wrote them.
+// open fetches bundles, large ones alone, and returns those that are not there as a portal
+// wrote them.
 func (p *Publisher) open(ctx context.Context, some []Change) (lacking []Change, err error) {
+	if len(some) == 0 {
+		return nil, nil
+	}
 	pipe := p.client.Pipeline()
-	answers := make([]*redis.SliceCmd, len(some))
+	most := largeBytes
+	if len(some) == 1 {
+		most = bundle.MaxBytes
+	}
+	answers := make([]*redis.Cmd, len(some))
 	for i, c := range some {
-		answers[i] = pipe.HMGet(ctx, p.deployment.bundle(c.ID), "revision", "data")
+		answers[i] = pipe.Eval(ctx, getScript, []string{p.deployment.bundle(c.ID)}, -1, most)
 	}
 	_, _ = pipe.Exec(ctx) // each has its own error
 	for i, c := range some {
-		s, err := readStored(p.deployment.bundle(c.ID), answers[i])
+		got, err := answer(answers[i], 2)
 		if err != nil {
-			return nil, err
+			return nil, explain("read", p.deployment.bundle(c.ID), err)
 		}
-		b, err := p.keys.Open(s.Data, string(p.deployment), c.ID)
-		if err != nil || b.Revision < c.Revision || s.Revision != revisionText(b.Revision) {
+		switch {
+		case got[0] == "large" && len(some) > 1:
+			missed, err := p.open(ctx, some[i:i+1])
+			if err != nil {
+				return nil, err
+			}
+			lacking = append(lacking, missed...)
+			continue
+		case got[0] != "new" || len(got) < 3:
+			lacking = append(lacking, c)
+			continue
+		}
+		data := []byte(got[1])
+		b, err := p.keys.Open(data, string(p.deployment), c.ID)
+		if err != nil || b.Revision < c.Revision || got[2] != revisionText(b.Revision) {
 			lacking = append(lacking, c) // it is written over
 			continue
 		}
-		p.wrote(c.ID, b.Revision, s.Data)
+		p.wrote(c.ID, b.Revision, data)
 	}
 	return lacking, nil
 }

@@ -44,6 +44,9 @@ type Node struct {
 	Head         []byte    `json:"head,omitempty"`    // sealed: the highest that it ever saw
 	Started      time.Time `json:"started"`           // tells one process from the next
 	Heartbeat    time.Time `json:"heartbeat"`         // by its own clock
+
+	// Lasts is for how long the record stays without another heartbeat: NodeTTL when 0.
+	Lasts time.Duration `json:"-"`
 }
 
 // maxRecordBytes bounds a node's record.

@@ -21,14 +21,14 @@ local r = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0') or 0
 if d == ARGV[1] and r <= tonumber(ARGV[2]) then return redis.call('DEL', KEYS[1]) end
 return 0`
 
-	// get answers the data of a revision above ARGV[1], or that it has more than ARGV[2]
-	// bytes.
+	// get answers the data of a revision above ARGV[1] and that revision, or that it has
+	// more than ARGV[2] bytes.
 	getScript = `local r = redis.call('HGET', KEYS[1], 'revision')
 if not r then return {'none', ''} end
 if (tonumber(r) or 0) <= tonumber(ARGV[1]) then return {'old', r} end
 local n = redis.call('HSTRLEN', KEYS[1], 'data')
 if n > tonumber(ARGV[2]) then return {'large', tostring(n)} end
-return {'new', redis.call('HGET', KEYS[1], 'data') or ''}`
+return {'new', redis.call('HGET', KEYS[1], 'data') or '', r}`
 
 	// sum answers the revision that is there, and a checksum of the data.
 	sumScript = `local r = redis.call('HGET', KEYS[1], 'revision')

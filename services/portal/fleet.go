@@ -22,6 +22,7 @@ import (
 // nodes is the fleet as the API sees it, through Redis.
 type nodes struct {
 	client    redis.UniversalClient // nil: there is none
+	pace      *fleet.Pace
 	publisher *fleet.Publisher
 	loop      *publish.Loop
 }
@@ -52,6 +53,7 @@ func newFleet(cfg *Config, c *control.Control, metrics prometheus.Registerer) (*
 	if n.client, err = fleet.Open(cfg.Redis, cfg.RedisPassword); err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
+	n.pace = fleet.Watch(n.client)
 	if n.publisher, err = fleet.NewPublisher(n.client, deployment, signer, trusted); err != nil {
 		return nil, errors.Join(err, n.client.Close())
 	}
@@ -66,6 +68,10 @@ func newFleet(cfg *Config, c *control.Control, metrics prometheus.Registerer) (*
 			func() float64 { return float64(n.loop.Status().Revision) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tollgate_portal_fleet_ahead_revisions", Help: "Revisions that the fleet was told of and the database does not have: above 0, it is an old copy, and nothing is published."},
 			func() float64 { return float64(n.loop.Status().Ahead) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tollgate_portal_fleet_slow", Help: "1 while Redis answers, and takes more than a second over it."},
+			func() float64 { return yes(errors.Is(n.Problem(), api.ErrSlow)) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tollgate_portal_fleet_answer_seconds", Help: "The longest that was waited for an answer of Redis within ten seconds, or is being waited now."},
+			func() float64 { return n.pace.Longest().Seconds() }),
 	)
 	return n, nil
 }
@@ -83,12 +89,18 @@ func (n *nodes) run(ctx context.Context) {
 	}
 }
 
-// Problem is why nodes do not learn of changes.
+// Problem is why nodes do not learn of changes, or learn of them late.
 func (n *nodes) Problem() error {
 	if n.loop == nil {
 		return nil
 	}
-	return n.loop.Status().Err
+	if err := n.loop.Status().Err; err != nil {
+		return err
+	}
+	if by, late := n.pace.Slow(); late {
+		return fmt.Errorf("%w, after up to %v: changes are kept as always, and each comes to the nodes some such times later", api.ErrSlow, by)
+	}
+	return nil
 }
 
 // Nodes are those that said lately how they are.

@@ -88,7 +88,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Name: "tollgate_portal_store_reachable", Help: "1 while the database answers.",
 	}, func() float64 { return yes(a.Health(context.Background()).Store == "ok") }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tollgate_portal_fleet_reachable", Help: "1 while nodes can learn of changes.",
-	}, func() float64 { return yes(fleet.Problem() == nil) }))
+	}, func() float64 { err := fleet.Problem(); return yes(err == nil || errors.Is(err, api.ErrSlow)) }))
 
 	addresses := make(map[string]string)
 	var servers []*server

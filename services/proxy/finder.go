@@ -13,7 +13,7 @@ import (
 
 // Bounds of what strangers can make a node do by asking for names.
 const (
-	loadLimit    = 5 * time.Second // for a virtual cluster to be loaded
+	loadLimit    = 8 * time.Second // for a virtual cluster to be loaded, of a slow Redis; shorter than a handshake may take
 	unknownFor   = time.Second     // a name is not asked for again
 	unknownNames = 4096            // that are remembered
 	flightsMost  = 4096            // names that are being asked for, or wait for that

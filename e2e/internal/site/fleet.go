@@ -35,6 +35,7 @@ type Options struct {
 	Internal  bool     // balancing
 	Flags     []string // of each node, besides those that it has anyway
 	Env       []string // of portals, besides what they need: NAME=value
+	Link      bool     // portals and nodes come to Redis by way of a link
 	Disk      string   // a directory where portals find a small disk of their own; none when empty
 	DiskBytes int64
 	NodeDisk  string // a directory where each node finds a small disk of its own; none when empty
@@ -43,13 +44,15 @@ type Options struct {
 // A Site is everything together.
 type Site struct {
 	Redis    *redistest.Server
+	Link     *redistest.Link // nil: portals and nodes come to Redis itself
 	Portals  []*Portal
 	Nodes    []*Node
 	Key      ed25519.PrivateKey // that the portals sign with
 	Keyring  bundle.Keyring     // that nodes believe
 	options  Options
 	dir      string
-	port     int // of the balancer and of all nodes
+	redis    string // its URL
+	port     int    // of the balancer and of all nodes
 	balancer *balancer.Balancer
 	cert     string // files
 	salt     string
@@ -90,6 +93,11 @@ func Start(t testing.TB, o Options) *Site {
 	}
 	t.Cleanup(lease.Release)
 	s := &Site{Redis: redistest.Start(t), options: o, dir: t.TempDir(), port: lease.Ports[0]}
+	s.redis = s.Redis.URL
+	if o.Link {
+		s.Link = s.Redis.Link(t)
+		s.redis = s.Link.URL
+	}
 	if o.Database == "" {
 		o.Database = "sqlite:" + s.file("tollgate.db")
 	}
@@ -104,7 +112,7 @@ func Start(t testing.TB, o Options) *Site {
 		p := &Portal{Process: s.process(fmt.Sprintf("portal%d", i+1), "portal", lease.Ports[1+2*i]), URL: "http://" + loopback(lease.Ports[2+2*i])}
 		p.env = []string{
 			"TOLLGATE_PORTAL_LISTEN=" + strings.TrimPrefix(p.URL, "http://"), "TOLLGATE_PORTAL_ADMIN=" + p.Admin, "TOLLGATE_PORTAL_DATABASE=" + o.Database,
-			"TOLLGATE_PORTAL_REDIS=" + s.Redis.URL, "TOLLGATE_PORTAL_SIGNING_KEY=" + signing, "TOLLGATE_PORTAL_FIRST_TOKEN=" + s.first, "TOLLGATE_PORTAL_LOG_FORMAT=text",
+			"TOLLGATE_PORTAL_REDIS=" + s.redis, "TOLLGATE_PORTAL_SIGNING_KEY=" + signing, "TOLLGATE_PORTAL_FIRST_TOKEN=" + s.first, "TOLLGATE_PORTAL_LOG_FORMAT=text",
 		}
 		p.env = append(p.env, o.Env...)
 		if o.Disk != "" {
@@ -158,10 +166,10 @@ func (s *Site) begin(t testing.TB) *Node {
 	}
 	n.args = append([]string{
 		"--listen", s.at(n.ip), "--domain", domain, "--certificate", s.cert, "--admin", n.Admin,
-		"--control-redis", s.Redis.URL, "--control-keys", s.public, "--control-state", s.file(n.Name + ".state"), "--control-node", n.Name,
+		"--control-redis", s.redis, "--control-keys", s.public, "--control-state", s.file(n.Name + ".state"), "--control-node", n.Name,
 		"--control-balancing", balancing, "--control-advertise", n.Name + "." + domain,
 		"--control-api", s.Portals[0].URL, "--control-token", "file:" + s.first,
-		"--salt-key", "file:" + s.salt, "--producer-ids", s.Redis.URL, "--drain-grace", "0s", "--drain-spread", "0s",
+		"--salt-key", "file:" + s.salt, "--producer-ids", s.redis, "--drain-grace", "0s", "--drain-spread", "0s",
 	}, s.options.Flags...)
 	if s.options.NodeDisk != "" {
 		n.wrapper = onDisk(s.options.NodeDisk, 1<<20)

@@ -30,12 +30,15 @@ type Fleet interface {
 	// [ErrNoNode] for a node that is not there.
 	CloseSession(ctx context.Context, node, id string) (told bool, err error)
 	// Problem is why nodes do not learn of changes, in words for operators; nil: they
-	// do.
+	// do. It is [ErrSlow] if they do, and late.
 	Problem() error
 }
 
 // ErrNoNode says that there is no such node.
 var ErrNoNode = errors.New("there is no such node")
+
+// ErrSlow says that nodes learn of changes later than they should.
+var ErrSlow = errors.New("redis answers slowly")
 
 // errNoFleet says that nobody knows how the nodes are.
 var errNoFleet = errors.New("the state of the fleet is not known right now")

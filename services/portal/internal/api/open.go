@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
 	"time"
@@ -14,7 +15,7 @@ type Health struct {
 	Status  string `json:"status" enum:"ok,degraded,unavailable" doc:"degraded: changes are kept, and nodes, or the topic of the audit log, learn of them later."`
 	Version string `json:"version,omitempty" doc:"Of the program that answers."`
 	Store   string `json:"store,omitempty" enum:"ok,unavailable"`
-	Fleet   string `json:"fleet,omitempty" enum:"ok,unavailable"`
+	Fleet   string `json:"fleet,omitempty" enum:"ok,slow,unavailable" doc:"slow: the Redis between portal and nodes takes its time, and so do changes on their way."`
 	Audit   string `json:"audit,omitempty" enum:"ok,unavailable" doc:"Whether the audit log comes to where it is exported to; left out where that is nowhere."`
 }
 
@@ -60,7 +61,10 @@ func (a *API) Health(ctx context.Context) Health {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	h := Health{Status: "ok", Store: "ok", Fleet: "ok"}
-	if a.fleet.Problem() != nil {
+	switch err := a.fleet.Problem(); {
+	case errors.Is(err, ErrSlow):
+		h.Status, h.Fleet = "degraded", "slow"
+	case err != nil:
 		h.Status, h.Fleet = "degraded", "unavailable"
 	}
 	if a.audit != nil {

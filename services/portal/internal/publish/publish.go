@@ -93,14 +93,27 @@ type Loop struct {
 	told   int64     // the highest revision that stood in Redis, as far as this process knows
 	seen   int64     // the highest revision that a node proved it was told of
 	seer   string    // that node
-	asked  time.Time // when nodes were last asked
+	asked  pause     // since nodes were last asked
 	proven bundle.ID // the last bundle that was looked at
-	looked time.Time // when that was
+	looked pause     // since that was
 	walked bool      // every bundle was looked at since the start
 
 	mu     sync.Mutex
 	status Status
 }
+
+// pause is the time until something is done again that is to be done every so often. A
+// Redis that takes its time over it is left alone for longer: changes are to wait for
+// nothing that is not about them.
+type pause struct {
+	since time.Time
+	took  time.Duration
+}
+
+func (p *pause) over(every time.Duration) bool { return time.Since(p.since) >= max(every, 4*p.took) }
+
+// begin counts from now on, after what was begun at a time.
+func (p *pause) begin(began time.Time) { p.since, p.took = time.Now(), time.Since(began) }
 
 // Status is how publishing goes.
 type Status struct {
@@ -189,12 +202,13 @@ func (l *Loop) round(ctx context.Context) (head int64, published int, restored b
 		return 0, 0, false, err
 	}
 	// What stands there and is nobody's counts as nothing: it is written over.
-	if time.Since(l.asked) >= askEvery {
+	if l.asked.over(askEvery) {
+		began := time.Now()
 		seen, node, err := l.board.Seen(ctx)
 		if err != nil {
 			return 0, 0, false, err
 		}
-		l.asked = time.Now()
+		l.asked.begin(began)
 		if seen > l.seen {
 			l.seen, l.seer = seen, node
 		}
@@ -242,10 +256,10 @@ func (l *Loop) round(ctx context.Context) (head int64, published int, restored b
 // of what a later version put up in a format that this one's proxies cannot read: that is
 // found by looking at everything once, soon after the start.
 func (l *Loop) prove(ctx context.Context) (n int, err error) {
-	if l.walked && time.Since(l.looked) < proveEvery {
+	if l.walked && !l.looked.over(proveEvery) {
 		return 0, nil
 	}
-	l.looked = time.Now()
+	defer l.looked.begin(time.Now())
 	marks, err := l.store.All(ctx, l.proven, page)
 	if err != nil {
 		return 0, err

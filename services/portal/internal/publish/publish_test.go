@@ -28,23 +28,32 @@ const patience = 20 * time.Second
 type bed struct {
 	*testing.T
 	*control.Control
-	redis  *miniredis.Miniredis
+	redis  *miniredis.Miniredis // nil: a real one
 	client redis.UniversalClient
 	signer *bundle.Signer
 	reader *fleet.Reader
 }
 
 func newBed(t *testing.T) *bed {
+	t.Helper()
+	mini := miniredis.RunT(t)
+	b := newBedAt(t, "redis://"+mini.Addr())
+	b.redis = mini
+	return b
+}
+
+func newBedAt(t *testing.T, url string) *bed {
+	t.Helper()
 	s, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "tollgate.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() }) // nothing is to be lost that a test still needs
-	b := &bed{T: t, Control: control.New(s, nil), redis: miniredis.RunT(t)}
+	b := &bed{T: t, Control: control.New(s, nil)}
 	if b.signer, err = bundle.NewSigner(); err != nil {
 		t.Fatal(err)
 	}
-	if b.client, err = fleet.Open("redis://"+b.redis.Addr(), secret.Secret{}); err != nil {
+	if b.client, err = fleet.Open(url, secret.Secret{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.client.Close() })

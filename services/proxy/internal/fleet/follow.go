@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -16,12 +18,13 @@ import (
 type follower struct {
 	*Redis
 
-	position string      // of the entry that was read last; empty: none yet
-	looked   time.Time   // at the head and the end of the stream
-	all      time.Time   // at everything that is loaded
-	again    time.Time   // at what could not be served
-	settled  int         // of heads.losses, those after which everything was looked at
-	rest     []bundle.ID // not loaded, still to be looked at
+	position string        // of the entry that was read last; empty: none yet
+	looked   time.Time     // at the head and the end of the stream
+	took     time.Duration // the last such look
+	all      time.Time     // at everything that is loaded
+	again    time.Time     // at what could not be served
+	settled  int           // of heads.losses, those after which everything was looked at
+	rest     []bundle.ID   // not loaded, still to be looked at
 	ready    func()
 }
 
@@ -151,10 +154,14 @@ func (f *follower) follow(ctx context.Context) error {
 				return err
 			}
 		}
-		if time.Since(f.looked) >= lookEvery {
+		// A slow Redis is mostly listened to: what it has to say must not wait for
+		// answers that say nothing new.
+		if time.Since(f.looked) >= max(lookEvery, 4*f.took) {
+			began := time.Now()
 			if err := f.check(ctx); err != nil {
 				return err
 			}
+			f.took = time.Since(began)
 		}
 	}
 	return nil
@@ -274,7 +281,7 @@ func (f *follower) writeAgain(ctx context.Context) error {
 	if len(wants) == 0 {
 		return nil
 	}
-	limited, cancel := context.WithTimeout(ctx, batchLimit)
+	limited, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	found, err := f.reader.Bundles(limited, wants)
 	if err != nil {
@@ -452,11 +459,11 @@ func (f *follower) preloadDisk(ctx context.Context) {
 func (f *follower) refresh(ctx context.Context, wants []board.Want) error {
 	for size := batch; len(wants) > 0; {
 		some := wants[:min(size, len(wants))]
-		limited, cancel := context.WithTimeout(ctx, batchLimit)
+		limited, cancel := context.WithTimeout(ctx, callLimit)
 		found, err := f.reader.Bundles(limited, some)
 		cancel()
 		if err != nil {
-			if len(some) == 1 || limited.Err() == nil || ctx.Err() != nil {
+			if len(some) == 1 || !isTimeout(err) || ctx.Err() != nil {
 				return fmt.Errorf("fetch bundles: %w", err)
 			}
 			size = (size + 3) / 4 // large ones, over a thin line
@@ -480,6 +487,12 @@ func (f *follower) refresh(ctx context.Context, wants []board.Want) error {
 		}
 	}
 	return nil
+}
+
+// isTimeout reports whether an answer did not come, or not as a whole, in time.
+func isTimeout(err error) bool {
+	timeout, is := errors.AsType[net.Error](err)
+	return is && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
 var errTooLarge = &bundle.Refusal{Reason: bundle.TooLarge, Text: fmt.Sprintf("more than %d bytes, which nobody signs", bundle.MaxBytes)}

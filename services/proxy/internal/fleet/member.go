@@ -13,7 +13,7 @@ import (
 // membership is what a node knows of the others.
 //
 // A node is believed to be there until its heartbeats have not changed for
-// board.NodeTTL, by the clock of the one who looks and while it can look: a Redis that
+// board.NodeTTL, and longer where Redis takes its time, by the clock of the one who looks and while it can look: a Redis that
 // lost its records, or was away, does not make a fleet of one. A node that says it is
 // gone is gone.
 type membership struct {
@@ -91,44 +91,66 @@ func (r *Redis) Join(ctx context.Context, self Self) {
 	r.members.mu.Lock()
 	r.members.self = self
 	r.members.mu.Unlock()
-	var answering sync.WaitGroup
-	defer answering.Wait()
-	answering.Go(func() { r.answer(ctx, self) })
-	var lost bool // the last look failed
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { r.answer(ctx, self) })
+	// Beside the heartbeats: they come no later because looking takes its time.
+	others.Go(func() { r.lookAround(ctx, self) })
 	for ctx.Err() == nil {
+		t := newTact()
 		report, changed := self.Report()
-		err := r.beat(ctx, report)
-		if err == nil {
-			var nodes []board.Node
-			if nodes, err = r.nodes(ctx); err == nil {
-				r.members.saw(r.record(report), nodes, time.Now(), lost)
-			}
-		}
-		lost = err != nil
-		if lost {
-			r.members.saw(r.record(report), nil, time.Time{}, lost)
-		}
-		// Early for news, but not more often than beatSoon.
-		began := time.NewTimer(beatSoon)
-		wait := time.NewTimer(board.HeartbeatEvery)
-		select {
-		case <-ctx.Done():
-		case <-changed:
-		case <-r.woken:
-		case <-wait.C:
-		}
-		select {
-		case <-ctx.Done():
-		case <-began.C:
-		}
-		began.Stop()
-		wait.Stop()
+		_ = r.beat(ctx, report) // Problem has it
+		t.wait(ctx, changed, r.woken)
 	}
 	report, _ := self.Report()
-	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
+	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
 	defer cancel()
 	if err := r.reader.Leave(leaving, r.record(report), r.disk.owner); err != nil {
 		r.log.Warn("the others are not told that the node leaves: they notice", "err", err)
+	}
+}
+
+// lookAround follows who the others are until ctx ends.
+func (r *Redis) lookAround(ctx context.Context, self Self) {
+	var lost bool // the last look failed
+	for ctx.Err() == nil {
+		t := newTact()
+		report, changed := self.Report()
+		if nodes, err := r.nodes(ctx); err == nil {
+			r.members.saw(r.record(report), nodes, time.Now(), lost, r.credit())
+			lost = false
+		} else {
+			r.members.saw(r.record(report), nil, time.Time{}, true, 0)
+			lost = true
+		}
+		t.wait(ctx, changed, nil)
+	}
+}
+
+// credit is for how long a node is believed to be there after its heartbeat: longer
+// where those, and news of them, come late.
+func (r *Redis) credit() time.Duration {
+	return board.NodeTTL + 2*min(r.pace.Answered(), askMost)
+}
+
+// tact is the time from one heartbeat to the next, and from one look to the next: news
+// have it come early, but not more often than beatSoon.
+type tact struct{ soonest, latest *time.Timer }
+
+func newTact() tact { return tact{time.NewTimer(beatSoon), time.NewTimer(board.HeartbeatEvery)} }
+
+func (t tact) wait(ctx context.Context, news ...<-chan struct{}) {
+	defer t.soonest.Stop()
+	defer t.latest.Stop()
+	select {
+	case <-ctx.Done():
+	case <-news[0]:
+	case <-news[1]: // perhaps nil
+	case <-t.latest.C:
+	}
+	select {
+	case <-ctx.Done():
+	case <-t.soonest.C:
 	}
 }
 
@@ -136,7 +158,7 @@ func (r *Redis) Join(ctx context.Context, self Self) {
 func (r *Redis) record(report Report) board.Node {
 	n := r.options.Node
 	n.State, n.Sessions, n.Load, n.Weight = board.NodeState(report.State), report.Sessions, report.Load, report.Weight
-	n.Heartbeat = time.Now().Round(0)
+	n.Heartbeat, n.Lasts = time.Now().Round(0), r.credit()
 	if problem := r.Problem(); problem != nil {
 		n.Problem = problem.Error()
 		if len(n.Problem) > maxProblem {
@@ -177,7 +199,7 @@ func (r *Redis) nodes(ctx context.Context) ([]board.Node, error) {
 }
 
 // saw takes note of the records there are, or that they could not be looked at.
-func (m *membership) saw(self board.Node, nodes []board.Node, now time.Time, lost bool) {
+func (m *membership) saw(self board.Node, nodes []board.Node, now time.Time, lost bool, credit time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !now.IsZero() {
@@ -199,7 +221,7 @@ func (m *membership) saw(self board.Node, nodes []board.Node, now time.Time, los
 			}
 		}
 		for id, k := range m.known {
-			if now.Sub(k.at) > board.NodeTTL {
+			if now.Sub(k.at) > credit {
 				delete(m.known, id)
 			}
 		}

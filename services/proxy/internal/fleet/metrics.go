@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate.internal/pkg/bundle"
+	board "tollgate.internal/pkg/fleet"
 )
 
 // Health is how the node gets on with the control plane.
@@ -19,6 +20,8 @@ type Health struct {
 	Seen      int64     `json:"seen"`      // the highest head ever
 	Applied   int64     `json:"applied"`   // everything that is served is as of this revision, or newer
 	Stale     bool      `json:"stale"`     // Redis does not answer, or has forgotten something
+	Slow      bool      `json:"slow"`      // it answers, and takes more than a second over it
+	Answer    float64   `json:"answer"`    // seconds: the longest that was waited for an answer lately, or is now
 	Problem   string    `json:"problem,omitempty"`
 	// Refused are bundles, heads and commands that were not taken, by reason.
 	Refused map[bundle.Reason]uint64 `json:"refused,omitempty"`
@@ -35,10 +38,12 @@ func (r *Redis) Health() Health {
 			h.Refused[reason] = n
 		}
 	}
+	longest := r.pace.Longest()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h.Connected, h.Since = r.link.tried && r.link.err == nil, r.link.since.UTC()
 	h.Head, h.Seen, h.Applied = r.heads.now, r.heads.highest, r.applied
+	h.Answer, h.Slow = longest.Seconds(), h.Connected && longest >= board.SlowAfter
 	h.Stale = !h.Connected || r.heads.old()
 	return h
 }
@@ -56,6 +61,10 @@ var (
 		"The revision as of which, or newer, everything is that the node serves.", nil, nil)
 	descStale = prometheus.NewDesc("tollgate_proxy_fleet_stale",
 		"1 while Redis does not answer or has forgotten something: the node serves what it last knew.", nil, nil)
+	descSlow = prometheus.NewDesc("tollgate_proxy_fleet_slow",
+		"1 while Redis answers, and takes more than a second over it.", nil, nil)
+	descAnswer = prometheus.NewDesc("tollgate_proxy_fleet_answer_seconds",
+		"The longest that was waited for an answer of Redis within ten seconds, or is being waited now.", nil, nil)
 	descBundlesRefused = prometheus.NewDesc("tollgate_proxy_fleet_bundles_refused_total",
 		"Bundles, heads and commands that were not taken.", []string{"reason"}, nil)
 	descUnserved = prometheus.NewDesc("tollgate_proxy_fleet_bundles_unserved",
@@ -92,6 +101,8 @@ func (r *Redis) Collect(ch chan<- prometheus.Metric) {
 	gauge(descSeen, float64(h.Seen))
 	gauge(descApplied, float64(h.Applied))
 	gauge(descStale, truth(h.Stale))
+	gauge(descSlow, truth(h.Slow))
+	gauge(descAnswer, h.Answer)
 	for _, reason := range slices.Sorted(maps.Keys(r.counts.refused)) {
 		counter(descBundlesRefused, r.counts.refused[reason].Load(), string(reason))
 	}

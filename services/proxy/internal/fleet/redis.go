@@ -32,9 +32,10 @@ type Options struct {
 
 // How the node looks at Redis.
 const (
-	askLimit   = 1500 * time.Millisecond // of all that a client waits for: then what is on disk has to do
-	callLimit  = time.Second             // of one question
-	batchLimit = 3 * time.Second         // of one batch of bundles
+	askLimit   = 1500 * time.Millisecond // of what a client waits for: then what is on disk has to do
+	askMost    = 3 * time.Second         // of each answer that a client waits for, of a slow Redis
+	callLimit  = 10 * time.Second        // of one question, whose answers each have the client's own bound, connecting too
+	leaveLimit = time.Second             // of the last word
 	followFor  = 500 * time.Millisecond  // until the stream is asked again
 	lookEvery  = time.Second             // at the head, and whether the stream is still the same
 	allEvery   = 5 * time.Minute         // at everything that is loaded: nothing should be found then
@@ -42,7 +43,8 @@ const (
 	batch      = 200
 	largeBytes = 256 << 10 // a bundle that has more is opened with few others
 	largeOnes  = 2
-	appliers   = 4 // bundles that are put into service at the same time
+	appliers   = 4   // bundles that are put into service at the same time
+	questions  = 128 // of clients that may be on their way to Redis
 )
 
 // Redis is a node's side of the fleet: the [Source] of what it serves, and the
@@ -56,6 +58,7 @@ type Redis struct {
 	name    string // of the Redis
 	client  redis.UniversalClient
 	reader  *board.Reader
+	pace    *board.Pace
 	disk    *disk
 	members *membership
 	counts  counts
@@ -69,6 +72,11 @@ type Redis struct {
 	woken chan struct{}
 	// questions are about sessions: who asks too much waits in vain.
 	questions chan board.Command
+
+	asking chan struct{}  // has room for as many questions as may be on their way
+	asked  sync.WaitGroup // those
+	life   context.Context
+	end    context.CancelFunc
 
 	heading sync.Mutex // held while a head is taken note of; before mu
 
@@ -131,7 +139,9 @@ func Open(o Options) (*Redis, error) {
 		return nil, err
 	}
 	o.Node.Started, o.Node.BundleFormat = time.Now().Round(0), bundle.Format
+	life, end := context.WithCancel(context.Background())
 	r := &Redis{
+		pace: board.Watch(client), asking: make(chan struct{}, questions), life: life, end: end,
 		options: o, log: o.Log, name: board.URLName(o.Redis), client: client, reader: reader, disk: d,
 		large: make(chan struct{}, largeOnes), running: make(chan struct{}), woken: make(chan struct{}, 1), questions: make(chan board.Command, maxQuestions),
 		seen: make(map[bundle.ID]int64), written: make(map[bundle.ID]int64), refused: make(map[bundle.ID]refuse), unwritten: make(map[bundle.ID]error), commands: make(map[string]struct{}),
@@ -155,7 +165,9 @@ func Open(o Options) (*Redis, error) {
 
 // Close gives everything back. Run and Join have returned before.
 func (r *Redis) Close() {
+	r.end()
 	_ = r.client.Close() // what is under way ends with it
+	r.asked.Wait()
 	r.disk.close()
 }
 
@@ -186,19 +198,61 @@ func (r *Redis) hostOf(ctx context.Context, host string) (name string, err error
 	if r.isDown() {
 		return "", r.unusable()
 	}
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	name, err = r.reader.Host(ctx, host)
-	if err != nil || name != "" {
-		return name, err
+	return ask(ctx, r, r.patience(2), func(ctx context.Context) (string, error) {
+		name, err := r.reader.Host(ctx, host)
+		if err != nil || name != "" {
+			return name, err
+		}
+		if err := r.look(ctx); err != nil {
+			return "", err
+		}
+		if r.old() {
+			return "", r.unusable()
+		}
+		return "", nil
+	})
+}
+
+// patience is how long a client waits for so many answers of Redis, and one more for
+// connecting, where the disk has nothing: longer than usual if answers come, and come late.
+func (r *Redis) patience(answers int) time.Duration {
+	each := min(r.pace.Answered()*3/2, askMost)
+	return max(askLimit, time.Duration(1+answers)*each)
+}
+
+// ask has Redis asked, and returns what it says within a time. The question itself goes
+// on when nobody waits for it any more: one that is given up takes its connection with
+// it, and of a Redis that takes its time nobody would ever hear who has less of it, since
+// connecting takes as long.
+func ask[T any](ctx context.Context, r *Redis, wait time.Duration, question func(context.Context) (T, error)) (T, error) {
+	type said struct {
+		what T
+		err  error
 	}
-	if err := r.look(ctx); err != nil {
-		return "", err
+	var nothing T
+	select {
+	case r.asking <- struct{}{}:
+	default:
+		return nothing, fmt.Errorf("%s has yet to answer %d questions", r.name, questions)
 	}
-	if r.old() {
-		return "", r.unusable()
+	answer := make(chan said, 1)
+	r.asked.Go(func() {
+		defer func() { <-r.asking }()
+		ctx, cancel := context.WithTimeout(r.life, callLimit)
+		defer cancel()
+		what, err := question(ctx)
+		answer <- said{what, err}
+	})
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	select {
+	case a := <-answer:
+		return a.what, a.err
+	case <-over.C:
+		return nothing, fmt.Errorf("%s has not answered within %v", r.name, wait)
+	case <-ctx.Done():
+		return nothing, context.Cause(ctx)
 	}
-	return "", nil
 }
 
 // unusable is why Redis cannot be asked.
@@ -333,19 +387,20 @@ func (r *Redis) fetch(ctx context.Context, id bundle.ID, kept *bundle.Bundle) (*
 	if r.isDown() {
 		return nil, nil, r.unusable()
 	}
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	above := int64(0)
+	above, wait := int64(0), r.patience(2)
 	if kept != nil {
-		above = kept.Revision
+		above, wait = kept.Revision, askLimit
 	}
-	found, err := r.reader.Bundles(ctx, []board.Want{{ID: id, Above: above}})
+	found, err := ask(ctx, r, wait, func(ctx context.Context) ([]board.Found, error) {
+		found, err := r.reader.Bundles(ctx, []board.Want{{ID: id, Above: above}})
+		if err != nil {
+			return nil, err
+		}
+		// The head is looked at behind the bundle: a Redis that became an old one between
+		// the two is known by it.
+		return found, r.look(ctx)
+	})
 	if err != nil {
-		return nil, nil, err
-	}
-	// The head is looked at behind the bundle: a Redis that became an old one between
-	// the two is known by it.
-	if err := r.look(ctx); err != nil {
 		return nil, nil, err
 	}
 	if r.old() && kept == nil {
@@ -583,6 +638,7 @@ func (r *Redis) keepHead() {
 func (r *Redis) Problem() error {
 	r.forgetUnloaded()
 	rival := r.members.takenBy()
+	by, late := r.pace.Slow()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch h := r.heads; {
@@ -602,6 +658,8 @@ func (r *Redis) Problem() error {
 		return fmt.Errorf("node id %s is taken by a process at %s:%d: clients are not sent here", r.options.Node.ID, rival.Host, rival.Port)
 	case r.members.beatErr() != nil:
 		return fmt.Errorf("the others are not told that the node is here: %w", r.members.beatErr())
+	case late:
+		return fmt.Errorf("%s answers slowly, after up to %v: changes come to this node, and word of it to the others, that much later, and it keeps to its part of the quotas", r.name, by)
 	case len(r.refused) > 0:
 		ids := slices.SortedFunc(maps.Keys(r.refused), func(a, b bundle.ID) int {
 			return int(r.refused[a].revision - r.refused[b].revision)

@@ -68,7 +68,32 @@ redis.call('PEXPIRE', KEYS[1], last - now)
 return reply
 `)
 
+// exchangeLimit is for an exchange that nobody waits for any more. Giving it up would cost
+// its connection, and to connect takes a slow Redis longer than a Keeper waits: it would
+// never get there. It ends with the client in any case.
+const exchangeLimit = 10 * time.Second
+
 func (r *redisStore) Exchange(ctx context.Context, node string, claims []Claim) ([]Answer, error) {
+	type said struct {
+		answers []Answer
+		err     error
+	}
+	answer := make(chan said, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exchangeLimit)
+		defer cancel()
+		answers, err := r.exchange(ctx, node, claims)
+		answer <- said{answers, err}
+	}()
+	select {
+	case a := <-answer:
+		return a.answers, a.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("share quotas through Redis: no answer in time: %w", ctx.Err())
+	}
+}
+
+func (r *redisStore) exchange(ctx context.Context, node string, claims []Claim) ([]Answer, error) {
 	answers := make([]Answer, len(claims))
 	replies, err := r.run(ctx, node, claims, exchange.EvalSha)
 	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") { // the server was restarted
