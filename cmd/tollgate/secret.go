@@ -106,11 +106,7 @@ func issueCommand(std stdio) *cobra.Command {
 		}
 		switch output {
 		case "json":
-			data, err := json.Marshal(s)
-			if err != nil {
-				return err
-			}
-			if err := show.JSON(std.out, data); err != nil {
+			if err := printJSON(std, s); err != nil {
 				return err
 			}
 		case "password":

@@ -112,9 +112,5 @@ func (a *API) apply(ctx context.Context, c *call, prune string, dryRun bool, wai
 			out.Revision = c.view.shown(r.Revision)
 		}
 	}
-	status := http.StatusOK
-	if wait > 0 && !dryRun && !a.applied(ctx, c, served, wait) {
-		status = http.StatusAccepted
-	}
-	return &reply{status: status, body: out}, nil
+	return &reply{status: a.waited(ctx, c, http.StatusOK, served, wait, dryRun), body: out}, nil
 }

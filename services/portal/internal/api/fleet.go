@@ -103,6 +103,15 @@ func duration(field, text string, missing, most time.Duration) (time.Duration, e
 	return d, nil
 }
 
+// waited is the status of a change that is kept: 202 where it was waited for and not
+// every node serves it.
+func (a *API) waited(ctx context.Context, c *call, status int, revision int64, wait time.Duration, dryRun bool) int {
+	if wait > 0 && !dryRun && !a.applied(ctx, c, revision, wait) {
+		return http.StatusAccepted
+	}
+	return status
+}
+
 // applied waits until every live node serves a revision, and says in a header how
 // that ended. False: not yet, or nobody knows. The change is kept in any case, so
 // this is no error.

@@ -233,11 +233,7 @@ func (a *API) grantRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		status := http.StatusOK
-		if wait > 0 && !options.DryRun && !a.applied(ctx, c, revision, wait) {
-			status = http.StatusAccepted
-		}
-		return &reply{status: status, body: c.request(r)}, nil
+		return &reply{status: a.waited(ctx, c, http.StatusOK, revision, wait, options.DryRun), body: c.request(r)}, nil
 	})
 }
 

@@ -475,9 +475,7 @@ func (a *API) answer(ctx context.Context, c *call, result control.Result, option
 		status = http.StatusCreated
 		c.w.Header().Set("Location", location(resource.KeyOf(result.Object)))
 	}
-	if wait > 0 && !options.DryRun && !a.applied(ctx, c, result.Revision, wait) {
-		status = http.StatusAccepted
-	}
+	status = a.waited(ctx, c, status, result.Revision, wait, options.DryRun)
 	if result.Change == control.Deleted {
 		data, err := c.show(result.Stored)
 		return &reply{status: status, body: data}, err

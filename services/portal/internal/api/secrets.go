@@ -56,7 +56,7 @@ func (a *API) secretRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		all, err := a.control.ListSecrets(ctx, key, control.Options{Tenant: c.caller.tenant()})
+		all, err := a.control.ListSecrets(ctx, key, c.own(false))
 		if err != nil {
 			return nil, err
 		}
@@ -92,7 +92,7 @@ func (a *API) secretRoutes() {
 				return nil, p
 			}
 		}
-		options := control.Options{DryRun: in.DryRun.DryRun, Tenant: c.caller.tenant()}
+		options := c.own(in.DryRun.DryRun)
 		out := AddedSecret{Username: key.Name, Change: string(control.Created)}
 		var revision int64
 		if ask.Password == "" && ask.Verifiers == nil {
@@ -117,10 +117,7 @@ func (a *API) secretRoutes() {
 		if out.Change == string(control.Unchanged) || options.DryRun {
 			status = http.StatusOK
 		}
-		if wait > 0 && !options.DryRun && !a.applied(ctx, c, revision, wait) {
-			status = http.StatusAccepted
-		}
-		return &reply{status: status, body: out}, nil
+		return &reply{status: a.waited(ctx, c, status, revision, wait, options.DryRun), body: out}, nil
 	})
 	register(a, route{
 		method: http.MethodPatch, path: one, id: "expireSecret", tag: "secrets", summary: "Set when a secret ends", roles: both, write: true,
@@ -151,16 +148,12 @@ func (a *API) secretRoutes() {
 		default:
 			expires = *ask.Expires
 		}
-		options := control.Options{DryRun: in.DryRun.DryRun, Tenant: c.caller.tenant()}
+		options := c.own(in.DryRun.DryRun)
 		s, revision, err := a.control.ExpireSecret(ctx, c.caller.actor, key, id, expires, options)
 		if err != nil {
 			return nil, err
 		}
-		status := http.StatusOK
-		if wait > 0 && !options.DryRun && !a.applied(ctx, c, revision, wait) {
-			status = http.StatusAccepted
-		}
-		return &reply{status: status, body: secretOf(s)}, nil
+		return &reply{status: a.waited(ctx, c, http.StatusOK, revision, wait, options.DryRun), body: secretOf(s)}, nil
 	})
 	register(a, route{
 		method: http.MethodDelete, path: one, id: "revokeSecret", tag: "secrets", summary: "End a secret, and the sessions that live by it", roles: both, write: true,
@@ -178,16 +171,12 @@ func (a *API) secretRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		options := control.Options{DryRun: in.DryRun.DryRun, Tenant: c.caller.tenant()}
+		options := c.own(in.DryRun.DryRun)
 		revision, err := a.control.RevokeSecret(ctx, c.caller.actor, key, id, options)
 		if err != nil {
 			return nil, err
 		}
-		status := http.StatusNoContent
-		if wait > 0 && !options.DryRun && !a.applied(ctx, c, revision, wait) {
-			status = http.StatusAccepted
-		}
-		return &reply{status: status}, nil
+		return &reply{status: a.waited(ctx, c, http.StatusNoContent, revision, wait, options.DryRun)}, nil
 	})
 }
 
