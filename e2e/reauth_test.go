@@ -122,7 +122,7 @@ func TestLoginsUpstreamAreRenewedUnderLoad(t *testing.T) {
 					t.Cleanup(c.CloseAllowingRebalance)
 					return c
 				}
-				f.Consumer = load.Consume(client(kgo.ConsumerGroup("readers"), kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())))
+				f.Consumer = load.Consume(client(append(load.ConsumerOpts(), kgo.ConsumerGroup("readers"), kgo.ConsumeTopics("numbers"))...))
 				f.Producer = load.Produce(client(load.ProducerOpts()...), "numbers", partitions)
 				flows = append(flows, f)
 			}

@@ -47,6 +47,7 @@ func TestRightsEndAtOnceAndAlone(t *testing.T) {
 					return
 				}
 				made[i] = n
+				wait(ctx)
 			}
 		})
 	}

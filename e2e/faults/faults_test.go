@@ -87,8 +87,8 @@ func startLoadOver(t *testing.T, kafka *kafkatest.Cluster, partitions int, files
 		t.Fatal(err)
 	}
 	session, err := kgo.NewGroupTransactSession(append(
-		append(opts, load.ProducerOpts()...),
-		kgo.ConsumerGroup("movers"), kgo.ConsumeTopics("numbers"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		append(append(opts, load.ProducerOpts()...), load.ConsumerOpts()...),
+		kgo.ConsumerGroup("movers"), kgo.ConsumeTopics("numbers"),
 		kgo.TransactionalID("mover"), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 	)...)
 	if err != nil {

@@ -225,7 +225,7 @@ func clientsOnPath(ctx context.Context, t *testing.T) []string {
 	bin := t.TempDir()
 	var consumer bytes.Buffer
 	fmt.Fprintf(&consumer, "#!/bin/sh\nexec %s %s -cp '%s' org.apache.kafka.tools.consumer.ConsoleConsumer \"$@\"\n",
-		java, strings.Join(append(kafkajars.SmallJVM(), kafkajars.Quiet()...), " "), jars.Classpath())
+		java, strings.Join(append(jars.SmallJVM(), kafkajars.Quiet()...), " "), jars.Classpath())
 	if err := os.WriteFile(filepath.Join(bin, "kafka-console-consumer.sh"), consumer.Bytes(), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -274,7 +274,8 @@ func (r *readings) again() (n int) {
 
 func (s *splitting) reader(t *testing.T, vc, group string, into *readings, topics ...string) *splitReader {
 	t.Helper()
-	cl := drivers.Client(t, s.target(t, vc), kgo.ConsumeTopics(topics...), kgo.ConsumerGroup(group), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	cl := drivers.Client(t, s.target(t, vc), append(
+		load.ConsumerOpts(), kgo.ConsumeTopics(topics...), kgo.ConsumerGroup(group),
 		kgo.BlockRebalanceOnPoll(), kgo.DisableAutoCommit(), kgo.SessionTimeout(10*time.Second), kgo.HeartbeatInterval(500*time.Millisecond),
 		kgo.OnPartitionsRevoked(func(ctx context.Context, cl *kgo.Client, _ map[string][]int32) {
 			if err := cl.CommitUncommittedOffsets(ctx); err != nil {
@@ -282,7 +283,7 @@ func (s *splitting) reader(t *testing.T, vc, group string, into *readings, topic
 				defer into.mu.Unlock()
 				into.errs = append(into.errs, fmt.Errorf("commit before partitions are given away: %w", err))
 			}
-		}))
+		}))...)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &splitReader{cl, cancel, make(chan struct{})}
 	go func() {
@@ -417,7 +418,7 @@ func TestTheClusterThatKeepsOffsetsDies(t *testing.T) {
 			}
 			near := load.Produce(drivers.Client(t, target, load.ProducerOpts()...), "near-outage", 2)
 			far := load.Produce(drivers.Client(t, target, load.ProducerOpts()...), "far-outage", 2)
-			nearReader := load.Consume(drivers.Client(t, target, kgo.ConsumeTopics("near-outage"), kgo.ConsumerGroup("outage-near"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())))
+			nearReader := load.Consume(drivers.Client(t, target, append(load.ConsumerOpts(), kgo.ConsumeTopics("near-outage"), kgo.ConsumerGroup("outage-near"))...))
 			read := &readings{times: make(map[string]int)}
 			member := s.reader(t, vc, "outage", read, "near-outage", "far-outage")
 			if err := errors.Join(near.WaitMore(ctx, 50), far.WaitMore(ctx, 50)); err != nil {

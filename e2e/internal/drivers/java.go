@@ -26,7 +26,7 @@ func Java(version string) Driver {
 		if err != nil {
 			return Command{}, err
 		}
-		args := slices.Concat(kafkajars.SmallJVM(), kafkajars.Quiet(), []string{"-cp", jars.Classpath(driver), "Driver"})
+		args := slices.Concat(jars.SmallJVM(), kafkajars.Quiet(), []string{"-cp", jars.Classpath(driver), "Driver"})
 		return Command{Path: java, Args: args}, nil
 	}}
 }

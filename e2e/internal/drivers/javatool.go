@@ -190,7 +190,7 @@ func jvm(ctx context.Context, version string, target Target) (Command, *kafkajar
 	if err != nil {
 		return Command{}, nil, err
 	}
-	args := slices.Concat(kafkajars.SmallJVM(), kafkajars.Quiet())
+	args := slices.Concat(jars.SmallJVM(), kafkajars.Quiet())
 	if target.TokenURL != "" {
 		args = append(args, "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls="+target.TokenURL)
 	}

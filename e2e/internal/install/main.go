@@ -11,6 +11,7 @@ import (
 	"os/signal"
 
 	"tollgate.internal/e2e/internal/aws"
+	"tollgate.internal/e2e/internal/classes"
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/kafkajars"
 	"tollgate.internal/e2e/internal/keycloak"
@@ -24,6 +25,10 @@ func main() {
 		if _, err := kafkajars.Get(ctx, version); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			failed = true
+			continue
+		}
+		if err := classes.Archive(ctx, version); err != nil {
+			fmt.Fprintln(os.Stderr, err, "(its JVMs start slower)")
 		}
 	}
 	for _, install := range []func(context.Context) (string, error){drivers.PythonClients, drivers.NodeClients, aws.Install, keycloak.Install} {

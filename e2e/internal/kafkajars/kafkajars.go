@@ -36,6 +36,7 @@ type Jars struct {
 	Version string
 	dir     string
 	files   []string
+	archive string // "": there is none
 }
 
 // Get returns the jars of a version and downloads them when they are not in the cache.
@@ -55,7 +56,9 @@ func Get(ctx context.Context, version string) (*Jars, error) {
 		return nil, fmt.Errorf("get Kafka %s: no jar in %s", version, dir)
 	}
 	slices.Sort(files) // a class archive fits one order of the class path only
-	return &Jars{Version: version, dir: dir, files: files}, nil
+	j := &Jars{Version: version, dir: dir, files: files}
+	j.archive = j.findArchive()
+	return j, nil
 }
 
 // Classpath is the class path, in a fixed order, with what is given after it.
@@ -70,8 +73,9 @@ func (j *Jars) Modern() bool { return !strings.HasPrefix(j.Version, "3.") }
 func (j *Jars) Entry() string { return filepath.Base(j.dir) }
 
 // SmallJVM are the flags of a JVM that does little and ends soon.
-func SmallJVM() []string {
-	return []string{"-Xms16m", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"}
+func (j *Jars) SmallJVM() []string {
+	flags := []string{"-Xms16m", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"}
+	return append(flags, j.Sharing()...)
 }
 
 // Quiet are the flags that leave warnings and worse in the log, on standard error.

@@ -132,21 +132,6 @@ func (b *Broker) named(what string, err error) error {
 	return nil
 }
 
-// format prepares the data folder.
-func (b *Broker) format(ctx context.Context) error {
-	args := slices.Concat(
-		[]string{"-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}, kafkajars.Quiet(),
-		[]string{"-cp", b.cluster.jars.Classpath(), "kafka.tools.StorageTool"}, b.cluster.formatArgs(b))
-	cmd, err := b.cluster.java(ctx, args...)
-	if err != nil {
-		return err
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("format node %d: %w\n%s", b.ID, err, bytes.TrimSpace(out))
-	}
-	return nil
-}
-
 // launch starts the process and does not wait for anything.
 func (b *Broker) launch() error {
 	args := slices.Concat(
@@ -154,7 +139,7 @@ func (b *Broker) launch() error {
 			"-Xms32m", "-Xmx256m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
 			"-XX:MaxMetaspaceSize=128m", "-XX:ReservedCodeCacheSize=64m", "-Djava.awt.headless=true",
 		},
-		kafkajars.Quiet(),
+		b.cluster.jars.Sharing(), kafkajars.Quiet(),
 		// Until all nodes listen, every node complains about the others.
 		[]string{"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error"},
 		b.cluster.Options.JVM,

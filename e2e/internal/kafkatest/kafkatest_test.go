@@ -110,6 +110,33 @@ func TestASharedClusterIsStartedOnce(t *testing.T) {
 	}
 }
 
+// named is a test under another's name.
+type named struct {
+	testing.TB
+	name string
+}
+
+func (n named) Name() string { return n.name }
+
+func TestATestThatRunsOnceMoreGetsAnotherCluster(t *testing.T) {
+	s := Share(Options{})
+	t.Cleanup(func() {
+		if err := CloseShared(); err != nil {
+			t.Error(err)
+		}
+	})
+	var got []*Cluster
+	for _, name := range []string{"one", "two", "one"} {
+		t.Run(name, func(t *testing.T) { got = append(got, s.Get(named{t, name})) })
+	}
+	if got[0] != got[1] || got[1] == got[2] {
+		t.Errorf("the clusters are %s, %s and, when a test runs again, %s", got[0].ID, got[1].ID, got[2].ID)
+	}
+	if got[0].Broker(1).Running() || !got[2].Broker(1).Running() {
+		t.Error("the old broker runs, or the new one does not")
+	}
+}
+
 func TestAPausedBrokerAnswersAgainWhenResumed(t *testing.T) {
 	c := Start(t, Options{})
 	createTopic(t, c, "events", 1)

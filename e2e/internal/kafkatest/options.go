@@ -224,23 +224,6 @@ func (c *Cluster) properties(b *Broker) map[string]string {
 	return p
 }
 
-// formatArgs are the arguments of StorageTool for one broker.
-func (c *Cluster) formatArgs(b *Broker) []string {
-	args := []string{"format", "-t", c.ID, "-c", b.config}
-	for _, name := range slices.Sorted(maps.Keys(c.Options.Features)) {
-		args = append(args, "--feature", fmt.Sprintf("%s=%d", name, c.Options.Features[name]))
-	}
-	if c.Options.SASL {
-		for _, user := range slices.Sorted(maps.Keys(c.Options.Users)) {
-			for _, mechanism := range []string{"SCRAM-SHA-256", "SCRAM-SHA-512"} {
-				args = append(args, "--add-scram",
-					fmt.Sprintf("%s=[name=%s,password=%s,iterations=4096]", mechanism, user, c.Options.Users[user]))
-			}
-		}
-	}
-	return args
-}
-
 // encode writes a Java properties file.
 func encode(p map[string]string) []byte {
 	var b strings.Builder

@@ -64,14 +64,13 @@ func SharePair(version string) *SharedPair {
 // Get returns the pair, and prints the end of the brokers' logs if t fails.
 func (s *SharedPair) Get(t testing.TB) *Pair {
 	t.Helper()
-	var both errgroup.Group
-	for _, one := range []*Shared{s.main, s.west} {
-		both.Go(func() error { _, err := one.start(); return err })
-	}
+	pair, both := new(Pair), new(errgroup.Group)
+	both.Go(func() (err error) { pair.Main, err = s.main.get(t); return err })
+	both.Go(func() (err error) { pair.West, err = s.west.get(t); return err })
 	if err := both.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	return &Pair{Main: s.main.Get(t), West: s.west.Get(t)}
+	return pair
 }
 
 // StartPair starts a pair for one test that does harm to it.

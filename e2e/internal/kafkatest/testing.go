@@ -32,10 +32,14 @@ func Start(t testing.TB, options Options) *Cluster {
 }
 
 // A Shared is one cluster for all tests of a package that ask for it. It is
-// started by the first one and ended by [Main].
+// started by the first one and ended by [Main]. Tests that run once more, as with
+// -count=2, get another: the first holds what they have made there.
 type Shared struct {
 	options Options
-	start   func() (*Cluster, error)
+
+	mu    sync.Mutex
+	start func() (*Cluster, error) // of the cluster of now
+	users map[string]int           // how often tests have it; 0: the test has ended
 }
 
 var shared struct {
@@ -46,26 +50,61 @@ var shared struct {
 // Share describes a cluster for a package-level variable; the package's TestMain
 // must be [Main].
 func Share(options Options) *Shared {
-	return &Shared{options: options, start: sync.OnceValues(func() (*Cluster, error) {
-		c, err := StartCluster(context.Background(), "", options)
+	s := &Shared{options: options}
+	s.renew()
+	return s
+}
+
+// renew has the next one who asks start a cluster.
+func (s *Shared) renew() {
+	s.users = make(map[string]int)
+	s.start = sync.OnceValues(func() (*Cluster, error) {
+		c, err := StartCluster(context.Background(), "", s.options)
 		if err == nil {
 			shared.Lock()
 			defer shared.Unlock()
 			shared.clusters = append(shared.clusters, c)
 		}
 		return c, err
-	})}
+	})
 }
 
 // Get returns the cluster, and prints the end of the brokers' logs if t fails.
 func (s *Shared) Get(t testing.TB) *Cluster {
 	t.Helper()
-	c, err := s.start()
+	c, err := s.get(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.logIfFailed(t) })
 	return c
+}
+
+// get is Get for any goroutine.
+func (s *Shared) get(t testing.TB) (*Cluster, error) {
+	s.mu.Lock()
+	if uses, had := s.users[t.Name()]; had && uses == 0 {
+		// All who had the cluster have ended: one run of the tests is over before the next.
+		if c, err := s.start(); err == nil {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		s.renew()
+	}
+	start, users := s.start, s.users
+	users[t.Name()]++
+	s.mu.Unlock()
+	t.Cleanup(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		users[t.Name()]--
+	})
+	c, err := start()
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { c.logIfFailed(t) })
+	return c, nil
 }
 
 // Main is a TestMain for packages that share clusters:

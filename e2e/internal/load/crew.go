@@ -48,7 +48,7 @@ func NewCrew(target drivers.Target, topic, group string, partitions int, brokers
 	for _, opts := range [][]kgo.Opt{
 		brokers,
 		append(ProducerOpts(), base...),
-		append([]kgo.Opt{kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())}, base...),
+		append(append(ConsumerOpts(), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic)), base...),
 	} {
 		client, err := kgo.NewClient(opts...)
 		if err != nil {

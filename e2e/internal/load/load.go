@@ -19,8 +19,13 @@ import (
 )
 
 const (
-	pause  = 5 * time.Millisecond // between two records of a partition, unless a Writing says otherwise
-	window = 64                   // records of a partition that wait for their acknowledgement
+	pause  = 20 * time.Millisecond // between two records of a partition, unless a Writing says otherwise
+	linger = 50 * time.Millisecond // of a record for others to go with it
+	window = 64                    // records of a partition that wait for their acknowledgement
+
+	// A request for each record would keep the brokers busy, and tell no more.
+	gathered   = 64 << 10 // bytes that a consumer would rather have at once
+	gatherTime = 200 * time.Millisecond
 )
 
 // Patience is for something to happen again after a fault.
@@ -87,7 +92,12 @@ func Write(client *kgo.Client, w Writing) *Producer {
 
 // ProducerOpts are what a load producer needs besides its address.
 func ProducerOpts() []kgo.Opt {
-	return []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(time.Millisecond)}
+	return []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(linger)}
+}
+
+// ConsumerOpts are what a load consumer needs besides its address, its topic and its group.
+func ConsumerOpts() []kgo.Opt {
+	return []kgo.Opt{kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMinBytes(gathered), kgo.FetchMaxWait(gatherTime)}
 }
 
 func (p *Producer) produce(ctx context.Context, partition int32) {
@@ -208,7 +218,7 @@ type Consumer struct {
 	err  error // the first one
 }
 
-// Consume starts reading with a client that has its topic and group.
+// Consume starts reading with a client that has its topic, its group and [ConsumerOpts].
 func Consume(client *kgo.Client) *Consumer {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Consumer{client: client, stop: stop, done: make(chan struct{}), next: make(map[int32]int64)}

@@ -23,7 +23,7 @@ type Transformer struct {
 }
 
 // Transform starts moving records, keys included, to a topic. The session has
-// topics, a group, a transactional id and [ProducerOpts].
+// topics, a group, a transactional id, [ProducerOpts] and [ConsumerOpts].
 func Transform(session *kgo.GroupTransactSession, to string, partitions int) *Transformer {
 	ctx, stop := context.WithCancel(context.Background())
 	t := &Transformer{to: to, stop: stop, done: make(chan struct{}), committed: make([]int64, partitions)}

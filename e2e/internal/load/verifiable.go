@@ -65,7 +65,7 @@ type verifiableLine struct {
 func VerifiableProducer(ctx context.Context, version string, target drivers.Target, topic string, settings ...string) (*Verifiable, error) {
 	cmd, err := drivers.JavaTool(ctx, version, drivers.ToolRun{
 		Tool: "verifiable-producer", Target: target,
-		Settings: append(settings, "retries=2147483647", "enable.idempotence=true", "acks=all"),
+		Settings: append(settings, "retries=2147483647", "enable.idempotence=true", "acks=all", fmt.Sprintf("linger.ms=%d", linger.Milliseconds())),
 		Args:     []string{"--topic", topic, "--max-messages", "-1", "--throughput", "200"},
 	})
 	if err != nil {
@@ -78,8 +78,9 @@ func VerifiableProducer(ctx context.Context, version string, target drivers.Targ
 // further lines of its properties file.
 func VerifiableConsumer(ctx context.Context, version string, target drivers.Target, topic, group string, settings ...string) (*Verifiable, error) {
 	cmd, err := drivers.JavaTool(ctx, version, drivers.ToolRun{
-		Tool: "verifiable-consumer", Target: target, Settings: settings,
-		Args: []string{"--topic", topic, "--group-id", group, "--reset-policy", "earliest"},
+		Tool: "verifiable-consumer", Target: target,
+		Settings: append(settings, fmt.Sprintf("fetch.min.bytes=%d", gathered), fmt.Sprintf("fetch.max.wait.ms=%d", gatherTime.Milliseconds())),
+		Args:     []string{"--topic", topic, "--group-id", group, "--reset-policy", "earliest"},
 	})
 	if err != nil {
 		return nil, err

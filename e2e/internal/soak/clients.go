@@ -212,10 +212,9 @@ func (s *soak) move(id string) (end func()) {
 
 func (s *soak) moveOnce(ctx context.Context, id string) error {
 	opts, err := s.opts(id, append(
-		load.ProducerOpts(), kgo.TransactionalID(id), kgo.TransactionTimeout(txTimeout),
-		kgo.ConsumerGroup(movers), kgo.ConsumeTopics(names(numbers)...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		append(load.ProducerOpts(), load.ConsumerOpts()...), kgo.TransactionalID(id), kgo.TransactionTimeout(txTimeout),
+		kgo.ConsumerGroup(movers), kgo.ConsumeTopics(names(numbers)...),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(time.Second),
-		kgo.FetchMaxWait(500*time.Millisecond),
 	)...)
 	if err != nil {
 		return err
@@ -262,13 +261,12 @@ func (s *soak) join(name, group string, topics []topic, more ...kgo.Opt) (*membe
 			}
 		}
 	}
-	opts, err := s.opts(name, append([]kgo.Opt{
-		kgo.ConsumerGroup(group), kgo.ConsumeTopics(names(topics)...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	opts, err := s.opts(name, append(append(
+		load.ConsumerOpts(), kgo.ConsumerGroup(group), kgo.ConsumeTopics(names(topics)...),
 		kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(time.Second), kgo.AutoCommitInterval(time.Second),
-		kgo.FetchMaxWait(500 * time.Millisecond),
 		// The callbacks run between two polls only, as what they change is read by them.
 		kgo.BlockRebalanceOnPoll(), kgo.OnPartitionsAssigned(forget), kgo.OnPartitionsRevoked(forget), kgo.OnPartitionsLost(forget),
-	}, more...)...)
+	), more...)...)
 	if err != nil {
 		stop()
 		return nil, err

@@ -39,7 +39,7 @@ if "mechanism" in job:
     config.update({"sasl.mechanism": job["mechanism"], "sasl.username": job["user"], "sasl.password": job["password"]})
 
 if job["do"] == "produce":
-    producer = Producer({**config, "enable.idempotence": True, "linger.ms": 2})
+    producer = Producer({**config, "enable.idempotence": True, "linger.ms": 50})
 
     def delivered(err, msg):
         if err:
@@ -54,7 +54,7 @@ if job["do"] == "produce":
         producer.poll(0.005)
     producer.flush(60)
 else:
-    consumer = Consumer({**config, "group.id": job["group"], "auto.offset.reset": "earliest", "fetch.wait.max.ms": 200})
+    consumer = Consumer({**config, "group.id": job["group"], "auto.offset.reset": "earliest", "fetch.wait.max.ms": 200, "fetch.min.bytes": 65536})
     consumer.subscribe([job["topic"]])
     while not ended:
         messages = [m for m in consumer.consume(500, 0.2)]
