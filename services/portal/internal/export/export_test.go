@@ -2,11 +2,17 @@ package export
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"maps"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -437,6 +443,24 @@ func TestClustersThatCannotBeUsed(t *testing.T) {
 	locked.Spec.SASL = &resource.UpstreamSASL{Mechanism: resource.SASLPlain, Username: "u", Password: "file:/no/such/file"}
 	set(&locked)
 	told(CauseCluster, "/no/such/file")
+	secretFile := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secretFile, []byte("wrong"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unknown := *b.u
+	unknown.Spec.SASL = &resource.UpstreamSASL{Mechanism: resource.SASLOAuthBearer, TokenURL: "https://127.0.0.1:1/token", ClientID: "portal", ClientSecret: resource.Reference("file:" + secretFile)}
+	set(&unknown)
+	told(CauseLogin, "the portal cannot log in to the cluster: UNSUPPORTED_SASL_MECHANISM")
+	strict := httptest.NewUnstartedServer(nil) // it never gets to a request
+	strict.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	strict.Config.ErrorLog = log.New(io.Discard, "", 0)
+	strict.StartTLS()
+	defer strict.Close()
+	stranger := *b.u
+	stranger.Spec.Bootstrap = []string{strict.Listener.Addr().String()}
+	stranger.Spec.TLS = &resource.UpstreamTLS{CA: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: strict.Certificate().Raw})), ServerName: "example.com"}
+	set(&stranger)
+	told(CauseLogin, "the broker ended TLS")
 	nowhere := *b.u
 	nowhere.Spec.Bootstrap = []string{"127.0.0.1:1"}
 	set(&nowhere)

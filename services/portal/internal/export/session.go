@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
 
 	"tollgate.internal/pkg/credential"
 	"tollgate.internal/pkg/resource"
@@ -65,7 +66,7 @@ func (l *Loop) open(ctx context.Context) (s *session, err error) {
 		opts = append(opts, kgo.DialTLSConfig(s.credential.TLS))
 	}
 	if s.credential.SASL != nil {
-		opts = append(opts, kgo.SASL(s.credential.SASL))
+		opts = append(opts, kgo.SASL(telling{s.credential.SASL, s}))
 	}
 	if s.client, err = kgo.NewClient(append(opts, l.options.kafka...)...); err != nil {
 		s.credential.Close()
@@ -220,6 +221,52 @@ func (e *NoClusterError) Error() string {
 	return fmt.Sprintf("there is no UpstreamCluster %s: create it, or name another one in TOLLGATE_PORTAL_AUDIT_CLUSTER", e.Name)
 }
 
+// telling is a mechanism whose errors are known to be about the login: they come from
+// token endpoints and KDCs, or are what brokers say in a mechanism's own words.
+type telling struct {
+	sasl.Mechanism
+	session *session
+}
+
+func (m telling) Authenticate(ctx context.Context, host string) (sasl.Session, []byte, error) {
+	dialogue, first, err := m.Mechanism.Authenticate(ctx, host)
+	if err != nil {
+		return nil, nil, m.session.noLogin(err)
+	}
+	return tellingDialogue{dialogue, m.session}, first, nil
+}
+
+type tellingDialogue struct {
+	sasl.Session
+	session *session
+}
+
+func (d tellingDialogue) Challenge(answer []byte) (done bool, next []byte, err error) {
+	if done, next, err = d.Session.Challenge(answer); err != nil {
+		err = d.session.noLogin(err)
+	}
+	return done, next, err
+}
+
+func (s *session) noLogin(err error) error {
+	err = &loginError{fmt.Errorf("%v: %w", s.credential.SASL, err)}
+	s.heard(err)
+	return err
+}
+
+// loginError is a login that came to nothing.
+type loginError struct{ err error }
+
+func (e *loginError) Error() string { return e.err.Error() }
+func (e *loginError) Unwrap() error { return e.err }
+
+// refusedTLS reports whether an error is what the broker said of TLS: about the portal's
+// certificate, most likely. crypto/tls has no type for it.
+func refusedTLS(err error) bool {
+	remote, ok := errors.AsType[*net.OpError](err)
+	return ok && remote.Op == "remote error"
+}
+
 // credentialError is about files and variables that the cluster names.
 type credentialError struct{ err error }
 
@@ -255,6 +302,7 @@ func (l *Loop) explain(err error) (Cause, string) {
 	_, noCluster := errors.AsType[*NoClusterError](err)
 	_, credential := errors.AsType[*credentialError](err)
 	create, creating := errors.AsType[*createError](err)
+	_, login := errors.AsType[*loginError](err)
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	_, network := errors.AsType[net.Error](err)
 	e, kafka := errors.AsType[*kerr.Error](err)
@@ -266,7 +314,9 @@ func (l *Loop) explain(err error) (Cause, string) {
 		return CauseCluster, err.Error()
 	case credential:
 		return CauseCluster, fmt.Sprintf("the portal has no credential for the cluster, whose files and variables have to be where it runs: %v", err)
-	case errors.Is(err, kerr.SaslAuthenticationFailed), untrusted:
+	case refusedTLS(err):
+		return CauseLogin, fmt.Sprintf("the portal cannot log in to the cluster: the broker ended TLS, as it does when it wants a certificate, or another one: %v", err)
+	case login, errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), untrusted:
 		return CauseLogin, fmt.Sprintf("the portal cannot log in to the cluster: %v", err)
 	case creating:
 		return CauseTopic, fmt.Sprintf("topic %s cannot be created: allow the portal's login CREATE, or create it: %v", topic, create.err)
