@@ -169,7 +169,8 @@ func TestMembersOutliveRedis(t *testing.T) {
 	began := time.Now()
 	n2.client.Close() // its records are not written any more
 	n1.wants(t, "n1 serving")
-	if took := time.Since(began); took < board.NodeTTL-2*board.HeartbeatEvery || took > board.NodeTTL+5*time.Second {
+	// The last that was heard of it may be from before, and is told when there is time.
+	if took := time.Since(began); took < board.NodeTTL-3*board.HeartbeatEvery || took > board.NodeTTL+30*time.Second {
 		t.Errorf("a silent node is missed after %v, want about %v", took, board.NodeTTL)
 	}
 }
@@ -197,15 +198,14 @@ func TestANodeIDIsOfOneProcess(t *testing.T) {
 	n1.client.Close() // as kill -9: it does not leave
 	n1.stop()
 	again := b.ready(t, state, named("n1"))
-	began := time.Now()
 	again.join(t)
 	until(t, "n2 sees the new process", func() bool {
+		if problem := fmt.Sprint(again.Problem()); strings.Contains(problem, "is taken") {
+			t.Fatalf("it waits for its own record: %s", problem)
+		}
 		nodes := n2.Nodes()
 		return len(nodes) == 2 && nodes[0].Started.Equal(again.options.Node.Started)
 	})
-	if took := time.Since(began); took > board.NodeTTL-time.Second {
-		t.Errorf("it takes %v", took)
-	}
 	// The id is free for another one when the node has left.
 	again.stop()
 	other := b.ready(t, t.TempDir(), named("n1"))
@@ -320,7 +320,7 @@ func TestQuestionsAboutSessions(t *testing.T) {
 	}
 	leave()
 	two.stop()
-	if got, want := ask(all, time.Second, "n1", "n2"), "n1: y of 1 false; n2: nothing"; got != want {
+	if got, want := ask(all, 5*time.Second, "n1", "n2"), "n1: y of 1 false; n2: nothing"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	client, err := board.Open(b.url, secret.Secret{})
