@@ -376,7 +376,11 @@ func (s *side) play(t *testing.T) {
 }
 
 // quietly is a stream without what only keeps it open.
-func quietly(events string) string { return strings.ReplaceAll(events, "\n:\n", "") }
+func quietly(events string) string {
+	return strings.TrimLeft(keepsOpen.ReplaceAllString(events, ""), "\n")
+}
+
+var keepsOpen = regexp.MustCompile(`(?m)^:\n\n`)
 
 func (s *side) follow(last string) *events {
 	s.t.Helper()
