@@ -257,8 +257,10 @@ func TestTheGatewayLogsInUpstream(t *testing.T) {
 		b.WriteString(l.resource(kafka))
 		fmt.Fprintf(&b, virtualCluster, l.name+"-vc", l.name)
 	}
-	p := gateway.Start(t, nil, map[string]string{"all.yaml": b.String()},
-		"AWS_SHARED_CREDENTIALS_FILE="+string(shared), "AWS_EC2_METADATA_DISABLED=true", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_PROFILE=")
+	env := []string{
+		"AWS_SHARED_CREDENTIALS_FILE=" + string(shared), "AWS_EC2_METADATA_DISABLED=true", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_PROFILE=",
+	}
+	p := gateway.Start(t, nil, map[string]string{"all.yaml": b.String()}, env...)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 6*load.Patience)
 	defer cancel()
@@ -346,6 +348,15 @@ func TestTheGatewayLogsInUpstream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
+	// A portal logs in by the same code, and another client.
+	exporting := slices.DeleteFunc(logins, func(l *login) bool { return l.name == "iam-role-2" })
+	for _, l := range exporting {
+		if l.name == "iam-default" {
+			l.spoil = shared.text(fmt.Sprintf(profile, "wrong")) // it is rotated once
+		}
+	}
+	text = append(text, exported(ctx, t, kafka, exporting, env...)...)
 	for _, never := range []string{"gateway-secret", "static-secret", "base-secret", "shared-secret", "rotated-secret", keycloak.ClientSecret} {
 		if strings.Contains(string(text), never) {
 			t.Errorf("the log holds %q", never)
