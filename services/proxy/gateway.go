@@ -109,6 +109,9 @@ func newGateway(cfg *Config) (*gateway, error) {
 	if g.quotas, err = newSharedQuotas(cfg); err != nil {
 		return nil, err
 	}
+	if g.quotas != nil {
+		g.node.Creating = g.quotas.turns.Take
+	}
 	l, err := listener.New(listener.Config{
 		Specs: cfg.Listeners, Router: g, Limits: cfg.Limits, Log: cfg.Log, Listen: cfg.Listen,
 		Wrap:   func(c net.Conn) net.Conn { return netio.New(c) },

@@ -34,6 +34,7 @@ var (
 type sharedQuotas struct {
 	client redis.UniversalClient
 	keeper *lease.Keeper
+	turns  *lease.Turns
 	log    *slog.Logger
 }
 
@@ -57,11 +58,14 @@ func newSharedQuotas(cfg *Config) (*sharedQuotas, error) {
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	return &sharedQuotas{client, keeper, cfg.Log}, nil
+	away := func() error { return keeper.Stats().Away }
+	turns := lease.NewTurns(client, board.Deployment(c.Deployment).Key("creating", ""), away, cfg.Log)
+	return &sharedQuotas{client, keeper, turns, cfg.Log}, nil
 }
 
 func (s *sharedQuotas) run(ctx context.Context) {
 	s.keeper.Run(ctx)
+	s.turns.Close()
 	if err := s.client.Close(); err != nil {
 		s.log.Debug("connections for quotas not closed", "err", err)
 	}

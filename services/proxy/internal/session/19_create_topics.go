@@ -50,8 +50,8 @@ func (r *room) take(topics, partitions int) error {
 }
 
 // creating is the table to judge by what may be created. Where there is a limit, one
-// session after the other creates and waits until all can see what it made; done ends
-// its turn. Sessions on other nodes are not waited for.
+// session after the other creates and waits until all can see what it made, on all nodes
+// that can ask one another; done ends its turn.
 func (s *Session) creating(ctx context.Context) (t *view.Table, done func(), err error) {
 	if t, err = s.vc.Fresh(ctx, metadataAge); err != nil || !limited(t.View) {
 		return t, func() {}, err
@@ -59,6 +59,17 @@ func (s *Session) creating(ctx context.Context) (t *view.Table, done func(), err
 	if done, err = s.vc.Creating.Take(ctx); err != nil {
 		return nil, func() {}, err
 	}
+	if s.node.Creating != nil {
+		here := done
+		there, err := s.node.Creating(ctx, s.vc.Name)
+		if err != nil {
+			here()
+			return nil, func() {}, err
+		}
+		done = func() { there(); here() }
+	}
+	// Twice: the first may join a look that began before the turn.
+	_, _ = s.vc.Fresh(ctx, 0)
 	if t, err = s.vc.Fresh(ctx, 0); err != nil {
 		done()
 		return nil, func() {}, err

@@ -62,8 +62,11 @@ type Node struct {
 	WriteStall    time.Duration // for a client to take some of an answer
 	Refusals      *refusal.Notes
 	encoded       encodings
-	Refused       func(*refusal.Refusal)                               // nil: not counted
-	Observe       func(key int16, outcome Outcome, took time.Duration) // nil: not measured; allocates nothing
+	Refused       func(*refusal.Refusal) // nil: not counted
+	// Creating waits until no other node creates topics in a virtual cluster; nil: no
+	// other node does.
+	Creating func(ctx context.Context, virtualCluster string) (done func(), err error)
+	Observe  func(key int16, outcome Outcome, took time.Duration) // nil: not measured; allocates nothing
 }
 
 // Client is an accepted connection whose TLS handshake is done.
