@@ -61,6 +61,8 @@ what was there before and after; secrets are in neither.`,
 		if q.Key.Scope == "" || q.Key.Scope != s.tenant {
 			q.Tenant = s.tenant
 		}
+		// Without a scope all of that name are asked for: policies of all virtual clusters have none.
+		another := func(e *client.Entry) bool { return q.Key.Name != "" && e.Scope != q.Key.Scope }
 		for _, t := range []struct {
 			flag, text string
 			into       *time.Time
@@ -83,6 +85,9 @@ what was there before and after; secrets are in neither.`,
 				if err != nil {
 					return err
 				}
+				if another(e) {
+					continue
+				}
 				if err := print(e); err != nil {
 					return err
 				}
@@ -94,6 +99,9 @@ what was there before and after; secrets are in neither.`,
 		for e, err := range c.Audit(ctx, q) {
 			if err != nil {
 				return err
+			}
+			if another(e) {
+				continue
 			}
 			if entries = append(entries, e); len(entries) == limit {
 				break

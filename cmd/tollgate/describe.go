@@ -155,6 +155,9 @@ func describeAudit(ctx context.Context, c *client.Client, w io.Writer, key resou
 		if err != nil {
 			return fmt.Errorf("audit log: %w", err)
 		}
+		if e.Scope != key.Scope {
+			continue // of another one with that name: without a scope all are asked for
+		}
 		rows = append(rows, []string{show.Time(e.Time), e.Actor, e.Action, e.Detail})
 		if len(rows) == entries {
 			break

@@ -82,7 +82,8 @@ func getCommand(std stdio) *cobra.Command {
 		Short: "List objects, or show some",
 		Long: `get lists all objects of a kind, or those that are named, as a table; -o yaml and
 -o json have every field. What is within a tenant or a virtual cluster is named
-SCOPE/NAME, or NAME with --tenant or --vc.
+SCOPE/NAME, or NAME with --tenant or --vc. A policy that is named without is one of
+all virtual clusters, which tables show as *.
 
 Kinds: ` + kindHelp() + `; all is every one, and a list such as vc,sa is several.`,
 		Example: `  tollgate get tenants
@@ -224,7 +225,7 @@ var wideHeaders = map[string][]string{
 	resource.KindAliasTopic:      {"IDENTITY"},
 	resource.KindServiceAccount:  {"EXTERNAL-NAMES"},
 	resource.KindACL:             {"HOST"},
-	resource.KindPolicy:          {"WHO", "TOPICS"},
+	resource.KindPolicy:          {"WITHIN", "WHO", "TOPICS"},
 	resource.KindPriceBook:       {"PRICES"},
 	resource.KindBudget:          {"EMAILS", "WEBHOOKS"},
 }
@@ -262,16 +263,20 @@ func columns(o *client.Object, now time.Time) (row, extra []string, err error) {
 		row = []string{m.VirtualCluster, m.Name, o.Spec.Principal, o.Spec.Permission, o.Spec.Operation, name}
 		extra = []string{o.Spec.Host}
 	case *resource.Policy:
-		row = []string{m.VirtualCluster, m.Name, string(o.Spec.Type), strconv.Itoa(int(o.Spec.Priority)), asked(&o.Spec.Config)}
+		row = []string{cmp.Or(m.VirtualCluster, "*"), m.Name, string(o.Spec.Type), strconv.Itoa(int(o.Spec.Priority)), asked(&o.Spec.Config)}
 		who := o.Spec.Scope.Principals
 		if labels := labelText(o.Spec.Scope.AccountLabels); labels != "" {
 			who = append(slices.Clone(who), labels)
+		}
+		within := labelText(o.Spec.Scope.VirtualClusterLabels)
+		if except := labelText(o.Spec.Scope.ExceptVirtualClusterLabels); except != "" {
+			within = cmp.Or(within, "*") + " except " + except
 		}
 		topics := topicList(o.Spec.Scope.Topics)
 		if except := topicList(o.Spec.Scope.ExceptTopics); except != "" {
 			topics = cmp.Or(topics, "*") + " except " + except
 		}
-		extra = []string{strings.Join(who, ","), topics}
+		extra = []string{within, strings.Join(who, ","), topics}
 	case *resource.PriceBook:
 		row = []string{m.Name, o.Spec.Plan, show.Time(o.Spec.From), o.Spec.Currency, strconv.Itoa(len(o.Spec.Entries))}
 		extra = []string{prices(o.Spec.Entries)}

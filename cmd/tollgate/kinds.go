@@ -95,7 +95,8 @@ func flagFor(k resource.Kind) string {
 	return "--vc"
 }
 
-// key is the object of a kind by a name, which may have its scope in front: SCOPE/NAME.
+// key is the object of a kind by a name, which may have its scope in front: SCOPE/NAME. A
+// policy without one is that of all virtual clusters.
 func (s *scope) key(k resource.Kind, name string) (resource.Key, error) {
 	owner, rest, scoped := strings.Cut(name, "/")
 	switch {
@@ -104,11 +105,11 @@ func (s *scope) key(k resource.Kind, name string) (resource.Key, error) {
 	case k.Scope == "":
 		owner, rest = "", name
 	case !scoped:
-		if owner, rest = s.of(k), name; owner == "" {
+		if owner, rest = s.of(k), name; owner == "" && !k.Everywhere() {
 			return resource.Key{}, usagef("%s %q: say where it is: %s/%s or %s", singular(k.Name), name, strings.ToUpper(strings.TrimPrefix(flagFor(k), "--")), name, flagFor(k))
 		}
 	}
-	if rest == "" || k.Scope != "" && owner == "" {
+	if rest == "" || scoped && owner == "" {
 		return resource.Key{}, usagef("%q names no %s", name, singular(k.Name))
 	}
 	return resource.Key{Kind: k.Name, Scope: owner, Name: rest}, nil

@@ -13,7 +13,7 @@ import (
 // next is a version whose bundles the present one cannot read.
 var next = &site.Version{Overlay: map[string]func(string) string{
 	"pkg/bundle/bundle.go": func(text string) string {
-		return strings.Replace(text, "const Format uint16 = 1", "const Format uint16 = 2", 1)
+		return strings.NewReplacer("formatFirst uint16 = 1", "formatFirst uint16 = 3", "FormatPolicies uint16 = 2", "FormatPolicies uint16 = 3").Replace(text)
 	},
 }}
 
@@ -42,7 +42,7 @@ func TestTwoVersions(t *testing.T) {
 				return fmt.Errorf("%s does not count it", n.Name)
 			}
 			status, body, err := n.Get(ctx, "/readyz")
-			if err != nil || status != http.StatusOK || !strings.Contains(body, "format 2") {
+			if err != nil || status != http.StatusOK || !strings.Contains(body, "format 3") {
 				return fmt.Errorf("%s: %d %s, %w", n.Name, status, body, err)
 			}
 		}

@@ -16,7 +16,15 @@ import (
 // writes. Heads and commands have numbers of their own: a proxy that cannot read the
 // bundles of a newer portal knows all the same how far everything is published, and
 // serves what it can read.
-const Format uint16 = 1
+const Format uint16 = FormatPolicies
+
+// The formats. A bundle is of the lowest that says what must not be passed over in it.
+const (
+	formatFirst uint16 = 1
+	// FormatPolicies is the first with [Policies]: a proxy that reads less does not know
+	// that there are any.
+	FormatPolicies uint16 = 2
+)
 
 // MaxPlainBytes bounds a bundle before it is compressed.
 const MaxPlainBytes = 32 << 20
@@ -24,11 +32,17 @@ const MaxPlainBytes = 32 << 20
 // A Kind is what a bundle is of.
 type Kind string
 
-// The kinds, as the resources spell theirs.
+// The kinds; of single objects, as the resources spell theirs.
 const (
 	VirtualCluster  Kind = resource.KindVirtualCluster
 	UpstreamCluster Kind = resource.KindUpstreamCluster
+	Policies        Kind = "Policies"
 )
+
+// Everywhere is the bundle with the policies of all virtual clusters, the only one of its
+// kind. It is complete: what is not in it is no longer in force. No virtual cluster has its
+// name, which versions that do not know the kind look for.
+var Everywhere = ID{Policies, "*"}
 
 // An ID says which bundle it is. Of each there is one, at some revision.
 type ID struct {
@@ -48,7 +62,8 @@ type Bundle struct {
 	Deleted  bool  // a tombstone: nothing is left of it
 
 	// Objects of a virtual cluster: its Tenant, itself, its TopicGrants, AliasTopics,
-	// ServiceAccounts, Acls and Policies. Of an upstream cluster: itself. Of a tombstone: none.
+	// ServiceAccounts, Acls and Policies. Of an upstream cluster: itself. Of [Everywhere]: the
+	// Policies of no virtual cluster, perhaps none. Of a tombstone: none.
 	Objects Objects
 }
 
@@ -82,7 +97,10 @@ func (s *Signer) SealBundle(b *Bundle) ([]byte, error) {
 	if err != nil {
 		return nil, refuse(Malformed, "compress %v: %v", b.ID, err)
 	}
-	return s.Seal(ForBundle, body)
+	if b.Kind == Policies {
+		return s.seal(ForBundle, FormatPolicies, body)
+	}
+	return s.seal(ForBundle, formatFirst, body)
 }
 
 // Open reads the bundle of a deployment and an id.
@@ -121,8 +139,10 @@ func (b *Bundle) check() error {
 	switch {
 	case b.Deployment == "":
 		return refuse(Malformed, "of no deployment")
-	case b.Kind != VirtualCluster && b.Kind != UpstreamCluster:
+	case b.Kind != VirtualCluster && b.Kind != UpstreamCluster && b.Kind != Policies:
 		return refuse(Malformed, "of unknown kind %q", b.Kind)
+	case b.Kind == Policies && (b.ID != Everywhere || b.Deleted):
+		return refuse(Malformed, "of %v: there are those of all virtual clusters alone, and always", b.ID)
 	case b.Name == "":
 		return refuse(Malformed, "of a %s without a name", b.Kind)
 	case b.Revision <= 0:

@@ -236,7 +236,7 @@ func TestWhatIsNotTheBundleAskedForIsRefused(t *testing.T) {
 		{"a bit of the key id", changed(len(magic) + 2), "eu", id, UnknownKey, "trusted"},
 		{"a format that was turned up", newer, "eu", id, Forged, "signature"},
 		{"a format that was turned down", older, "eu", id, Forged, "signature"},
-		{"a newer format, truly", raw(ForBundle, Format+1, []byte("anything")), "eu", id, Newer, "format 2"},
+		{"a newer format, truly", raw(ForBundle, Format+1, []byte("anything")), "eu", id, Newer, "format 3"},
 		{"no format", raw(ForBundle, 0, packed), "eu", id, Malformed, "format 0"},
 		{"a head in the place of a bundle", raw(ForHead, Format, packed), "eu", id, Forged, "of this bundle"},
 		{"another deployment", whole, "us", id, Foreign, `"eu", and this is "us"`},

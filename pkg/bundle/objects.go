@@ -72,6 +72,14 @@ func (os Objects) checkOf(id ID) error {
 		}
 		return nil
 	}
+	if id.Kind == Policies {
+		for _, o := range os {
+			if p, ok := o.(*resource.Policy); !ok || p.Metadata.VirtualCluster != "" {
+				return strange(o)
+			}
+		}
+		return nil
+	}
 	vc := os.virtualCluster(id.Name)
 	if vc == nil {
 		return refuse(Malformed, "%v is not in its own bundle", id)

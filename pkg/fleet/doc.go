@@ -13,6 +13,7 @@
 //
 //	tollgate:<d>:vc:<name>        hash {revision, data}: a sealed bundle
 //	tollgate:<d>:upstream:<name>  hash {revision, data}: a sealed bundle
+//	tollgate:<d>:policies         hash {revision, data}: a sealed bundle, of all virtual clusters' policies
 //	tollgate:<d>:host:<host>      hash {revision, data}: the name of a virtual cluster
 //	tollgate:<d>:head             hash {revision, data}: the sealed [Head]
 //	tollgate:<d>:changes          stream of what is new: see [Entry]

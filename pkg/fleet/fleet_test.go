@@ -272,7 +272,7 @@ func TestAHeadIsNotSetOnWhatWasLost(t *testing.T) {
 	b := newBed(t)
 	advance := func(from, to int64, want error, head int64) {
 		t.Helper()
-		if err := b.publisher.Advance(t.Context(), from, to); !errors.Is(err, want) {
+		if err := b.publisher.Advance(t.Context(), from, Head{Revision: to}); !errors.Is(err, want) {
 			t.Errorf("Advance(%d, %d): %v, want %v", from, to, err, want)
 		}
 		if h, err := b.publisher.Head(t.Context()); err != nil || h.Revision != head {

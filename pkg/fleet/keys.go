@@ -31,8 +31,11 @@ func (d Deployment) Key(parts ...string) string {
 }
 
 func (d Deployment) bundle(id bundle.ID) string {
-	if id.Kind == bundle.UpstreamCluster {
+	switch id.Kind {
+	case bundle.UpstreamCluster:
 		return d.Key("upstream", id.Name)
+	case bundle.Policies:
+		return d.Key("policies")
 	}
 	return d.Key("vc", id.Name)
 }

@@ -328,17 +328,19 @@ func (p *Publisher) append(ctx context.Context, args []any) error {
 // ErrForgot is a Redis that lost what stood in it a moment ago.
 var ErrForgot = errors.New("redis has lost what stood in it: everything is to be published again")
 
-// SetHead says that everything up to a revision is put and announced. A head that is
-// higher already stays.
+// SetHead is Advance by a portal that relies on nothing that was published before.
 func (p *Publisher) SetHead(ctx context.Context, revision int64) error {
-	return p.Advance(ctx, 0, revision)
+	return p.Advance(ctx, 0, Head{Revision: revision})
 }
 
-// Advance is SetHead by a portal that relies on what was published up to another
-// revision, as Head told it. If Redis has lost that meanwhile it is ErrForgot, and
+// Advance says that everything is put and announced as a head says, whose deployment is this
+// one. A head that is higher already stays. From is up to where the portal relies on what was
+// published before, as Head told it. If Redis has lost that meanwhile it is ErrForgot, and
 // nothing was written: a head must not stand above what is not there.
-func (p *Publisher) Advance(ctx context.Context, from, revision int64) error {
-	data, err := seal(p.signer, bundle.ForHead, Head{p.deployment, revision})
+func (p *Publisher) Advance(ctx context.Context, from int64, to Head) error {
+	to.Deployment = p.deployment
+	revision := to.Revision
+	data, err := seal(p.signer, bundle.ForHead, to)
 	if err != nil {
 		return err
 	}

@@ -70,6 +70,10 @@ func decodeNode(id, text string) (Node, error) {
 type Head struct {
 	Deployment Deployment `json:"deployment"`
 	Revision   int64      `json:"revision"`
+	// Policies is the revision of [bundle.Everywhere]: nobody is to be served without it, or
+	// with an older one. 0: there never was one. It is all that tells a proxy which has none
+	// whether there is one, and so stands here, where everything else is said to be there.
+	Policies int64 `json:"policies,omitempty"`
 }
 
 // OpenHead reads a sealed head of a deployment.
@@ -79,7 +83,7 @@ func OpenHead(keys bundle.Keyring, d Deployment, sealed []byte) (Head, error) {
 	if err != nil {
 		return h, fmt.Errorf("head: %w", err)
 	}
-	if err := json.Unmarshal(body, &h); err != nil || h.Revision < 0 {
+	if err := json.Unmarshal(body, &h); err != nil || h.Revision < 0 || h.Policies < 0 {
 		return Head{}, fmt.Errorf("head: %w", &bundle.Refusal{Reason: bundle.Malformed, Text: "signed, and makes no sense"})
 	}
 	if h.Deployment != d {

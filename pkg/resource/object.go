@@ -74,6 +74,10 @@ type Kind struct {
 	New    func() Object
 }
 
+// Everywhere reports whether objects of a kind with a scope may be without one, too: they
+// are about all there is then, and no tenant's.
+func (k Kind) Everywhere() bool { return k.Name == KindPolicy }
+
 // Kinds are all kinds, those first that others refer to: made in this order, and
 // removed in the opposite one, nothing ever refers to what is not there.
 var Kinds = []Kind{
@@ -128,10 +132,13 @@ func KeyOf(o Object) Key {
 
 // String is such as "AliasTopic orders of acme-prod".
 func (k Key) String() string {
-	if k.Scope == "" {
-		return k.Kind + " " + k.Name
+	if k.Scope != "" {
+		return k.Kind + " " + k.Name + " of " + k.Scope
 	}
-	return k.Kind + " " + k.Name + " of " + k.Scope
+	if kind, _ := KindOf(k.Kind); kind.Everywhere() {
+		return k.Kind + " " + k.Name + " of all virtual clusters"
+	}
+	return k.Kind + " " + k.Name
 }
 
 // Compare orders keys by kind, as in [Kinds], then scope and name.
@@ -171,8 +178,12 @@ func Dependencies(o Object) []Dependency {
 		return []Dependency{tenant, upstream("spec.cluster", o.Spec.Cluster)}
 	case *AliasTopic:
 		return []Dependency{vc, upstream("spec.cluster", o.Spec.Cluster)}
-	case *ServiceAccount, *ACL, *Policy:
+	case *ServiceAccount, *ACL:
 		return []Dependency{vc}
+	case *Policy:
+		if m.VirtualCluster != "" {
+			return []Dependency{vc}
+		}
 	case *Budget:
 		return []Dependency{tenant}
 	}

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Policy is a step that requests go through beside ACLs and quotas. Of several that a
-// request is in the scope of, all have to admit it.
+// Policy is a step that requests go through beside ACLs and quotas: those of one virtual
+// cluster or, where metadata names none, of all. Of several that a request is in the scope
+// of, all have to admit it: none loosens another.
 type Policy struct {
 	Metadata Metadata   `yaml:"metadata" json:"metadata"`
 	Spec     PolicySpec `yaml:"spec" json:"spec"`
@@ -23,14 +24,18 @@ const PolicyProduce PolicyType = "produce"
 // PolicySpec says what is asked of whom.
 type PolicySpec struct {
 	Type     PolicyType   `yaml:"type" json:"type"`
-	Priority int32        `yaml:"priority,omitempty" json:"priority,omitempty"` // the lowest is first; then in the order of names
+	Priority int32        `yaml:"priority,omitempty" json:"priority,omitempty"` // the lowest is first; then those of all virtual clusters, and in the order of names
 	Scope    PolicyScope  `yaml:"scope,omitempty" json:"scope,omitzero"`
 	Config   PolicyConfig `yaml:"config" json:"config"`
 }
 
 // PolicyScope is whom and what a policy is about; empty fields are about everybody and
-// everything. Principals and AccountLabels add up.
+// everything. Principals and AccountLabels add up. The labels of virtual clusters are for
+// policies of all of them.
 type PolicyScope struct {
+	VirtualClusterLabels       map[string]string `yaml:"virtualClusterLabels,omitempty" json:"virtualClusterLabels,omitempty"`             // only virtual clusters with all of them
+	ExceptVirtualClusterLabels map[string]string `yaml:"exceptVirtualClusterLabels,omitempty" json:"exceptVirtualClusterLabels,omitempty"` // not those with all of these
+
 	Principals    []string          `yaml:"principals,omitempty" json:"principals,omitempty"`       // such as User:alice
 	AccountLabels map[string]string `yaml:"accountLabels,omitempty" json:"accountLabels,omitempty"` // of the service account, all of them
 	Topics        []TopicSelector   `yaml:"topics,omitempty" json:"topics,omitempty"`               // as clients name them
@@ -70,7 +75,24 @@ func (p *Policy) Compare(other *Policy) int {
 		}
 		return 1
 	}
+	if d := strings.Compare(p.Metadata.VirtualCluster, other.Metadata.VirtualCluster); d != 0 {
+		return d
+	}
 	return strings.Compare(p.Metadata.Name, other.Metadata.Name)
+}
+
+// IsIn reports whether a virtual cluster with these labels is in the scope.
+func (s *PolicyScope) IsIn(labels map[string]string) bool {
+	return hasAll(labels, s.VirtualClusterLabels) && (len(s.ExceptVirtualClusterLabels) == 0 || !hasAll(labels, s.ExceptVirtualClusterLabels))
+}
+
+func hasAll(have, want map[string]string) bool {
+	for name, value := range want {
+		if got, ok := have[name]; !ok || got != value {
+			return false
+		}
+	}
+	return true
 }
 
 // IsAbout reports whether a principal is in the scope, given the labels of its
@@ -82,12 +104,7 @@ func (s *PolicyScope) IsAbout(principal string, labels map[string]string) bool {
 	if slices.Contains(s.Principals, principal) {
 		return true
 	}
-	for name, want := range s.AccountLabels {
-		if have, ok := labels[name]; !ok || have != want {
-			return false
-		}
-	}
-	return len(s.AccountLabels) > 0
+	return len(s.AccountLabels) > 0 && hasAll(labels, s.AccountLabels)
 }
 
 // HasTopic reports whether a topic is in the scope.
@@ -103,15 +120,30 @@ func (t TopicSelector) selects(name string) bool {
 	return name == t.Name
 }
 
-func validatePolicy(o *Written, s *PolicySpec) {
+func validatePolicy(o *Written, p *Policy) {
+	s := &p.Spec
 	oneOf(o, "spec.type", &s.Type, "", PolicyProduce)
 	for i, p := range s.Scope.Principals {
 		principal(o, index("spec.scope.principals", i), p)
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Scope.AccountLabels)) {
-		field := "spec.scope.accountLabels." + name
-		if value := s.Scope.AccountLabels[name]; !labelName.MatchString(name) || value != "" && !labelName.MatchString(value) {
-			o.Problem(field, "is no label that a ServiceAccount can have")
+	labels := func(field, kind string, labels map[string]string) {
+		for _, name := range slices.Sorted(maps.Keys(labels)) {
+			if value := labels[name]; !labelName.MatchString(name) || value != "" && !labelName.MatchString(value) {
+				o.Problem(field+"."+name, "is no label that a %s can have", kind)
+			}
+		}
+	}
+	labels("spec.scope.accountLabels", KindServiceAccount, s.Scope.AccountLabels)
+	for _, list := range []struct {
+		field  string
+		labels map[string]string
+	}{{"spec.scope.virtualClusterLabels", s.Scope.VirtualClusterLabels}, {"spec.scope.exceptVirtualClusterLabels", s.Scope.ExceptVirtualClusterLabels}} {
+		labels(list.field, KindVirtualCluster, list.labels)
+		switch {
+		case p.Metadata.VirtualCluster != "" && o.Written(list.field):
+			o.Problem(list.field, "has no meaning for a Policy of one virtual cluster: leave it out, or metadata.virtualCluster")
+		case len(list.labels) == 0 && o.Written(list.field):
+			o.Problem(list.field, "must not be empty: leave it out instead")
 		}
 	}
 	for field, topics := range map[string][]TopicSelector{"spec.scope.topics": s.Scope.Topics, "spec.scope.exceptTopics": s.Scope.ExceptTopics} {

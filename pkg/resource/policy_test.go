@@ -34,6 +34,11 @@ func TestPoliciesThatAreRefused(t *testing.T) {
 			`spec.scope.principals[0]: "x" has no type: write User:x`, "spec.scope.accountLabels.a b: is no label", "spec.scope.topics[0].name: required", "spec.scope.topics[1].name: topic name",
 			"spec.scope.topics[2].pattern: unknown word",
 		}},
+		{"of all virtual clusters", doc("Policy", "name: p", `type: produce, scope: {virtualClusterLabels: {tier: gold}, exceptVirtualClusterLabels: {exempt: ""}}, config: {acks: all}`), nil},
+		{"of all, by an empty name", doc("Policy", `name: p, virtualCluster: ""`, "type: produce, config: {acks: all}"), []string{"metadata.virtualCluster: must not be empty"}},
+		{"of all, and somebody's", doc("Policy", "name: p, tenant: acme", "type: produce, config: {acks: all}"), []string{"metadata.tenant: has no meaning for a Policy"}},
+		{"of one, by its labels", policy("type: produce, scope: {virtualClusterLabels: {a: b}, exceptVirtualClusterLabels: {a: b}}, config: {acks: all}"), []string{"spec.scope.virtualClusterLabels: has no meaning", "spec.scope.exceptVirtualClusterLabels: has no meaning"}},
+		{"of all, by no labels", doc("Policy", "name: p", `type: produce, scope: {virtualClusterLabels: {}, exceptVirtualClusterLabels: {"a b": c}}, config: {acks: all}`), []string{"spec.scope.virtualClusterLabels: must not be empty", "spec.scope.exceptVirtualClusterLabels.a b: is no label that a VirtualCluster can have"}},
 		{"of no virtual cluster", doc("Policy", "name: p, virtualCluster: nobody", "type: produce, config: {acks: all}"), []string{`metadata.virtualCluster: there is no VirtualCluster "nobody"`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -36,7 +36,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 }
 
 // Metadata names an object. Tenant is set for VirtualCluster, TopicGrant and Budget;
-// VirtualCluster for AliasTopic, ServiceAccount, ACL and Policy.
+// VirtualCluster for AliasTopic, ServiceAccount, ACL, and a Policy that is of one.
 type Metadata struct {
 	Name           string            `yaml:"name" json:"name"`
 	Tenant         string            `yaml:"tenant,omitempty" json:"tenant,omitempty"`

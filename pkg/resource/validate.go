@@ -89,7 +89,7 @@ func (l *validator) one(o *Written) {
 	case *ACL:
 		validateACL(o, &v.Spec)
 	case *Policy:
-		validatePolicy(o, &v.Spec)
+		validatePolicy(o, v)
 	case *PriceBook:
 		l.validatePriceBook(o, &v.Spec)
 	case *Budget:
@@ -167,6 +167,10 @@ func (l *validator) validateMetadata(o *Written) {
 	}
 	k, _ := KindOf(kind)
 	switch {
+	case k.Everywhere() && m.VirtualCluster == "":
+		if o.Written("metadata.virtualCluster") {
+			o.Problem("metadata.virtualCluster", "must not be empty: leave it out for a %s of all virtual clusters", kind)
+		}
 	case k.Scope == KindVirtualCluster && m.VirtualCluster == "":
 		o.Problem("metadata.virtualCluster", "required")
 	case k.Scope == KindVirtualCluster:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +22,7 @@ import (
 
 // nodes is the fleet as the API sees it, through Redis.
 type nodes struct {
+	control   *control.Control
 	client    redis.UniversalClient // nil: there is none
 	pace      *fleet.Pace
 	publisher *fleet.Publisher
@@ -28,7 +30,7 @@ type nodes struct {
 }
 
 func newFleet(cfg *Config, c *control.Control, metrics prometheus.Registerer) (*nodes, error) {
-	n := new(nodes)
+	n := &nodes{control: c}
 	if cfg.Redis == "" {
 		return n, nil
 	}
@@ -112,8 +114,15 @@ func (n *nodes) Nodes(ctx context.Context) ([]api.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, policies, err := n.control.Everywhere(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]api.Node, len(all))
 	for i, one := range all {
+		if policies && one.BundleFormat < bundle.FormatPolicies {
+			one.Problem = strings.Join(slices.DeleteFunc([]string{errTooOld.Error(), one.Problem}, func(s string) bool { return s == "" }), "; ")
+		}
 		out[i] = api.Node{
 			ID: one.ID, Host: one.Host, Port: one.Port, Domain: one.Domain, Rack: one.Rack, Version: one.Version, BundleFormat: one.BundleFormat,
 			State: string(one.State), Sessions: one.Sessions, Load: one.Load, Applied: one.Applied, Problem: one.Problem,
@@ -127,9 +136,13 @@ func (n *nodes) Nodes(ctx context.Context) ([]api.Node, error) {
 // tell more often than with each heartbeat when they applied something.
 const appliedEvery = 50 * time.Millisecond
 
+// errTooOld is what is wrong with a node that passes over policies.
+var errTooOld = errors.New("it is too old to know that there are policies of all virtual clusters, and serves clients without them: update it, or drain it")
+
 // WaitApplied waits until every live node serves a revision. What is not published is
 // on no node, whatever revision those are at: they may have been told of higher ones by
-// a database that this is an old copy of.
+// a database that this is an old copy of. A node that does not know of policies of all
+// virtual clusters, where there are some, serves nothing as it is.
 func (n *nodes) WaitApplied(ctx context.Context, revision int64) error {
 	if n.client == nil {
 		return nil
@@ -142,10 +155,15 @@ func (n *nodes) WaitApplied(ctx context.Context, revision int64) error {
 		if err != nil {
 			return err
 		}
+		_, policies, err := n.control.Everywhere(ctx)
+		if err != nil {
+			return err
+		}
 		s := n.loop.Status()
 		behind := s.Err != nil || s.Revision < revision
 		for _, one := range all {
-			behind = behind || one.State != fleet.NodeGone && one.Applied < revision
+			tooOld := policies && one.BundleFormat < bundle.FormatPolicies
+			behind = behind || one.State != fleet.NodeGone && (one.Applied < revision || tooOld)
 		}
 		if !behind {
 			return nil

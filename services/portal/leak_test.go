@@ -57,6 +57,8 @@ const busyWorld = `
 ---
 {apiVersion: tollgate/v1, kind: PriceBook, metadata: {name: globex-2020}, spec: {from: 2020-01-01T00:00:00Z, plan: globex-plan, currency: EUR, entries: [{unit: GiB, price: "0.035"}]}}
 ---
+{apiVersion: tollgate/v1, kind: Policy, metadata: {name: hidden, labels: {of: globex}}, spec: {type: produce, scope: {virtualClusterLabels: {of: globex}}, config: {acks: leader}}}
+---
 {apiVersion: tollgate/v1, kind: Budget, metadata: {name: hidden, tenant: hooli}, spec: {period: day, bytes: 1, notify: {emails: [ops@hooli.example]}}}
 `
 
@@ -100,7 +102,7 @@ func newSide(t *testing.T, cfg portal.Config, busy bool) *side {
 	}
 	later := time.Now().UTC().Add(time.Hour)
 	s.serve = func(applied int64) {
-		if _, err := reader.Heartbeat(t.Context(), fleet.Node{ID: "n-1", Host: "127.0.0.1", Port: 9092, Version: "test", State: fleet.NodeServing, Started: later, Heartbeat: later, Applied: applied}, "me"); err != nil {
+		if _, err := reader.Heartbeat(t.Context(), fleet.Node{ID: "n-1", Host: "127.0.0.1", Port: 9092, Version: "test", BundleFormat: bundle.Format, State: fleet.NodeServing, Started: later, Heartbeat: later, Applied: applied}, "me"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -418,6 +420,9 @@ func (s *side) playKind(kind resource.Kind, it sample) {
 	case resource.KindVirtualCluster:
 		within = map[string]string{"acme-prod": "/v1/virtual-clusters/acme-prod/" + kind.Plural, "globex-prod": "/v1/virtual-clusters/globex-prod/" + kind.Plural, "nobody-1": "/v1/virtual-clusters/nobody-1/" + kind.Plural}
 	}
+	if kind.Everywhere() {
+		within["everywhere"] = all
+	}
 	for _, query := range []string{"", "?limit=1", "?limit=1&after=«next»", "?name=e", "?name=globex", "?tenant=globex", "?tenant=acme", "?labelSelector=!x", "?labelSelector=x%3Dy", "?labelSelector=%3D", "?after=x", "?limit=0", "?unknown=1"} {
 		if _, paged := s.vars["next"]; paged || !strings.Contains(query, "«") {
 			s.ask("tenant", "GET", all+query, "")
@@ -487,6 +492,7 @@ func (s *side) playApply() {
 		"[]", "[" + acl("one", "acme-prod", "") + "," + acl("two", "acme-prod", "") + "]", "[" + acl("one", "acme-prod", "") + "," + acl("three", "acme-prod", "") + "]",
 		"[" + acl("one", "acme-prod", `,"revision":1`) + "]", "[" + acl("one", "acme-prod", "") + "," + acl("two", "globex-prod", "") + "]", "[" + acl("hidden", "globex-prod", "") + "]",
 		"[" + acl("one", "nobody", "") + "]", `[{"apiVersion":"tollgate/v1","kind":"Tenant","metadata":{"name":"globex"},"spec":{}}]`, "{",
+		`[{"apiVersion":"tollgate/v1","kind":"Policy","metadata":{"name":"hidden"},"spec":{"type":"produce","config":{"acks":"leader"}}}]`,
 	} {
 		for _, query := range []string{"?dryRun=true", "?dryRun=true&prune=x", "", "?wait=applied&timeout=1ms", "?prune=x%3Dy"} {
 			s.ask("tenant", "POST", "/v1/apply"+query, body)

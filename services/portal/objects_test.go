@@ -481,3 +481,60 @@ func (e *events) await(text string) string {
 		}
 	}
 }
+
+// Policies of all virtual clusters are where the list of all policies is, for those who run
+// the gateway, and have what every object has.
+func TestPoliciesOfAllVirtualClusters(t *testing.T) {
+	each(t, func(t *testing.T, ops *client) {
+		ops.populate()
+		const path, body = "/v1/policies/durable", `{"apiVersion":"tollgate/v1","kind":"Policy","metadata":{"labels":{"by":"ops"}},"spec":{"type":"produce","config":{"acks":"all"}}}`
+		tenant := ops.tokenFor(`{"name":"t","role":"tenant","tenant":"acme"}`)
+		nothing := tenant.want(404, "GET", "/v1/policies/nothing", "").body
+		a := ops.want(201, "PUT", path, body)
+		if a.header.Get("Location") != path || a.text("metadata.virtualCluster") != "" || a.text("metadata.revision") == "" {
+			t.Errorf("created: %v %s", a.header, a.body)
+		}
+		for _, ask := range [][3]string{{"GET", path, ""}, {"PUT", path, body}, {"PATCH", path, `{}`}, {"DELETE", path, ""}, {"PUT", "/v1/policies/other", body}, {"PUT", "/v1/policies/other", "{"}} {
+			if a := tenant.want(404, ask[0], ask[1], ask[2]); a.body != nothing {
+				t.Errorf("a tenant is answered %s, and %s for nothing", a.body, nothing)
+			}
+		}
+		if list := tenant.want(200, "GET", "/v1/policies", ""); list.text("items.0.metadata.virtualCluster") != "acme-prod" || list.text("items.1") != "" {
+			t.Errorf("a tenant lists %s", list.body)
+		}
+		list := ops.want(200, "GET", "/v1/policies?limit=1", "")
+		if list.text("items.0.metadata.name") != "durable" || list.text("items.0.metadata.virtualCluster") != "" {
+			t.Errorf("listed first: %s", list.body)
+		}
+		if next := ops.want(200, "GET", "/v1/policies?limit=1&after="+list.text("next"), ""); next.text("items.0.metadata.virtualCluster") != "acme-prod" {
+			t.Errorf("listed next: %s", next.body)
+		}
+		if list := ops.want(200, "GET", "/v1/policies?labelSelector=by%3Dops", ""); list.text("items.0.metadata.name") != "durable" || list.text("items.1") != "" {
+			t.Errorf("by label: %s", list.body)
+		}
+		ops.want(412, "PUT", path, body, `If-Match: "999"`)
+		ops.want(412, "PUT", path, body, "If-None-Match: *")
+		ops.want(200, "PATCH", path, `{"spec":{"scope":{"exceptVirtualClusterLabels":{"exempt":"acks"}}}}`, "If-Match: "+a.header.Get("ETag"))
+		a = ops.want(422, "PUT", path, strings.Replace(body, `"labels"`, `"virtualCluster":"acme-prod","labels"`, 1))
+		if !strings.Contains(a.problems()["metadata.virtualCluster"], "/v1/virtual-clusters/acme-prod/policies/durable") {
+			t.Errorf("of one virtual cluster: %s", a.body)
+		}
+		a = ops.want(200, "POST", "/v1/apply?dryRun=true", "["+strings.Replace(body, `"labels"`, `"name":"durable","labels"`, 1)+"]")
+		if a.text("results.0.change") != "replaced" || a.text("results.0.scope") != "" {
+			t.Errorf("applied: %s", a.body)
+		}
+		entries := ops.want(200, "GET", "/v1/audit?kind=Policy&name=durable&action=replace", "")
+		if entries.text("items.0.scope") != "" || entries.text("items.0.after.spec.scope.exceptVirtualClusterLabels.exempt") != "acks" {
+			t.Errorf("audited: %s", entries.body)
+		}
+		if entries := tenant.want(200, "GET", "/v1/audit?kind=Policy&name=durable&action=replace", ""); entries.text("items.0") != "" {
+			t.Errorf("a tenant reads of it: %s", entries.body)
+		}
+		readOnly := ops.as(ops.want(201, "POST", "/v1/tokens", `{"name":"r","role":"ops","readOnly":true}`).text("token"))
+		readOnly.want(200, "GET", path, "")
+		readOnly.want(403, "DELETE", path, "")
+		ops.want(200, "DELETE", path, "")
+		ops.want(404, "GET", path, "")
+		ops.want(200, "GET", "/v1/virtual-clusters/acme-prod/policies/durable", "")
+	})
+}

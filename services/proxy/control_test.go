@@ -35,7 +35,15 @@ type shelf struct {
 func (s *shelf) Run(ctx context.Context, into fleet.Applier, ready func()) error {
 	s.mu.Lock()
 	s.into = into
+	revision := s.revision
 	s.mu.Unlock()
+	set, err := resource.LoadDir(s.dir)
+	if err == nil {
+		err = into.PutPolicies(set.PoliciesOf(""), revision)
+	}
+	if err != nil {
+		return err
+	}
 	ready()
 	<-ctx.Done()
 	return ctx.Err()
@@ -140,6 +148,9 @@ func (s *shelf) changed(t *testing.T) {
 	s.revision++
 	into, revision := s.into, s.revision
 	s.mu.Unlock()
+	if err := into.PutPolicies(set.PoliciesOf(""), revision); err != nil {
+		t.Errorf("policies of all: %v", err)
+	}
 	vcs, _ := into.Loaded()
 	for name := range vcs {
 		if set.VirtualClusters[name] == nil {

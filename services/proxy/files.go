@@ -8,6 +8,7 @@ import (
 
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/listener"
+	"tollgate.internal/services/proxy/internal/policy"
 )
 
 // files are a directory of resource files that is served whole: a change of them takes
@@ -60,10 +61,14 @@ func (g *gateway) apply(set *resource.Set) error {
 		}
 		reached = append(reached, o)
 	}
+	common, err := policy.NewCommon(set.PoliciesOf(""))
+	if err != nil {
+		errs = append(errs, err)
+	}
 	var changes []*change
 	var hosts []listener.Hosts
 	for _, name := range slices.Sorted(maps.Keys(set.VirtualClusters)) {
-		c, err := g.prepare(set, name, 0)
+		c, err := g.prepare(set, name, common, 0)
 		if err != nil {
 			errs = append(errs, err)
 		}

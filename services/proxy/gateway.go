@@ -30,7 +30,7 @@ import (
 
 // gateway is a running proxy: what it serves, and to whom.
 //
-// Locks are taken in this order: changing, reaching, mu, served.mu. Nobody waits for
+// Locks are taken in this order: common.changing, changing, common, reaching, mu, served.mu. Nobody waits for
 // the network or the source while he holds mu or reaching.
 type gateway struct {
 	cfg         *Config
@@ -52,6 +52,7 @@ type gateway struct {
 	end        context.CancelFunc
 	background sync.WaitGroup
 
+	common   common     // policies of all virtual clusters
 	changing locks      // one change at a time of each virtual cluster, by name
 	reaching sync.Mutex // one change at a time of the upstream clusters
 	asking   sync.Mutex // of Config.PortsOf

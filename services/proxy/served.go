@@ -11,6 +11,7 @@ import (
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/fleet"
 	"tollgate.internal/services/proxy/internal/listener"
+	"tollgate.internal/services/proxy/internal/policy"
 	"tollgate.internal/services/proxy/internal/refusal"
 	"tollgate.internal/services/proxy/internal/session"
 	"tollgate.internal/services/proxy/internal/upstream"
@@ -124,8 +125,8 @@ type change struct {
 
 // prepare finds out whether a virtual cluster can be served like this. Nothing is
 // changed, but that a listener of its own may be open.
-func (g *gateway) prepare(set *resource.Set, name string, revision int64) (*change, error) {
-	v, err := view.Compile(set, name, time.Now(), g.deps)
+func (g *gateway) prepare(set *resource.Set, name string, common *policy.Common, revision int64) (*change, error) {
+	v, err := view.Compile(set, name, time.Now(), g.deps, common)
 	if err != nil {
 		return nil, err
 	}
@@ -221,13 +222,19 @@ func (g *gateway) renewLater(name string, sv *served) {
 	})
 }
 
-// Put, Remove, PutUpstream, RemoveUpstream, Loaded and Announced make the gateway the
+// Put, Remove, PutPolicies, PutUpstream, RemoveUpstream, Loaded and Announced make the gateway the
 // applier of a fleet's source.
 var _ fleet.Applier = (*gateway)(nil)
 
 // Put serves a virtual cluster.
 func (g *gateway) Put(name string, set *resource.Set, revision int64) error {
 	defer g.changing.lock(name)()
+	// Between what it is compiled with and its being served, they do not change.
+	g.common.RLock()
+	defer g.common.RUnlock()
+	if !g.common.known {
+		return errNoPolicies
+	}
 	g.mu.RLock()
 	due, err := g.revisions[name].follows(revision, false, g.served[name] != nil)
 	ended := g.ended
@@ -238,7 +245,7 @@ func (g *gateway) Put(name string, set *resource.Set, revision int64) error {
 	case err != nil || !due:
 		return err
 	}
-	c, err := g.prepare(set, name, revision)
+	c, err := g.prepare(set, name, g.common.policies, revision)
 	if err == nil {
 		err = g.names.Check(c.hosts)
 	}
@@ -257,11 +264,11 @@ func (g *gateway) Put(name string, set *resource.Set, revision int64) error {
 
 // narrow puts those parts of a change into service that can be, when the whole cannot:
 // rights are never older than the newest that the node was told. What they are to be
-// (tenant, accounts, secrets, authentication, grants, ACLs, limits) is taken from the
+// (tenant, accounts, secrets, authentication, grants, ACLs, policies, limits) is taken from the
 // change, without what of it cannot be made out; where things are (clusters, slots, a
 // listener by port) stays as it was, and hosts are those that were and still are. The
 // revision stays the one of before, so that the change is tried again. The error is
-// problem. The lock of the name is held.
+// problem. The lock of the name is held, and common.
 func (g *gateway) narrow(set *resource.Set, name string, problem error) error {
 	old := g.find(name)
 	if old == nil || set.VirtualClusters[name] == nil {
@@ -277,10 +284,11 @@ func (g *gateway) narrow(set *resource.Set, name string, problem error) error {
 	own := resource.NewSet(&vc)
 	own.Tenants, own.TopicGrants = set.Tenants, set.TopicGrants
 	own.AliasTopics, own.ServiceAccounts, own.ACLs = set.OfVirtualCluster(name)
+	own.Policies = set.PoliciesOf(name)
 	g.mu.RLock()
 	revision := g.revisions[name].revision
 	g.mu.RUnlock()
-	v, err := view.Narrow(own, name, time.Now(), g.deps, old.vc.View())
+	v, err := view.Narrow(own, name, time.Now(), g.deps, g.common.policies, old.vc.View())
 	if err != nil { // that there is no such virtual cluster, which there is
 		g.drop(name, errMoved)
 		return errors.Join(problem, err)
@@ -371,6 +379,11 @@ func (g *gateway) Loaded() (virtualClusters, upstreams map[string]int64) {
 
 // Revision is that of what is served, whatever else is.
 func (g *gateway) Revision(id bundle.ID) (revision int64, served bool) {
+	if id == bundle.Everywhere {
+		g.common.RLock()
+		defer g.common.RUnlock()
+		return g.common.revision.revision, g.common.known
+	}
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if id.Kind == bundle.UpstreamCluster {

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tollgate.internal/pkg/bundle"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/proxy/internal/fleet"
 )
@@ -81,6 +82,9 @@ func newCrowd(t *testing.T) (*gateway, *crowd) {
 	}
 	t.Cleanup(g.close)
 	c.g = g
+	if err := g.PutPolicies(nil, 0); err != nil {
+		t.Fatal(err)
+	}
 	if err := g.PutUpstream(&resource.UpstreamCluster{Metadata: resource.Metadata{Name: "main"}, Spec: resource.UpstreamClusterSpec{Bootstrap: []string{"127.0.0.1:1"}}}, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -298,5 +302,112 @@ func TestChangesAtOnceEndWithTheHighestRevision(t *testing.T) {
 	}
 	if _, all := g.Hosts(0); all != 0 {
 		t.Errorf("%d hosts are left", all)
+	}
+}
+
+func policyOfAll(name string, scope resource.PolicyScope) *resource.Policy {
+	return &resource.Policy{Metadata: resource.Metadata{Name: name}, Spec: resource.PolicySpec{Type: resource.PolicyProduce, Scope: scope, Config: resource.PolicyConfig{Acks: resource.AcksAll}}}
+}
+
+// Nobody is served before it is known which policies there are of all virtual clusters, and
+// whatever comes together, what is served in the end is served with them.
+func TestNobodyIsServedWithoutThePoliciesOfAll(t *testing.T) {
+	g, _ := newCrowd(t)
+	g.common.known = false
+	if err := g.Put("vc-0", crowdSet(0), 1); !errors.Is(err, errNoPolicies) || g.find("vc-0") != nil {
+		t.Fatalf("Put: %v, want %v", err, errNoPolicies)
+	}
+	const many, rounds = 40, 20
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for r := range rounds {
+			if err := g.PutPolicies([]*resource.Policy{policyOfAll(fmt.Sprintf("r-%d", r), resource.PolicyScope{})}, int64(r+1)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for i := range many {
+		wg.Go(func() {
+			for {
+				err := g.Put(fmt.Sprintf("vc-%d", i), crowdSet(i), 1)
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, errNoPolicies) {
+					t.Error(err)
+					return
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+	wg.Wait()
+	for name, vc := range g.loaded() {
+		steps := vc.View().Policies.Produce("User:x", "t")
+		if why := steps.Refuse(1, nil); why == nil || !strings.Contains(why.Err.Error(), fmt.Sprintf("policy r-%d of all", rounds-1)) {
+			t.Errorf("%s goes by %v, want the last ones", name, why)
+		}
+	}
+	if err := g.PutPolicies(nil, rounds-1); !errors.Is(err, fleet.ErrOlder) {
+		t.Errorf("older ones: %v, want %v", err, fleet.ErrOlder)
+	}
+	other := policyOfAll("x", resource.PolicyScope{})
+	other.Spec.Type = "tap-dance"
+	if err := g.PutPolicies([]*resource.Policy{other}, rounds+1); err == nil {
+		t.Error("one of an unknown type is taken")
+	}
+	if revision, known := g.Revision(bundle.Everywhere); revision != rounds || !known {
+		t.Errorf("in force is revision %d, %v, want %d", revision, known, rounds)
+	}
+}
+
+// A virtual cluster that no policy is about keeps its view: its sessions do nothing anew.
+func TestPoliciesOfOthersCostNothing(t *testing.T) {
+	g, _ := newCrowd(t)
+	if err := g.Put("vc-0", crowdSet(0), 1); err != nil {
+		t.Fatal(err)
+	}
+	before := g.find("vc-0").vc.View()
+	for r := range int64(3) {
+		p := policyOfAll("gold", resource.PolicyScope{VirtualClusterLabels: map[string]string{"tier": "gold"}})
+		if err := g.PutPolicies([]*resource.Policy{p}, r+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g.find("vc-0").vc.View() != before {
+		t.Error("the view is another one")
+	}
+}
+
+// What cannot be served as it is is not served without its policies.
+func TestPoliciesStayWhereAChangeIsNarrowed(t *testing.T) {
+	g, _ := newCrowd(t)
+	own := func(name string, kind resource.PolicyType) *resource.Policy {
+		p := policyOfAll(name, resource.PolicyScope{})
+		p.Metadata.VirtualCluster, p.Spec.Type = "vc-0", kind
+		return p
+	}
+	set := crowdSet(0)
+	set.Policies = []*resource.Policy{own("first", resource.PolicyProduce)}
+	if err := g.Put("vc-0", set, 1); err != nil {
+		t.Fatal(err)
+	}
+	for revision, c := range map[int64]struct {
+		policy *resource.Policy
+		want   string
+	}{
+		2: {own("second", resource.PolicyProduce), "policy second"},
+		3: {own("third", "tap-dance"), "policy "},
+	} {
+		next := crowdSet(0)
+		next.Policies = []*resource.Policy{c.policy}
+		next.VirtualClusters["vc-0"].Spec.Authentication.MTLS = &resource.MTLS{CAFile: "/nowhere/ca.pem"}
+		if err := g.Put("vc-0", next, revision); !errors.Is(err, fleet.ErrNarrowed) {
+			t.Fatalf("Put: %v, want %v", err, fleet.ErrNarrowed)
+		}
+		why := g.find("vc-0").vc.View().Policies.Produce("User:x", "t").Refuse(1, nil)
+		if why == nil || !strings.Contains(why.Err.Error(), c.want) {
+			t.Errorf("revision %d goes by %v, want %s", revision, why, c.want)
+		}
 	}
 }

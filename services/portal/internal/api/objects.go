@@ -80,7 +80,7 @@ type (
 	}
 )
 
-// path is where the objects of a kind are.
+// pathOf is where the objects of a kind are that are within something, if the kind's are.
 func pathOf(kind resource.Kind) string {
 	switch kind.Scope {
 	case resource.KindTenant:
@@ -94,19 +94,18 @@ func pathOf(kind resource.Kind) string {
 // location is where one object is.
 func location(key resource.Key) string {
 	kind, _ := resource.KindOf(key.Kind)
+	if key.Scope == "" {
+		return "/v1/" + kind.Plural + "/" + key.Name
+	}
 	path := strings.NewReplacer("{tenant}", key.Scope, "{virtualCluster}", key.Scope).Replace(pathOf(kind))
 	return path + "/" + key.Name
 }
 
 // objectRoutes are the operations that every kind has.
 func (a *API) objectRoutes(kind resource.Kind) {
-	path, one := pathOf(kind), pathOf(kind)+"/{name}"
-	read, write := a.schemas.read[kind.Name], a.schemas.write[kind.Name]
-	both := forOps | forTenant
-	etag := []string{"ETag"}
-	changed := []string{"ETag", "Tollgate-Change", "Tollgate-Applied"}
-	pending := documented{"The change is kept. Not every node serves it yet, which Tollgate-Applied says more about.", read, nil, changed}
-	name := func(action string) string { return action + strings.ToUpper(kind.Name[:1]) + kind.Name[1:] }
+	path, both := pathOf(kind), forOps|forTenant
+	read := a.schemas.read[kind.Name]
+	name := func(action string) string { return action + kind.Name }
 
 	register(a, route{
 		method: http.MethodGet, path: path, id: name("list"), tag: "objects", summary: "List " + kind.Plural, roles: both,
@@ -120,16 +119,34 @@ func (a *API) objectRoutes(kind resource.Kind) {
 		return a.list(ctx, c, kind, scope, in)
 	})
 	if kind.Scope != "" {
+		description := "In the order of what they are within, and their names."
+		if kind.Everywhere() {
+			description += " Those of all virtual clusters come first."
+		}
 		register(a, route{
 			method: http.MethodGet, path: "/v1/" + kind.Plural, id: name("listAll"), tag: "objects", summary: "List " + kind.Plural + " everywhere", roles: both,
-			description: "In the order of what they are within, and their names.",
+			description: description,
 			answers:     map[int]documented{200: {"A page.", a.listSchema(kind.Name+"List", read), nil, nil}},
 		}, func(ctx context.Context, c *call, in *listInput) (*reply, error) {
 			return a.list(ctx, c, kind, "", in)
 		})
 	}
+	a.singleRoutes(kind, path+"/{name}", kind.Name, "", both)
+	if kind.Everywhere() {
+		a.singleRoutes(kind, "/v1/"+kind.Plural+"/{name}", kind.Name+"Everywhere", ", of all virtual clusters", forOps)
+	}
+}
+
+// singleRoutes are the operations on one object of a kind.
+func (a *API) singleRoutes(kind resource.Kind, one, id, which string, both role) {
+	read, write := a.schemas.read[kind.Name], a.schemas.write[kind.Name]
+	etag := []string{"ETag"}
+	changed := []string{"ETag", "Tollgate-Change", "Tollgate-Applied"}
+	pending := documented{"The change is kept. Not every node serves it yet, which Tollgate-Applied says more about.", read, nil, changed}
+	name := func(action string) string { return action + id }
+
 	register(a, route{
-		method: http.MethodGet, path: one, id: name("get"), tag: "objects", summary: "Read one", roles: both,
+		method: http.MethodGet, path: one, id: name("get"), tag: "objects", summary: "Read one" + which, roles: both,
 		answers: map[int]documented{200: {"The object.", read, nil, etag}},
 	}, func(ctx context.Context, c *call, _ *noParameters) (*reply, error) {
 		key, err := c.key(kind)
@@ -143,7 +160,7 @@ func (a *API) objectRoutes(kind resource.Kind) {
 		return c.object(http.StatusOK, s)
 	})
 	register(a, route{
-		method: http.MethodPut, path: one, id: name("put"), tag: "objects", summary: "Create or replace one", roles: both, write: true,
+		method: http.MethodPut, path: one, id: name("put"), tag: "objects", summary: "Create or replace one" + which, roles: both, write: true,
 		description: "What is not sent gets its default. Names in the path may be left out of metadata. What is there already, as it is, changes nothing and takes no revision.",
 		body:        write, types: []string{typeJSON, typeYAML},
 		answers: map[int]documented{
@@ -155,7 +172,7 @@ func (a *API) objectRoutes(kind resource.Kind) {
 		return a.put(ctx, c, kind, in)
 	})
 	register(a, route{
-		method: http.MethodPatch, path: one, id: name("patch"), tag: "objects", summary: "Change some fields of one", roles: both, write: true,
+		method: http.MethodPatch, path: one, id: name("patch"), tag: "objects", summary: "Change some fields of one" + which, roles: both, write: true,
 		description: "A JSON merge patch (RFC 7396): null takes a field away, lists are replaced as a whole.",
 		body:        &huma.Schema{Type: huma.TypeObject}, types: []string{typeMerge, typeJSON},
 		answers: map[int]documented{200: {"The object as it is now.", read, nil, changed}, 202: pending},
@@ -163,7 +180,7 @@ func (a *API) objectRoutes(kind resource.Kind) {
 		return a.patch(ctx, c, kind, in)
 	})
 	register(a, route{
-		method: http.MethodDelete, path: one, id: name("delete"), tag: "objects", summary: "Delete one", roles: both, write: true,
+		method: http.MethodDelete, path: one, id: name("delete"), tag: "objects", summary: "Delete one" + which, roles: both, write: true,
 		description: "What others refer to is not deleted: 409 says by what.",
 		answers:     map[int]documented{200: {"The object as it was.", read, nil, []string{"Tollgate-Change", "Tollgate-Applied"}}, 202: pending},
 	}, func(ctx context.Context, c *call, in *changeInput) (*reply, error) {
@@ -201,8 +218,11 @@ func (c *call) key(kind resource.Kind) (key resource.Key, err error) {
 	return key, err
 }
 
-// scope is what the path says that objects of a kind are within.
+// scope is what the path says that objects of a kind are within; empty: nothing.
 func (c *call) scope(kind resource.Kind) (string, error) {
+	if c.everywhere(kind) {
+		return "", nil
+	}
 	switch kind.Scope {
 	case resource.KindTenant:
 		return c.named("tenant")
@@ -210,6 +230,12 @@ func (c *call) scope(kind resource.Kind) (string, error) {
 		return c.named("virtualCluster")
 	}
 	return "", nil
+}
+
+// everywhere reports whether the path is that of objects which may be within something, and
+// are not.
+func (c *call) everywhere(kind resource.Kind) bool {
+	return kind.Everywhere() && c.r.PathValue("virtualCluster") == ""
 }
 
 // within looks whether what the path says objects are within is there for the caller.
@@ -383,6 +409,10 @@ func (c *call) fit(d document, kind resource.Kind) {
 		*have = want
 	}
 	check("name", &m.Name, c.r.PathValue("name"))
+	if c.everywhere(kind) && m.VirtualCluster != "" {
+		d.Problem("metadata.virtualCluster", "is %q, and the path is that of policies of all virtual clusters: leave it out, or put it to %s/%s", m.VirtualCluster, "/v1/virtual-clusters/"+m.VirtualCluster+"/"+kind.Plural, m.Name)
+		return
+	}
 	switch kind.Scope {
 	case resource.KindTenant:
 		check("tenant", &m.Tenant, c.r.PathValue("tenant"))

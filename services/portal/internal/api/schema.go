@@ -145,6 +145,8 @@ func metadataSchema(kind resource.Kind) *huma.Schema {
 		s.Required = append(s.Required, field)
 	}
 	switch {
+	case kind.Everywhere():
+		s.Properties["virtualCluster"] = &huma.Schema{Type: huma.TypeString, Description: "The VirtualCluster it belongs to. Left out: it is one of all virtual clusters, which those who run the gateway make."}
 	case kind.Scope == resource.KindVirtualCluster:
 		owner("virtualCluster", kind.Scope)
 	case kind.Scope == resource.KindTenant, kind.Name == resource.KindVirtualCluster:

@@ -80,6 +80,13 @@ func (c *Control) Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, er
 		if m.Deleted {
 			return nil
 		}
+		if id == bundle.Everywhere {
+			rows, err := tx.Objects(ctx, store.Query{Kind: resource.KindPolicy, Everywhere: true})
+			if err != nil {
+				return err
+			}
+			return addObjects(b, rows)
+		}
 		row, ok, err := tx.Object(ctx, key)
 		if err != nil {
 			return err
@@ -102,12 +109,8 @@ func (c *Control) Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, er
 			}
 			rows = append(rows, more...)
 		}
-		for _, row := range rows {
-			o, err := read(row)
-			if err != nil {
-				return err
-			}
-			b.Objects = append(b.Objects, o)
+		if err := addObjects(b, rows); err != nil {
+			return err
 		}
 		if id.Kind == bundle.VirtualCluster {
 			return c.addVerifiers(ctx, tx, id.Name, b.Objects)
@@ -118,6 +121,33 @@ func (c *Control) Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, er
 		return nil, err
 	}
 	return b, nil
+}
+
+// addObjects puts what is stored into a bundle.
+func addObjects(b *bundle.Bundle, rows []store.Row) error {
+	for _, row := range rows {
+		o, err := read(row)
+		if err != nil {
+			return err
+		}
+		b.Objects = append(b.Objects, o)
+	}
+	return nil
+}
+
+// Everywhere says at which revision the fleet was told of the policies of all virtual
+// clusters last, 0: never; and whether there are any.
+func (c *Control) Everywhere(ctx context.Context) (told int64, some bool, err error) {
+	err = c.store.Read(ctx, func(tx *store.Tx) error {
+		b, _, err := tx.Bundle(ctx, everywhere.kind, everywhere.name)
+		if told = b.Published; err != nil || told == 0 {
+			return err
+		}
+		n, err := tx.CountObjects(ctx, store.Query{Kind: resource.KindPolicy, Everywhere: true})
+		some = n > 0
+		return err
+	})
+	return told, some, err
 }
 
 // addVerifiers gives the accounts of a virtual cluster what their live secrets are

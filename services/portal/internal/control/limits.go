@@ -13,6 +13,7 @@ import (
 // that serves it, and for the portals that compile it.
 type Limits struct {
 	Aliases, Accounts, ACLs int // of a virtual cluster
+	Policies                int // of a virtual cluster, and of all together
 	Grants                  int // of a tenant
 	Requests                int // for grants, of a tenant, that nobody has decided
 	ObjectBytes             int // of one object, as JSON
@@ -21,12 +22,12 @@ type Limits struct {
 
 // DefaultLimits are for a control plane of thousands of tenants.
 func DefaultLimits() Limits {
-	return Limits{Aliases: 10_000, Accounts: 10_000, ACLs: 50_000, Grants: 10_000, Requests: 20, ObjectBytes: 256 << 10, BundleBytes: 16 << 20}
+	return Limits{Aliases: 10_000, Accounts: 10_000, ACLs: 50_000, Policies: 1000, Grants: 10_000, Requests: 20, ObjectBytes: 256 << 10, BundleBytes: 16 << 20}
 }
 
 // Check says what makes no sense: above all what proxies would refuse.
 func (l Limits) Check() error {
-	for _, n := range []int{l.Aliases, l.Accounts, l.ACLs, l.Grants, l.Requests, l.ObjectBytes, l.BundleBytes} {
+	for _, n := range []int{l.Aliases, l.Accounts, l.ACLs, l.Policies, l.Grants, l.Requests, l.ObjectBytes, l.BundleBytes} {
 		if n <= 0 {
 			return fmt.Errorf("limits must be positive, and one is %d", n)
 		}
@@ -51,6 +52,8 @@ func (l Limits) limitOf(kind string) (most int, setting, field string) {
 		return l.Accounts, "TOLLGATE_PORTAL_MAX_ACCOUNTS", "metadata.virtualCluster"
 	case resource.KindACL:
 		return l.ACLs, "TOLLGATE_PORTAL_MAX_ACLS", "metadata.virtualCluster"
+	case resource.KindPolicy:
+		return l.Policies, "TOLLGATE_PORTAL_MAX_POLICIES", "metadata.virtualCluster"
 	case resource.KindTopicGrant:
 		return l.Grants, "TOLLGATE_PORTAL_MAX_GRANTS", "metadata.tenant"
 	}
@@ -72,12 +75,26 @@ func (w *write) bound(ctx context.Context, puts []*put) error {
 		most, setting, field := w.limits.limitOf(key.Kind)
 		if in := (scope{key.Kind, key.Scope}); most > 0 && p.result.Change == Created && !counted[in] {
 			counted[in] = true
-			n, err := w.tx.CountObjects(ctx, store.Query{Kind: key.Kind, Scope: key.Scope})
+			n, err := w.tx.CountObjects(ctx, store.Query{Kind: key.Kind, Scope: key.Scope, Everywhere: key.Scope == ""})
 			if err != nil {
 				return err
 			}
+			whose := key.Scope
+			if whose == "" {
+				field, whose = "metadata.name", "all virtual clusters together"
+			}
 			if n > int64(most) {
-				p.written.Problem(field, "%s would have %d objects of kind %s, and %d is the most (%s): delete some first, or spread them over several", key.Scope, n, key.Kind, most, setting)
+				p.written.Problem(field, "%s would have %d objects of kind %s, and %d is the most (%s): delete some first, or spread them over several", whose, n, key.Kind, most, setting)
+			}
+		}
+		if key.Kind == resource.KindPolicy && key.Scope == "" && !counted[scope{}] {
+			counted[scope{}] = true
+			n, err := w.tx.WeightEverywhere(ctx, key.Kind)
+			if err != nil {
+				return err
+			}
+			if n > int64(w.limits.BundleBytes) {
+				p.written.Problem("spec", "the policies of all virtual clusters would have %d bytes together, and %d is the most that proxies are given (TOLLGATE_PORTAL_MAX_BUNDLE_BYTES): delete what is not needed", n, w.limits.BundleBytes)
 			}
 		}
 		clusters, tenant, err := w.within(ctx, p)
@@ -105,7 +122,10 @@ func (w *write) within(ctx context.Context, p *put) (clusters []string, tenant s
 	switch key.Kind {
 	case resource.KindVirtualCluster:
 		return []string{key.Name}, p.row.Tenant, nil
-	case resource.KindAliasTopic, resource.KindServiceAccount, resource.KindACL:
+	case resource.KindAliasTopic, resource.KindServiceAccount, resource.KindACL, resource.KindPolicy:
+		if key.Scope == "" {
+			return nil, "", nil
+		}
 		return []string{key.Scope}, p.row.Tenant, nil
 	case resource.KindTenant, resource.KindTopicGrant:
 		rows, err := w.tx.Objects(ctx, store.Query{Kind: resource.KindVirtualCluster, Tenant: p.row.Tenant})

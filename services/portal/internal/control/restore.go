@@ -27,6 +27,11 @@ func (c *Control) Restored(ctx context.Context, actor Actor, told int64) (revisi
 		if err := w.tx.Raise(ctx, told+restoreGap); err != nil {
 			return err
 		}
+		// Behind the copy there may have been policies of all virtual clusters: nodes that have
+		// them and nodes that are new must agree that there are none.
+		if err := w.tx.MarkBundle(ctx, everywhere.kind, everywhere.name, false); err != nil {
+			return err
+		}
 		n, err := w.tx.MarkAllBundles(ctx)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"tollgate.internal/pkg/bundle"
 	"tollgate.internal/pkg/resource"
 	"tollgate.internal/services/portal/internal/store"
 )
@@ -69,6 +70,8 @@ type write struct {
 
 // mark is a bundle, or all bundles of virtual clusters of a tenant.
 type mark struct{ kind, name, tenant string }
+
+var everywhere = mark{kind: string(bundle.Everywhere.Kind), name: bundle.Everywhere.Name}
 
 // write runs change in a transaction and lets those know that wait for changes.
 func (c *Control) write(ctx context.Context, actor Actor, dryRun bool, change func(*write) error) error {
@@ -202,7 +205,7 @@ func (w *write) admit(ctx context.Context, objects []*resource.Written, options 
 
 // scopeKey is what an object is within, or itself: whose absence is to be told.
 func scopeKey(key resource.Key) resource.Key {
-	if kind, _ := resource.KindOf(key.Kind); kind.Scope != "" {
+	if kind, _ := resource.KindOf(key.Kind); kind.Scope != "" && key.Scope != "" {
 		return resource.Key{Kind: kind.Scope, Name: key.Scope}
 	}
 	return key
@@ -219,6 +222,9 @@ func (w *write) owner(ctx context.Context, o resource.Object) (string, error) {
 	if vc := o.Meta().VirtualCluster; vc != "" {
 		row, _, err := w.tx.Object(ctx, resource.Key{Kind: resource.KindVirtualCluster, Name: vc})
 		return row.Tenant, err
+	}
+	if kind, _ := resource.KindOf(o.Kind()); kind.Everywhere() {
+		return "", nil // whatever else it says
 	}
 	return o.Meta().Tenant, nil
 }
@@ -322,6 +328,10 @@ func (w *write) touch(o resource.Object, deleted bool) {
 		w.bundles[mark{kind: resource.KindVirtualCluster, tenant: m.Tenant}] = false
 	case resource.KindPriceBook, resource.KindBudget: // which are none of the proxies' business
 	default:
+		if m.VirtualCluster == "" {
+			w.bundles[everywhere] = false // which is there without anything in it, too
+			return
+		}
 		w.bundles[mark{kind: resource.KindVirtualCluster, name: m.VirtualCluster}] = false
 	}
 }

@@ -120,7 +120,7 @@ func subject(key resource.Key) string {
 // object has its name, so that the object's events keep their order; and events of a
 // virtual cluster keep theirs with those of what is in it.
 func partitionKey(key resource.Key) string {
-	if kind, _ := resource.KindOf(key.Kind); kind.Scope != "" {
+	if kind, _ := resource.KindOf(key.Kind); kind.Scope != "" && key.Scope != "" {
 		return kind.Scope + "/" + key.Scope
 	}
 	return subject(key)

@@ -33,6 +33,9 @@ type Store interface {
 	All(ctx context.Context, after bundle.ID, limit int) ([]control.Mark, error)
 	Compile(ctx context.Context, id bundle.ID) (*bundle.Bundle, error)
 	Published(ctx context.Context, marks ...control.Mark) error
+	// Everywhere is the revision at which the fleet was told of the policies of all virtual
+	// clusters; 0: never.
+	Everywhere(ctx context.Context) (told int64, some bool, err error)
 }
 
 // Board is where the proxies look. Its methods are those of [fleet.Publisher].
@@ -41,7 +44,7 @@ type Board interface {
 	Seal(b *bundle.Bundle) (*fleet.Sealed, error)
 	PutSealed(ctx context.Context, bundles ...*fleet.Sealed) error
 	Announce(ctx context.Context, changes ...fleet.Change) error
-	Advance(ctx context.Context, from, revision int64) error
+	Advance(ctx context.Context, from int64, to fleet.Head) error
 	Lacking(ctx context.Context, changes ...fleet.Change) ([]fleet.Change, error)
 	Seen(ctx context.Context) (revision int64, node string, err error)
 }
@@ -240,9 +243,14 @@ func (l *Loop) round(ctx context.Context) (head int64, published int, restored b
 			return 0, published, restored, err
 		}
 	}
-	if told.Revision < head {
+	// Behind what is pending: it is put up as of this revision.
+	policies, _, err := l.store.Everywhere(ctx)
+	if err != nil {
+		return 0, published, restored, err
+	}
+	if told.Revision < head || told.Policies < policies {
 		// Not on what was lost since it was looked at: the next round finds that.
-		if err := l.board.Advance(ctx, told.Revision, head); err != nil {
+		if err := l.board.Advance(ctx, told.Revision, fleet.Head{Revision: head, Policies: policies}); err != nil {
 			return 0, published, restored, err
 		}
 	}

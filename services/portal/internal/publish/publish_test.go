@@ -239,13 +239,13 @@ type forgetful struct {
 	empty chan func() // before the head is set
 }
 
-func (f forgetful) Advance(ctx context.Context, from, revision int64) error {
+func (f forgetful) Advance(ctx context.Context, from int64, to fleet.Head) error {
 	select {
 	case empty := <-f.empty:
 		empty()
 	default:
 	}
-	return f.Publisher.Advance(ctx, from, revision)
+	return f.Publisher.Advance(ctx, from, to)
 }
 
 // The head must not stand above what was lost since it was looked at: no portal and no

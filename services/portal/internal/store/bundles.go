@@ -41,14 +41,20 @@ func (t *Tx) MarkAllBundles(ctx context.Context) (n int64, err error) {
 // bundle, with its tenant's grants and its secrets.
 func (t *Tx) Weight(ctx context.Context, virtualCluster, tenant string) (n int64, err error) {
 	_, err = t.one(ctx, `SELECT
-		(SELECT COALESCE(SUM(octet_length(document)), 0) FROM objects WHERE kind IN (?, ?, ?) AND scope = ?) +
+		(SELECT COALESCE(SUM(octet_length(document)), 0) FROM objects WHERE kind IN (?, ?, ?, ?) AND scope = ?) +
 		(SELECT COALESCE(SUM(octet_length(document)), 0) FROM objects WHERE kind = ? AND scope = ?) +
 		(SELECT COALESCE(SUM(octet_length(document)), 0) FROM objects WHERE kind = ? AND scope = '' AND name = ?) +
 		(SELECT COALESCE(SUM(octet_length(verifiers)), 0) FROM secrets WHERE virtual_cluster = ?)`,
 		[]any{
-			resource.KindAliasTopic, resource.KindServiceAccount, resource.KindACL, virtualCluster,
+			resource.KindAliasTopic, resource.KindServiceAccount, resource.KindACL, resource.KindPolicy, virtualCluster,
 			resource.KindTopicGrant, tenant, resource.KindVirtualCluster, virtualCluster, virtualCluster,
 		}, &n)
+	return n, err
+}
+
+// WeightEverywhere is how many bytes the documents of a kind have that are in no scope.
+func (t *Tx) WeightEverywhere(ctx context.Context, kind string) (n int64, err error) {
+	_, err = t.one(ctx, "SELECT COALESCE(SUM(octet_length(document)), 0) FROM objects WHERE kind = ? AND scope = ''", []any{kind}, &n)
 	return n, err
 }
 

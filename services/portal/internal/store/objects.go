@@ -100,6 +100,7 @@ func (t *Tx) DeleteObject(ctx context.Context, key resource.Key) error {
 // Query selects objects of one kind. Empty fields select all.
 type Query struct {
 	Kind, Scope, Tenant string
+	Everywhere          bool   // only what has no scope
 	Name                string // what the name contains
 	Labels              []Requirement
 	AfterScope          string // with AfterName: only what comes behind this object
@@ -192,7 +193,7 @@ func (q *Query) rows(postgres bool) (query string, args []any) {
 // driver is the requirement that objects are found by: one of values, where nothing else
 // says better which objects they are.
 func (q *Query) driver() (Requirement, bool) {
-	if q.Scope == "" && q.Tenant == "" {
+	if q.Scope == "" && q.Tenant == "" && !q.Everywhere {
 		for _, r := range q.Labels {
 			if r.Operator == In && len(r.Values) > 0 {
 				return r, true
@@ -234,6 +235,8 @@ func (q *Query) where() (string, []any) {
 	}
 	if q.Scope != "" {
 		add("objects.scope = ?", q.Scope)
+	} else if q.Everywhere {
+		add("objects.scope = ''")
 	}
 	if q.Tenant != "" {
 		add("objects.tenant = ?", q.Tenant)

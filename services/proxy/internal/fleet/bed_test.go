@@ -106,7 +106,17 @@ func (b *bed) publish(t *testing.T, revision int64) {
 			t.Fatal(err)
 		}
 	}
-	if err := b.publisher.SetHead(ctx, revision); err != nil {
+	b.head(t, revision)
+}
+
+// head says that everything up to a revision is published.
+func (b *bed) head(t *testing.T, revision int64) {
+	t.Helper()
+	head := board.Head{Revision: revision}
+	if p := b.store[bundle.Everywhere]; p != nil {
+		head.Policies = p.Revision
+	}
+	if err := b.publisher.Advance(within(t, 20*time.Second), 0, head); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -120,9 +130,7 @@ func (b *bed) publishAll(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := b.publisher.SetHead(ctx, b.revision); err != nil {
-		t.Fatal(err)
-	}
+	b.head(t, b.revision)
 }
 
 // set changes a virtual cluster that has a label of its own name.
@@ -232,6 +240,7 @@ type gateway struct {
 	served    map[bundle.ID]int64
 	highest   map[bundle.ID]int64
 	refuse    map[string]error
+	policies  []*resource.Policy // of all virtual clusters
 	announced int
 	listed    int               // times that all that is served was listed
 	put       func(name string) // before
@@ -264,6 +273,9 @@ func (g *gateway) apply(id bundle.ID, revision int64, there bool) error {
 }
 
 func (g *gateway) Put(name string, set *resource.Set, revision int64) error {
+	if _, known := g.Revision(bundle.Everywhere); !known {
+		g.t.Errorf("%s is put before it is known which policies there are of all virtual clusters", name)
+	}
 	if set.VirtualClusters[name] == nil || set.Tenants["acme"] == nil {
 		g.t.Errorf("%s is put with %+v", name, set)
 	}
@@ -272,6 +284,16 @@ func (g *gateway) Put(name string, set *resource.Set, revision int64) error {
 
 func (g *gateway) Remove(name string, revision int64) error {
 	return g.apply(idOf(name), revision, false)
+}
+
+func (g *gateway) PutPolicies(policies []*resource.Policy, revision int64) error {
+	err := g.apply(bundle.Everywhere, revision, true)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err == nil {
+		g.policies = policies
+	}
+	return err
 }
 
 func (g *gateway) PutUpstream(u *resource.UpstreamCluster, revision int64) error {
@@ -288,9 +310,10 @@ func (g *gateway) Loaded() (virtualClusters, upstreams map[string]int64) {
 	g.listed++
 	virtualClusters, upstreams = make(map[string]int64), make(map[string]int64)
 	for id, revision := range g.served {
-		if id.Kind == bundle.VirtualCluster {
+		switch id.Kind {
+		case bundle.VirtualCluster:
 			virtualClusters[id.Name] = revision
-		} else {
+		case bundle.UpstreamCluster:
 			upstreams[id.Name] = revision
 		}
 	}

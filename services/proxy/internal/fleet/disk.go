@@ -22,6 +22,7 @@ import (
 //	head             the highest that was ever seen
 //	vc/<name>        the last bundle of a virtual cluster, tombstones too
 //	upstream/<name>  the last bundle of an upstream cluster
+//	policies         the last bundle with the policies of all virtual clusters
 //	host/<host>      the name of the virtual cluster that claimed it last: a hint
 type disk struct {
 	dir   string
@@ -77,6 +78,8 @@ func (d *disk) scan() error {
 			}
 			switch name, ok := unsafeName(name); {
 			case !ok:
+			case sub == "" && name == policiesFile:
+				d.known[bundle.Everywhere] = struct{}{}
 			case sub == "vc":
 				d.known[bundle.ID{Kind: bundle.VirtualCluster, Name: name}] = struct{}{}
 			case sub == "upstream":
@@ -131,7 +134,12 @@ func unsafeName(file string) (string, bool) {
 	return name, ok && again == file
 }
 
+const policiesFile = "policies"
+
 func pathOf(id bundle.ID) (string, bool) {
+	if id == bundle.Everywhere {
+		return policiesFile, true
+	}
 	name, ok := safeName(id.Name)
 	if id.Kind == bundle.UpstreamCluster {
 		return filepath.Join("upstream", name), ok

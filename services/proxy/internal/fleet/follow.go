@@ -24,6 +24,7 @@ type follower struct {
 	all      time.Time     // at everything that is loaded
 	again    time.Time     // at what could not be served
 	settled  int           // of heads.losses, those after which everything was looked at
+	wasRuled bool          // when that was looked at last: with Preload, what came before was left out
 	rest     []bundle.ID   // not loaded, still to be looked at
 	ready    func()
 }
@@ -100,6 +101,8 @@ func (f *follower) connect(ctx context.Context) error {
 	}
 	// From here on clients may ask Redis: what they load is what there is.
 	f.linkIs(nil)
+	_ = f.rule(ctx) // else who comes in is told, and Problem says it
+	f.wasRuled = f.ruled()
 	if !f.options.Preload {
 		f.ready()
 	}
@@ -180,15 +183,15 @@ func (f *follower) take(ctx context.Context, entries []board.Entry) error {
 		f.into.Announced()
 	}
 	changed := make(map[bundle.ID]int64)
-	var head []byte
-	var upTo int64
+	var sealed []byte
+	var head board.Head
 	for _, e := range entries {
 		switch {
 		case e.Change != nil:
 			changed[e.Change.ID] = max(changed[e.Change.ID], e.Change.Revision)
 		case e.Head != nil:
-			if h, err := board.OpenHead(f.options.Keys, board.Deployment(f.options.Deployment), e.Head); err == nil && h.Revision > upTo {
-				head, upTo = e.Head, h.Revision
+			if h, err := board.OpenHead(f.options.Keys, board.Deployment(f.options.Deployment), e.Head); err == nil && h.Revision > head.Revision {
+				sealed, head = e.Head, h
 			}
 		case e.Command != nil:
 			f.obey(e.Command)
@@ -197,9 +200,9 @@ func (f *follower) take(ctx context.Context, entries []board.Entry) error {
 	if err := f.changes(ctx, changed); err != nil {
 		return err
 	}
-	if head != nil { // what it is about was announced before it, and is applied
-		f.announced(head, upTo)
-		f.isApplied(upTo)
+	if sealed != nil { // what it is about was announced before it, and is applied
+		f.announced(sealed, head)
+		f.isApplied(head.Revision)
 	}
 	f.position = entries[len(entries)-1].Position
 	return nil
@@ -211,12 +214,15 @@ func (f *follower) check(ctx context.Context) error {
 		return err
 	}
 	head := f.head()
+	_ = f.rule(ctx) // if they did not come as they were announced
+	lacked := !f.wasRuled && f.ruled()
+	f.wasRuled = f.ruled()
 	tail, err := f.tail(ctx)
 	if err != nil {
 		return err
 	}
 	losses, isOld := f.losses()
-	again := board.Behind(tail, f.position) || !isOld && f.settled != losses
+	again := board.Behind(tail, f.position) || !isOld && f.settled != losses || lacked
 	if board.Behind(tail, f.position) {
 		f.log.Warn("the stream of changes is another one: looking at everything that is loaded", "position", f.position, "end", tail)
 		f.position = tail
@@ -224,6 +230,9 @@ func (f *follower) check(ctx context.Context) error {
 	if again {
 		if err := f.everything(ctx); err != nil {
 			return err
+		}
+		if lacked {
+			f.preloadDisk(ctx)
 		}
 		f.into.Announced()
 	} else if time.Since(f.all) >= allEvery {
@@ -307,10 +316,15 @@ func (f *follower) writeAgain(ctx context.Context) error {
 // isApplied takes note that everything up to a revision was looked at.
 func (r *Redis) isApplied(revision int64) {
 	r.forgetUnloaded()
+	ruled := r.ruled()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, refused := range r.refused {
 		revision = min(revision, refused.revision-1)
+	}
+	// Nobody is to take a policy for applied that is not, or would be forgotten.
+	if _, forgotten := r.unwritten[bundle.Everywhere]; !ruled || forgotten {
+		revision = min(revision, r.heads.policies-1)
 	}
 	if revision <= r.applied {
 		return
@@ -343,7 +357,7 @@ func (f *follower) changes(ctx context.Context, changed map[bundle.ID]int64) err
 			wants = append(wants, board.Want{ID: id, Above: have})
 		default:
 			others = others || id.Kind == bundle.VirtualCluster
-			if coming[id] || f.disk.has(id) || f.options.Preload && id.Kind == bundle.VirtualCluster {
+			if id == bundle.Everywhere || coming[id] || f.disk.has(id) || f.options.Preload && id.Kind == bundle.VirtualCluster {
 				wants = append(wants, board.Want{ID: id, Above: f.lastSeen(id)})
 			}
 		}
@@ -497,9 +511,10 @@ func isTimeout(err error) bool {
 
 var errTooLarge = &bundle.Refusal{Reason: bundle.TooLarge, Text: fmt.Sprintf("more than %d bytes, which nobody signs", bundle.MaxBytes)}
 
-// takeAll takes several bundles at the same time, upstream clusters first.
+// takeAll takes several bundles at the same time, first the policies of all virtual clusters,
+// then upstream clusters.
 func (f *follower) takeAll(found []board.Found) {
-	for _, kind := range []bundle.Kind{bundle.UpstreamCluster, bundle.VirtualCluster} {
+	for _, kind := range []bundle.Kind{bundle.Policies, bundle.UpstreamCluster, bundle.VirtualCluster} {
 		work := make(chan board.Found)
 		var wg sync.WaitGroup
 		for range min(appliers, len(found)) {
@@ -548,10 +563,11 @@ func (f *follower) takeOne(found board.Found) {
 	if is && loaded >= b.Revision {
 		return
 	}
-	if is || f.options.Preload || f.disk.has(id) {
+	always := id == bundle.Everywhere
+	if is || always || f.options.Preload || f.disk.has(id) {
 		f.keep(b, found.Data)
 	}
-	if is || f.options.Preload && id.Kind == bundle.VirtualCluster {
+	if is || always || f.options.Preload && id.Kind == bundle.VirtualCluster && f.ruled() {
 		if f.put(b) == nil {
 			f.counts.changes.Add(1)
 		}

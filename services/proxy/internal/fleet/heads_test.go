@@ -112,6 +112,9 @@ func next(t *testing.T, s *bundle.Signer, purpose bundle.Purpose, sealed []byte)
 	}
 	out := append([]byte(nil), sealed...)
 	format := binary.BigEndian.Uint16(out[magic:]) + 1
+	if purpose == bundle.ForBundle {
+		format = bundle.Format + 1
+	}
 	binary.BigEndian.PutUint16(out[magic:], format)
 	signed := append([]byte("tollgate sealed "+string(purpose)+"\x00"), out[magic:magic+2+key]...)
 	signed = append(signed, out[magic+2+key+ed25519.SignatureSize+length:]...)
@@ -154,7 +157,7 @@ func TestAFleetOfTwoFormats(t *testing.T) {
 	newer("a")
 	unread := newer("unread")
 	until(t, "the node says what it cannot read", func() bool {
-		return n.Health().Refused[bundle.Newer] > 0 && strings.Contains(fmt.Sprint(n.Problem()), "a bundle of format 2")
+		return n.Health().Refused[bundle.Newer] > 0 && strings.Contains(fmt.Sprint(n.Problem()), "a bundle of format 3")
 	})
 	until(t, "the node knows how far everything is published", func() bool { h := n.Health(); return h.Head == unread && !h.Stale })
 	n.find(t, "a", "a", 1)

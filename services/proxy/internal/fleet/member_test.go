@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"tollgate.internal/pkg/bundle"
 	board "tollgate.internal/pkg/fleet"
 	"tollgate.internal/pkg/secret"
 )
@@ -130,7 +131,7 @@ func TestNodesKnowOneAnother(t *testing.T) {
 	n1.wants(t, "n1 serving")
 	nodes, err := b.publisher.Nodes(t.Context())
 	if err != nil || len(nodes) != 2 || !slices.ContainsFunc(nodes, func(n board.Node) bool {
-		return n.ID == "n1" && n.Applied == 1 && n.BundleFormat == 1 && n.Rack == "r" && n.Problem == ""
+		return n.ID == "n1" && n.Applied == 1 && n.BundleFormat == bundle.Format && n.Rack == "r" && n.Problem == ""
 	}) {
 		t.Errorf("the portal sees %+v, %v", nodes, err)
 	}

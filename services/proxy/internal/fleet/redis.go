@@ -105,9 +105,12 @@ type heads struct {
 	now     int64  // its revision; 0: none, or none that can be believed
 	err     error  // why it cannot be believed
 	highest int64  // that was ever seen
-	top     []byte // sealed, the highest
-	kept    []byte // sealed, on disk
-	losses  int    // times that Redis was found to have forgotten something, or was not known yet
+	// policies is the highest revision of bundle.Everywhere that a head named: nobody is
+	// brought in before they are in service.
+	policies int64
+	top      []byte // sealed, the highest
+	kept     []byte // sealed, on disk
+	losses   int    // times that Redis was found to have forgotten something, or was not known yet
 }
 
 // old reports whether Redis has forgotten something.
@@ -153,7 +156,7 @@ func Open(o Options) (*Redis, error) {
 	if err == nil && sealed != nil {
 		var h board.Head
 		if h, err = board.OpenHead(o.Keys, board.Deployment(o.Deployment), sealed); err == nil {
-			r.heads.highest, r.heads.top, r.heads.kept = h.Revision, sealed, sealed
+			r.heads.highest, r.heads.policies, r.heads.top, r.heads.kept = h.Revision, h.Policies, sealed, sealed
 		}
 	}
 	if err != nil {
@@ -321,6 +324,8 @@ func (r *Redis) load(ctx context.Context, id bundle.ID, host string) error {
 	case fresh != nil:
 		b = fresh
 	case kept != nil:
+	case id == bundle.Everywhere && r.hadNone():
+		return r.into.PutPolicies(nil, 0)
 	case err != nil:
 		return fmt.Errorf("load %v: %w", id, err)
 	default:
@@ -336,6 +341,11 @@ func (r *Redis) load(ctx context.Context, id bundle.ID, host string) error {
 	}
 	if !claims {
 		return nil
+	}
+	if id.Kind == bundle.VirtualCluster && !b.Deleted { // as of the head that was looked at behind it
+		if err := r.rule(ctx); err != nil {
+			return fmt.Errorf("load %v: %w", id, err)
+		}
 	}
 	if put := r.put(b); put != nil {
 		return put
@@ -508,6 +518,8 @@ func (r *Redis) put(b *bundle.Bundle) error {
 	switch {
 	case b.Deleted && b.Kind == bundle.UpstreamCluster:
 		err = r.into.RemoveUpstream(b.Name, b.Revision)
+	case b.ID == bundle.Everywhere:
+		err = r.into.PutPolicies(b.Set().PoliciesOf(""), b.Revision)
 	case b.Deleted:
 		err = r.into.Remove(b.Name, b.Revision)
 	case b.Kind == bundle.UpstreamCluster:
@@ -574,25 +586,26 @@ func (r *Redis) sight(sealed []byte) {
 			r.counts.refuse(reason)
 		}
 	}
-	r.headIs(sealed, h.Revision, err)
+	r.headIs(sealed, h, err)
 }
 
 // announced takes note of a head of the stream. It may have been overtaken, and then
 // says nothing of what stands in Redis.
-func (r *Redis) announced(sealed []byte, revision int64) {
+func (r *Redis) announced(sealed []byte, h board.Head) {
 	r.heading.Lock()
 	defer r.heading.Unlock()
 	r.mu.Lock()
-	news := revision > r.heads.highest
+	news := h.Revision > r.heads.highest || h.Revision == r.heads.highest && h.Policies > r.heads.policies
 	r.mu.Unlock()
 	if news {
-		r.headIs(sealed, revision, nil)
+		r.headIs(sealed, h, nil)
 	}
 }
 
 // headIs takes note of a head, on disk before anything is done about it: whoever is
 // killed in between must know an old copy of Redis when it meets one. heading is held.
-func (r *Redis) headIs(sealed []byte, revision int64, err error) {
+func (r *Redis) headIs(sealed []byte, h board.Head, err error) {
+	revision := h.Revision
 	r.mu.Lock()
 	if revision > 0 && revision >= r.heads.highest { // the same one may be signed anew
 		r.heads.top = sealed
@@ -602,7 +615,7 @@ func (r *Redis) headIs(sealed []byte, revision int64, err error) {
 	r.mu.Lock()
 	wasOld := r.heads.old()
 	r.heads.sealed, r.heads.now, r.heads.err = sealed, revision, err
-	r.heads.highest = max(r.heads.highest, revision)
+	r.heads.highest, r.heads.policies = max(r.heads.highest, revision), max(r.heads.policies, h.Policies)
 	isOld := r.heads.old()
 	if isOld && !wasOld {
 		r.heads.losses++
@@ -637,7 +650,7 @@ func (r *Redis) keepHead() {
 // Problem is why the node serves by what it last knew.
 func (r *Redis) Problem() error {
 	r.forgetUnloaded()
-	rival := r.members.takenBy()
+	rival, ruled := r.members.takenBy(), r.ruled()
 	by, late := r.pace.Slow()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -654,6 +667,12 @@ func (r *Redis) Problem() error {
 		return fmt.Errorf("%s was brought back from a copy of revision %d, and the portal has not published again: the node serves what it last knew, up to revision %d", r.name, h.now, h.highest)
 	case h.now == 0:
 		return fmt.Errorf("the portal has published nothing in %s yet", r.name)
+	case !ruled:
+		const text = "the policies of all virtual clusters, of revision %d, are not in force: virtual clusters that are not loaded are not served"
+		if refused, ok := r.refused[bundle.Everywhere]; ok {
+			return fmt.Errorf(text+": %w", r.heads.policies, refused.err)
+		}
+		return fmt.Errorf(text+", until the portal has put them up again", r.heads.policies)
 	case rival != nil:
 		return fmt.Errorf("node id %s is taken by a process at %s:%d: clients are not sent here", r.options.Node.ID, rival.Host, rival.Port)
 	case r.members.beatErr() != nil:
@@ -679,7 +698,7 @@ func (r *Redis) forgetUnloaded() {
 	ids := slices.Collect(maps.Keys(r.refused))
 	r.mu.Unlock()
 	for _, id := range ids { // the gateway is asked without the lock: it may ask, too
-		if _, served := r.into.Revision(id); !served {
+		if _, served := r.into.Revision(id); !served && id != bundle.Everywhere {
 			r.mu.Lock()
 			delete(r.refused, id)
 			r.mu.Unlock()
@@ -696,6 +715,9 @@ func (r *Redis) loaded() map[bundle.ID]int64 {
 	}
 	for name, revision := range upstreams {
 		all[bundle.ID{Kind: bundle.UpstreamCluster, Name: name}] = revision
+	}
+	if revision, known := r.into.Revision(bundle.Everywhere); known {
+		all[bundle.Everywhere] = revision
 	}
 	return all
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // A Source knows the virtual clusters and upstream clusters there are. The gateway
-// asks it, and it answers by calling the [Applier] that Run was given: with Put and
-// PutUpstream before Find, Load and Upstream return. Those three come from many
+// asks it, and it answers by calling the [Applier] that Run was given: with PutPolicies, Put
+// and PutUpstream before Find, Load and Upstream return. Those three come from many
 // goroutines at once, never twice at once for the same name, and never from within
 // a call of the Applier.
 type Source interface {
@@ -51,7 +51,11 @@ type Applier interface {
 	// TopicGrants (all of the tenant's), AliasTopics, ServiceAccounts and ACLs, and is
 	// not changed any more. Upstream clusters come by PutUpstream, before or after:
 	// those that are missing are asked for by Source.Upstream.
+	// It is an error while nobody has said what the policies of all virtual clusters are.
 	Put(name string, set *resource.Set, revision int64) error
+	// PutPolicies says what they are: all there are, perhaps none. At revision 0 there never
+	// were any.
+	PutPolicies(policies []*resource.Policy, revision int64) error
 	// Remove ends a virtual cluster and its sessions.
 	Remove(name string, revision int64) error
 	// PutUpstream says how an upstream cluster is reached from now on.
@@ -64,7 +68,7 @@ type Applier interface {
 	// by Find again.
 	Loaded() (virtualClusters, upstreams map[string]int64)
 	// Revision is that of one virtual cluster or upstream cluster, as Loaded has it, if it
-	// is served.
+	// is served; and that of the policies of all virtual clusters, if they are known.
 	Revision(id bundle.ID) (revision int64, served bool)
 	// Announced says that a virtual cluster which is not loaded has changed. It may be
 	// new: what was unknown a moment ago is asked for again.

@@ -1,7 +1,7 @@
 // Package policy holds the steps that requests go through beside ACLs and quotas.
 //
-// [New] compiles the policies of a virtual cluster, in their order, and
-// [Pipeline.Produce] picks those that a principal and a topic are in the scope of:
+// [New] compiles the policies of a virtual cluster, with those of all virtual clusters
+// ([Common]), in their order, and [Pipeline.Produce] picks those that a principal and a topic are in the scope of:
 // once for each session and topic, not for each request. Where none is, it is nil,
 // and a request costs a comparison with nil.
 //
@@ -20,17 +20,22 @@ import (
 	"tollgate.internal/services/proxy/internal/refusal"
 )
 
-// Pipeline is the policies of one virtual cluster, compiled. It is immutable; nil has
-// no policies.
+// Pipeline is what clients of one virtual cluster go through, compiled. It is immutable;
+// nil has no policies.
 type Pipeline struct {
-	produce []*step
+	own     []*step                      // of the virtual cluster itself
+	produce []*step                      // with those of all
 	labels  map[string]map[string]string // of service accounts, by principal
 }
 
+// Common are the policies of all virtual clusters, compiled once for all of them. It is
+// immutable; nil has none.
+type Common struct{ steps []*step }
+
 // step is one policy of type produce.
 type step struct {
-	name  string
-	scope resource.PolicyScope
+	policy *resource.Policy
+	scope  resource.PolicyScope
 
 	all, some  bool // what acks has to be
 	codecs     [8]bool
@@ -39,26 +44,67 @@ type step struct {
 	idempotent bool
 }
 
-// New compiles policies. One of a type that is not known, by a node older than the
-// portal, say, is an error: to pass over it would be to admit what it refuses.
-func New(policies []*resource.Policy, accounts []*resource.ServiceAccount) (*Pipeline, error) {
-	if len(policies) == 0 {
-		return nil, nil
+// NewCommon compiles policies of all virtual clusters.
+func NewCommon(policies []*resource.Policy) (*Common, error) {
+	steps, err := compileAll(policies)
+	if err != nil || len(steps) == 0 {
+		return nil, err
 	}
-	p := &Pipeline{labels: make(map[string]map[string]string, len(accounts))}
-	for _, a := range accounts {
-		p.labels["User:"+a.Metadata.Name] = a.Metadata.Labels
+	return &Common{steps}, nil
+}
+
+// New compiles the policies of a virtual cluster, and puts those of all beside them. One of
+// a type that is not known, by a node older than the portal, say, is an error: to pass over
+// it would be to admit what it refuses.
+func New(policies []*resource.Policy, common *Common, vc *resource.VirtualCluster, accounts []*resource.ServiceAccount) (*Pipeline, error) {
+	own, err := compileAll(policies)
+	if err != nil {
+		return nil, err
 	}
-	sorted := slices.Clone(policies)
-	slices.SortFunc(sorted, (*resource.Policy).Compare)
-	for _, o := range sorted {
+	return (&Pipeline{own: own}).Under(common, vc, accounts), nil
+}
+
+// Under is p with other policies of all virtual clusters. Its own stay as they are.
+func (p *Pipeline) Under(common *Common, vc *resource.VirtualCluster, accounts []*resource.ServiceAccount) *Pipeline {
+	next := new(Pipeline)
+	if p != nil {
+		next.own = p.own
+	}
+	next.produce = next.own
+	if common != nil {
+		out := func(s *step) bool { return !s.scope.IsIn(vc.Metadata.Labels) }
+		steps := common.steps
+		if slices.ContainsFunc(steps, out) {
+			steps = slices.DeleteFunc(slices.Clone(steps), out)
+		}
+		next.produce = steps // the same for most
+		if len(next.own) > 0 {
+			next.produce = slices.Concat(steps, next.own)
+			slices.SortFunc(next.produce, func(a, b *step) int { return a.policy.Compare(b.policy) })
+		}
+	}
+	if len(next.produce) == 0 {
+		return nil
+	}
+	if slices.ContainsFunc(next.produce, func(s *step) bool { return len(s.scope.AccountLabels) > 0 }) {
+		next.labels = make(map[string]map[string]string, len(accounts))
+		for _, a := range accounts {
+			next.labels["User:"+a.Metadata.Name] = a.Metadata.Labels
+		}
+	}
+	return next
+}
+
+// compileAll compiles policies in their order.
+func compileAll(policies []*resource.Policy) (steps []*step, err error) {
+	for _, o := range slices.SortedFunc(slices.Values(policies), (*resource.Policy).Compare) {
 		s, err := compile(o)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", resource.KeyOf(o), err)
 		}
-		p.produce = append(p.produce, s)
+		steps = append(steps, s)
 	}
-	return p, nil
+	return steps, nil
 }
 
 func compile(o *resource.Policy) (*step, error) {
@@ -67,7 +113,7 @@ func compile(o *resource.Policy) (*step, error) {
 	}
 	c := &o.Spec.Config
 	s := &step{
-		name: o.Metadata.Name, scope: o.Spec.Scope, maxBytes: int(c.MaxBatchBytes), idempotent: c.Idempotent,
+		policy: o, scope: o.Spec.Scope, maxBytes: int(c.MaxBatchBytes), idempotent: c.Idempotent,
 		allowed: strings.Join(c.Compression, ", "),
 	}
 	switch c.Acks {
@@ -172,14 +218,18 @@ func (p *Produce) first(acks int16, records []byte) (*step, breach, []byte) {
 }
 
 // Refuse is why records do not pass; nil: they do. The text for the client names the
-// policy, which is its tenant's.
+// policy if it is its tenant's: what those of all virtual clusters are called is for those
+// who run the gateway, and stands in the log alone.
 func (p *Produce) Refuse(acks int16, records []byte) *refusal.Error {
 	s, why, batch := p.first(acks, records)
 	if why == none {
 		return nil
 	}
-	by := fmt.Sprintf("policy %q ", s.name)
-	cause := errors.New("policy " + s.name)
+	name := s.policy.Metadata.Name
+	by, cause := fmt.Sprintf("policy %q ", name), errors.New("policy "+name)
+	if s.policy.Metadata.VirtualCluster == "" {
+		by, cause = "a policy of the operator ", errors.New("policy "+name+" of all virtual clusters")
+	}
 	tell := func(r *refusal.Refusal, format string, args ...any) *refusal.Error {
 		e := r.With(cause)
 		e.Text = by + fmt.Sprintf(format, args...)

@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
 	"testing"
 
 	"tollgate.internal/pkg/resource"
@@ -17,6 +18,8 @@ func batch(size int, codec byte, producer int64) []byte {
 	binary.BigEndian.PutUint64(b[producerID:], uint64(producer))
 	return b
 }
+
+var shop = &resource.VirtualCluster{Metadata: resource.Metadata{Name: "shop", Labels: map[string]string{"tier": "gold", "eu": ""}}}
 
 func of(name string, spec resource.PolicySpec) *resource.Policy {
 	spec.Type = resource.PolicyProduce
@@ -61,7 +64,7 @@ func TestWhatIsAdmitted(t *testing.T) {
 		{"a batch of no length", asks(resource.PolicyConfig{Compression: []string{"zstd"}}), -1, negative, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := New([]*resource.Policy{c.policy}, nil)
+			p, err := New([]*resource.Policy{c.policy}, nil, shop, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -117,7 +120,7 @@ func TestWhoIsInTheScope(t *testing.T) {
 		{"all but others", resource.PolicyScope{ExceptTopics: name("t", resource.Literal)}, "User:ada", "tt", true},
 		{"these but one", resource.PolicyScope{Topics: name("t", resource.Prefixed), ExceptTopics: name("tt", resource.Literal)}, "User:ada", "tt", false},
 	} {
-		p, err := New([]*resource.Policy{scope(c.scope)}, accounts)
+		p, err := New([]*resource.Policy{scope(c.scope)}, nil, shop, accounts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,13 +135,13 @@ func TestPoliciesHaveAnOrder(t *testing.T) {
 	p, err := New([]*resource.Policy{
 		of("b", resource.PolicySpec{Priority: 1, Config: acks}), of("c", resource.PolicySpec{Priority: -1, Config: acks}),
 		of("a", resource.PolicySpec{Priority: 1, Config: acks}), of("d", resource.PolicySpec{Config: acks}),
-	}, nil)
+	}, nil, shop, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got string
 	for _, s := range p.Produce("User:x", "t").steps {
-		got += s.name
+		got += s.policy.Metadata.Name
 	}
 	if got != "cdab" {
 		t.Errorf("in the order %s, want cdab", got)
@@ -150,17 +153,17 @@ func TestPoliciesThatAreNotKnown(t *testing.T) {
 	other := asks(resource.PolicyConfig{Idempotent: true})
 	other.Spec.Type = "tap-dance"
 	for _, o := range []*resource.Policy{other, asks(resource.PolicyConfig{Acks: "most"}), asks(resource.PolicyConfig{Compression: []string{"brotli"}})} {
-		if _, err := New([]*resource.Policy{o}, nil); err == nil {
+		if _, err := New([]*resource.Policy{o}, nil, shop, nil); err == nil {
 			t.Errorf("%+v is compiled", o.Spec)
 		}
 	}
-	if p, err := New(nil, nil); p != nil || err != nil || p.Produce("User:x", "t") != nil {
+	if p, err := New(nil, nil, shop, nil); p != nil || err != nil || p.Produce("User:x", "t") != nil {
 		t.Errorf("no policies: %v, %v", p, err)
 	}
 }
 
 func TestAdmittingAllocatesNothing(t *testing.T) {
-	p, err := New([]*resource.Policy{asks(resource.PolicyConfig{Acks: resource.AcksAll, Compression: []string{"zstd"}, Idempotent: true, MaxBatchBytes: 100})}, nil)
+	p, err := New([]*resource.Policy{asks(resource.PolicyConfig{Acks: resource.AcksAll, Compression: []string{"zstd"}, Idempotent: true, MaxBatchBytes: 100})}, nil, shop, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,5 +174,105 @@ func TestAdmittingAllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func everywhere(name string, spec resource.PolicySpec) *resource.Policy {
+	o := of(name, spec)
+	o.Metadata.VirtualCluster = ""
+	return o
+}
+
+// What is of all virtual clusters and what is of one add up, in one order; neither takes
+// anything back that the other asks for.
+func TestPoliciesOfAllVirtualClusters(t *testing.T) {
+	scope := func(s resource.PolicyScope) resource.PolicySpec {
+		return resource.PolicySpec{Scope: s, Config: resource.PolicyConfig{Acks: resource.AcksAll}}
+	}
+	priority := func(p int32) resource.PolicySpec {
+		s := scope(resource.PolicyScope{})
+		s.Priority = p
+		return s
+	}
+	labels := func(pairs ...string) map[string]string {
+		m := make(map[string]string)
+		for i := 0; i < len(pairs); i += 2 {
+			m[pairs[i]] = pairs[i+1]
+		}
+		return m
+	}
+	own := []*resource.Policy{of("b", priority(1)), of("d", priority(-1))}
+	for _, c := range []struct {
+		name   string
+		own    []*resource.Policy
+		common []*resource.Policy
+		want   string
+	}{
+		{"none", nil, nil, ""},
+		{"its own alone", own, nil, "db"},
+		{"those of all alone", nil, []*resource.Policy{everywhere("z", priority(2)), everywhere("y", priority(1))}, "yz"},
+		{"both, by priority", own, []*resource.Policy{everywhere("y", priority(0)), everywhere("x", priority(2))}, "dybx"},
+		{"of one priority those of all come first", own, []*resource.Policy{everywhere("y", priority(1)), everywhere("x", priority(-1))}, "xdyb"},
+		{"of one name are both", []*resource.Policy{of("x", priority(0))}, []*resource.Policy{everywhere("x", priority(0))}, "xx"},
+		{"of those with labels", own, []*resource.Policy{everywhere("y", scope(resource.PolicyScope{VirtualClusterLabels: labels("tier", "gold", "eu", "")}))}, "dyb"},
+		{"of those with other labels", own, []*resource.Policy{everywhere("y", scope(resource.PolicyScope{VirtualClusterLabels: labels("tier", "gold", "us", "")}))}, "db"},
+		{"not of those with labels", nil, []*resource.Policy{everywhere("y", scope(resource.PolicyScope{ExceptVirtualClusterLabels: labels("tier", "gold")}))}, ""},
+		{"not of those with more labels than it has", nil, []*resource.Policy{everywhere("y", scope(resource.PolicyScope{ExceptVirtualClusterLabels: labels("tier", "gold", "us", "")}))}, "y"},
+		{"of some, but not of these", nil, []*resource.Policy{everywhere("y", scope(resource.PolicyScope{VirtualClusterLabels: labels("eu", ""), ExceptVirtualClusterLabels: labels("tier", "gold")}))}, ""},
+		{"about a group of accounts", nil, []*resource.Policy{everywhere("y", scope(resource.PolicyScope{AccountLabels: labels("team", "a")})), everywhere("z", scope(resource.PolicyScope{AccountLabels: labels("team", "b")}))}, "y"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			common, err := NewCommon(c.common)
+			if err != nil {
+				t.Fatal(err)
+			}
+			accounts := []*resource.ServiceAccount{{Metadata: resource.Metadata{Name: "x", Labels: labels("team", "a")}}}
+			p, err := New(c.own, common, shop, accounts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bare, err := New(c.own, nil, shop, accounts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for how, p := range map[string]*Pipeline{"at once": p, "later": bare.Under(common, shop, accounts), "again": p.Under(common, shop, accounts)} {
+				var got string
+				if steps := p.Produce("User:x", "t"); steps != nil {
+					for _, s := range steps.steps {
+						got += s.policy.Metadata.Name
+					}
+				}
+				if got != c.want {
+					t.Errorf("%s: %q, want %q", how, got, c.want)
+				}
+			}
+			if gone := p.Under(nil, shop, accounts); (gone == nil) != (len(c.own) == 0) || gone != nil && len(gone.produce) != len(c.own) {
+				t.Errorf("without those of all: %+v, want its own", gone)
+			}
+		})
+	}
+}
+
+// The operator's name for a policy of all virtual clusters is for the log.
+func TestARefusalOfAllVirtualClustersNamesNobody(t *testing.T) {
+	common, err := NewCommon([]*resource.Policy{everywhere("after-the-globex-incident", resource.PolicySpec{Config: resource.PolicyConfig{Acks: resource.AcksAll}})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(nil, common, shop, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	why := p.Produce("User:x", "t").Refuse(1, nil)
+	if want := "a policy of the operator wants acks=all, and this is acks=1"; why == nil || why.Text != want {
+		t.Fatalf("the client is told %v, want %q", why, want)
+	}
+	if !strings.Contains(why.Err.Error(), "policy after-the-globex-incident of all virtual clusters") {
+		t.Errorf("the log has %q", why.Err)
+	}
+	other := everywhere("x", resource.PolicySpec{})
+	other.Spec.Type = "tap-dance"
+	if _, err := NewCommon([]*resource.Policy{other}); err == nil || !strings.Contains(err.Error(), "Policy x of all virtual clusters") {
+		t.Errorf("what is not known is passed over: %v", err)
 	}
 }

@@ -207,7 +207,7 @@ func newHotSession(t testing.TB, b *hotBroker, more ...string) *hotSession {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := view.Compile(set, "open", time.Now(), auth.NewDeps(auth.Options{SaltKey: make([]byte, 32)}))
+	v, err := view.Compile(set, "open", time.Now(), auth.NewDeps(auth.Options{SaltKey: make([]byte, 32)}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

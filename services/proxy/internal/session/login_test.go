@@ -52,7 +52,7 @@ func (b *loginBed) view(t *testing.T, password string, expires time.Time) *view.
 		Spec:     resource.ServiceAccountSpec{Type: resource.Local, Password: "file:secret", Expires: expires},
 	}
 	set.ServiceAccounts = append(set.ServiceAccounts, account)
-	v, err := view.Compile(set, "acme", b.now, b.deps)
+	v, err := view.Compile(set, "acme", b.now, b.deps, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

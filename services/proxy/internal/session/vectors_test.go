@@ -305,7 +305,7 @@ func vectorCluster(t testing.TB, vs *vectorSession, b *scriptedBroker) *view.Vir
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := view.Compile(set, name, time.Now(), auth.NewDeps(auth.Options{SaltKey: make([]byte, 32)}))
+	v, err := view.Compile(set, name, time.Now(), auth.NewDeps(auth.Options{SaltKey: make([]byte, 32)}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

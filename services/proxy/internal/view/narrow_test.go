@@ -36,7 +36,7 @@ func TestACLsThatCannotBeMadeOut(t *testing.T) {
 		return s
 	}
 	deps := auth.NewDeps(auth.Options{SaltKey: make([]byte, 32)})
-	before, err := Compile(set(rule("User:a", "Read", "Allow")), "shop", time.Now(), deps)
+	before, err := Compile(set(rule("User:a", "Read", "Allow")), "shop", time.Now(), deps, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestACLsThatCannotBeMadeOut(t *testing.T) {
 		{"a denial of tomorrow", []*resource.ACL{rule("User:a", "Read", "Allow"), rule("User:a", "Teleport", "Deny")}, false},
 		{"a permission of tomorrow", []*resource.ACL{rule("User:a", "Read", "Allow"), rule("User:a", "Read", "Perhaps")}, false},
 	} {
-		v, err := Narrow(set(c.acls...), "shop", time.Now(), deps, before)
+		v, err := Narrow(set(c.acls...), "shop", time.Now(), deps, nil, before)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,22 +46,23 @@ type alias struct {
 	write    bool
 }
 
-// Compile builds the view of one virtual cluster. Aliases without a covering
-// grant at now are left out: to clients they do not exist.
-func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps) (*View, error) {
-	return viewOf(set, name, now, deps, nil)
+// Compile builds the view of one virtual cluster, with the policies of all of them. Aliases
+// without a covering grant at now are left out: to clients they do not exist.
+func Compile(set *resource.Set, name string, now time.Time, deps *auth.Deps, common *policy.Common) (*View, error) {
+	return viewOf(set, name, now, deps, common, nil)
 }
 
 // Narrow is Compile without what it has problems with, and so takes at least as much from
 // clients as the resources say: an account, an issuer or an ACL that cannot be made out
-// gives no right, client certificates are taken as before or not at all, and an ACL which
-// may deny something that cannot be made out leaves rights to super users alone.
-func Narrow(set *resource.Set, name string, now time.Time, deps *auth.Deps, before *View) (*View, error) {
-	return viewOf(set, name, now, deps, before)
+// gives no right, client certificates are taken as before or not at all, an ACL which
+// may deny something that cannot be made out leaves rights to super users alone, and where a
+// policy cannot be made out the virtual cluster's own are those of before.
+func Narrow(set *resource.Set, name string, now time.Time, deps *auth.Deps, common *policy.Common, before *View) (*View, error) {
+	return viewOf(set, name, now, deps, common, before)
 }
 
 // viewOf is Narrow if there is a view before.
-func viewOf(set *resource.Set, name string, now time.Time, deps *auth.Deps, before *View) (v *View, err error) {
+func viewOf(set *resource.Set, name string, now time.Time, deps *auth.Deps, common *policy.Common, before *View) (v *View, err error) {
 	vc := set.VirtualClusters[name]
 	if vc == nil {
 		return nil, fmt.Errorf("no virtual cluster %q", name)
@@ -110,8 +111,11 @@ func viewOf(set *resource.Set, name string, now time.Time, deps *auth.Deps, befo
 			return nil, err
 		}
 	}
-	if v.Policies, err = policy.New(set.PoliciesOf(name), accounts); err != nil {
+	switch v.Policies, err = policy.New(set.PoliciesOf(name), common, vc, accounts); {
+	case err != nil && before == nil:
 		return nil, err
+	case err != nil:
+		v.Policies = before.Policies.Under(common, vc, accounts)
 	}
 	v.Accounts = make(map[string]resource.AccountQuotas, len(accounts))
 	for _, a := range accounts {
@@ -126,6 +130,19 @@ func viewOf(set *resource.Set, name string, now time.Time, deps *auth.Deps, befo
 func (v *View) At(set *resource.Set, now time.Time) *View {
 	next := *v
 	next.lend(set, now)
+	return &next
+}
+
+// Under is v with other policies of all virtual clusters; v itself, if that makes no
+// difference to it. The set is what v was compiled from.
+func (v *View) Under(set *resource.Set, common *policy.Common) *View {
+	_, accounts, _ := set.OfVirtualCluster(v.Name)
+	policies := v.Policies.Under(common, set.VirtualClusters[v.Name], accounts)
+	if policies == nil && v.Policies == nil {
+		return v
+	}
+	next := *v
+	next.Policies = policies
 	return &next
 }
 

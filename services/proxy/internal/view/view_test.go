@@ -48,7 +48,7 @@ func compile(t *testing.T, name string, at time.Time, docs ...string) *View {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := Compile(set, name, at, auth.NewDeps(auth.Options{SaltKey: make([]byte, 32)}))
+	v, err := Compile(set, name, at, auth.NewDeps(auth.Options{SaltKey: make([]byte, 32)}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
