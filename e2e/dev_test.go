@@ -17,6 +17,7 @@ import (
 // On real clusters tollgate dev lends its tenant topics of both, which it creates,
 // and goes on with them when it is started again.
 func TestTheSeededTenantSpansRealClusters(t *testing.T) {
+	t.Parallel()
 	pair := pairs[kafkatest.V3].Get(t)
 	p := gateway.Seeded(t, "--upstream", "a="+pair.Main.Bootstrap(), "--upstream", "b="+pair.West.Bootstrap())
 	at := slices.IndexFunc(p.VirtualClusters, func(vc gateway.VirtualCluster) bool { return vc.Name == "acme-prod" })

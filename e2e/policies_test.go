@@ -40,6 +40,7 @@ const refusalPatience = 40 * time.Second
 // Every client reports what a policy refuses at once, for what it is, and works when
 // it does as the policy asks.
 func TestEveryClientIsToldWhatAPolicyRefuses(t *testing.T) {
+	t.Parallel()
 	for _, version := range kafkatest.Versions() {
 		t.Run("Kafka "+version, func(t *testing.T) {
 			kafka := upstreams[version].Get(t)

@@ -226,6 +226,7 @@ func TestAFleetKeepsToQuotas(t *testing.T) {
 
 // What Java's own client says of its throttling is what its producer was held back for.
 func TestJavaIsToldOfThrottling(t *testing.T) {
+	t.Parallel()
 	f := startMetered(t, kafkatest.V4)
 	f.Join(t)
 	f.Join(t)

@@ -32,6 +32,7 @@ func TestConsumerProtocolGroupsOverTwoClusters(t *testing.T) {
 		for _, kind := range kinds {
 			name := drivers.Slug(d) + "-" + kind
 			t.Run(d.Name()+" "+kind, func(t *testing.T) {
+				t.Parallel() // members wait for each other
 				ctx, cancel := context.WithTimeout(t.Context(), load.Patience)
 				defer cancel()
 				topics := []string{name + "-home", name + "-west"}
@@ -126,6 +127,7 @@ var noShareRuns = []toolRun{
 }
 
 func TestToolsOfKafkaThroughASpanningVirtualCluster(t *testing.T) {
+	t.Parallel()
 	for _, version := range kafkatest.Versions() {
 		t.Run("home on Kafka "+version, func(t *testing.T) {
 			// With one broker each: what is done by one is seen by all.
@@ -136,14 +138,14 @@ func TestToolsOfKafkaThroughASpanningVirtualCluster(t *testing.T) {
 			pair := &kafkatest.Pair{Main: upstreams[version].Get(t), West: upstreams[other].Get(t)}
 			spanning.Lend(t, pair, spanning.Alias{Name: "span-tools", Cluster: "west", Partitions: 2}, spanning.Alias{Name: "abroad", Cluster: "west", Partitions: 2})
 			resources := strings.NewReplacer(
-				"home: main,", "home: main, clusters: [main, west],", "cluster: main,", "cluster: west,", "topic: {name: shop.tools}", "topic: {name: shop., pattern: prefixed}",
+				"tools-partner", "span-partner", "home: main,", "home: main, clusters: [main, west],", "cluster: main,", "cluster: west,", "topic: {name: shop.tools}", "topic: {name: shop., pattern: prefixed}",
 				"topic: shop.tools", "topic: shop.span-tools", "name: tools, tenant", "name: span, tenant", "host: tools,", "host: span,", "virtualCluster: tools}", "virtualCluster: span}",
 			).Replace(toolResources) + `---
 {apiVersion: tollgate/v1, kind: AliasTopic, metadata: {name: abroad, virtualCluster: span}, spec: {cluster: west, topic: shop.abroad}}
 `
 			p := gateway.Start(t, nil, map[string]string{"clusters.yaml": spanning.Clusters(pair), "all.yaml": resources, "dev.secret": "dev-secret\n"})
 			standard := p.Target(t, "span", "SCRAM-SHA-512", "dev", "dev-secret")
-			admin := p.Target(t, "tools-partner", "PLAIN", "admin", "dev-secret")
+			admin := p.Target(t, "span-partner", "PLAIN", "admin", "dev-secret")
 			spanning.Await(t, standard, spanning.Alias{Name: "abroad", Partitions: 2})
 			spanning.Await(t, admin, spanning.Alias{Name: "lent", Partitions: 2})
 			before := []drivers.Step{
@@ -159,7 +161,7 @@ func TestToolsOfKafkaThroughASpanningVirtualCluster(t *testing.T) {
 				runTools(t, version, standard, noShareRuns...)
 			}
 			runTools(t, version, admin, partnerRuns...)
-			runTools(t, version, p.Target(t, "tools-partner", "PLAIN", "shipping", "dev-secret"), readerRuns...)
+			runTools(t, version, p.Target(t, "span-partner", "PLAIN", "shipping", "dev-secret"), readerRuns...)
 		})
 	}
 }
