@@ -7,8 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"maps"
 	"net/http/httptest"
@@ -453,7 +451,7 @@ func TestClustersThatCannotBeUsed(t *testing.T) {
 	told(CauseLogin, "the portal cannot log in to the cluster: UNSUPPORTED_SASL_MECHANISM")
 	strict := httptest.NewUnstartedServer(nil) // it never gets to a request
 	strict.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
-	strict.Config.ErrorLog = log.New(io.Discard, "", 0)
+	strict.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	strict.StartTLS()
 	defer strict.Close()
 	stranger := *b.u
