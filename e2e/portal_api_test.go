@@ -176,7 +176,6 @@ func fewNames(t *testing.T, document []byte, requests []any) []byte {
 // Whatever is sent, the portal has no fault of its own, and answers as its document
 // says.
 func TestTheAPIIsAsItsDocumentSays(t *testing.T) {
-	t.Parallel()
 	p := startPortal(t)
 	if status, body := p.do("POST", "/v1/apply", "application/yaml", portalWorld); status != http.StatusOK {
 		t.Fatalf("apply: %d %s", status, body)
