@@ -66,7 +66,7 @@ type Granted struct {
 	Until  time.Time       `json:"until,omitzero"` // zero: no end
 }
 
-func (r *GrantRequest) key() resource.Key {
+func (r GrantRequest) key() resource.Key {
 	return resource.Key{Kind: KindGrantRequest, Scope: r.Tenant, Name: r.ID}
 }
 
