@@ -3,7 +3,11 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +18,7 @@ import (
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/gateway"
 	"tollgate.internal/e2e/internal/kafkatest"
+	"tollgate.internal/e2e/internal/site"
 )
 
 const ruledResources = `
@@ -166,5 +171,113 @@ func TestEveryClientIsToldWhatAPolicyRefuses(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// disconnects counts the connections that a client lost.
+type disconnects struct{ atomic.Int64 }
+
+func (d *disconnects) OnBrokerDisconnect(kgo.BrokerMetadata, net.Conn) { d.Add(1) }
+
+// A policy of all virtual clusters is in force on every node when it is applied: under
+// connected producers, in virtual clusters that were loaded and in those that were not,
+// after a node was killed, also without Redis; and no virtual cluster's own policy loosens it.
+func TestAPolicyOfAllVirtualClusters(t *testing.T) {
+	t.Parallel()
+	kafka := upstreams[kafkatest.Versions()[0]].Get(t)
+	f := site.Start(t, site.Options{Nodes: 2})
+	virtualCluster := func(name, labels string) string {
+		return fmt.Sprintf("---\n{apiVersion: tollgate/v1, kind: VirtualCluster, metadata: {name: %s, tenant: acme, labels: {%s}}, spec: {type: standard, host: %[1]s, home: main, autoCreateTopics: true, authentication: {anonymous: {}}}}\n", name, labels)
+	}
+	f.Apply(t, fmt.Sprintf(`
+{apiVersion: tollgate/v1, kind: Tenant, metadata: {name: acme}, spec: {displayName: ACME}}
+---
+{apiVersion: tollgate/v1, kind: UpstreamCluster, metadata: {name: main}, spec: {bootstrap: [%q]}}
+`, kafka.Bootstrap())+virtualCluster("asked", "")+virtualCluster("looser", "")+virtualCluster("exempted", "acks: any")+virtualCluster("later", "")+`---
+{apiVersion: tollgate/v1, kind: Policy, metadata: {name: loose, virtualCluster: looser}, spec: {type: produce, priority: -1, config: {acks: leader}}}
+`)
+	// Producers that wait for the leader alone.
+	const topic = "of-all"
+	lost := new(disconnects)
+	type producer struct {
+		vc     string
+		client *kgo.Client
+	}
+	connect := func(node *site.Node, vc string, opts ...kgo.Opt) producer {
+		t.Helper()
+		base, err := node.Target(vc, "", "", "").KgoOpts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cl, err := kgo.NewClient(append(append(base, kgo.DefaultProduceTopic(topic), kgo.AllowAutoTopicCreation(), kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite()), opts...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(cl.Close)
+		return producer{vc, cl}
+	}
+	produce := func(when string, p producer, want *kerr.Error) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), refusalPatience)
+		defer cancel()
+		err := p.client.ProduceSync(ctx, kgo.StringRecord(when)).FirstErr()
+		if want == nil && err != nil || want != nil && !errors.Is(err, want) {
+			t.Errorf("%s, in %s: %v, want %v", when, p.vc, err, want)
+		}
+	}
+	var connected []producer
+	for _, n := range f.Nodes {
+		for _, vc := range []string{"asked", "looser", "exempted"} {
+			p := connect(n, vc, kgo.WithHooks(lost))
+			produce("before", p, nil)
+			connected = append(connected, p)
+		}
+	}
+	wants := map[string]*kerr.Error{"asked": kerr.InvalidRequiredAcks, "looser": kerr.InvalidRequiredAcks, "later": kerr.InvalidRequiredAcks}
+	lostBefore := lost.Load()
+
+	const path = "/v1/policies/acknowledged"
+	f.Must(t, http.MethodPut, path+"?wait=applied&timeout=30s", `{"apiVersion": "tollgate/v1", "kind": "Policy", "metadata": {"name": "acknowledged"},
+		"spec": {"type": "produce", "priority": 5, "scope": {"exceptVirtualClusterLabels": {"acks": "any"}}, "config": {"acks": "all"}}}`)
+	for _, p := range connected {
+		produce("while it holds", p, wants[p.vc])
+		// All acknowledgements are what every policy wants.
+		if wants[p.vc] != nil {
+			for _, n := range f.Nodes {
+				produce("as it asks", connect(n, p.vc, kgo.RequiredAcks(kgo.AllISRAcks())), nil)
+			}
+		}
+	}
+	for _, n := range f.Nodes {
+		produce("while it holds", connect(n, "later"), wants["later"])
+	}
+	if n := lost.Load() - lostBefore; n != 0 {
+		t.Errorf("%d connections were closed by a change that closes none", n)
+	}
+
+	// The text that a client gets does not name what is the operator's.
+	cmd, err := drivers.KcatCommand(f.Nodes[0].Target("asked", "", "", ""), "-P", "-t", topic, "-X", "acks=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = "kcat\n"
+	ctx, cancel := context.WithTimeout(t.Context(), refusalPatience)
+	defer cancel()
+	if result, err := cmd.Run(ctx); err != nil || result.ExitCode == 0 || !strings.Contains(result.Stderr, "Invalid required acks") || strings.Contains(result.Stderr, "acknowledged") {
+		t.Errorf("kcat: %v, %+v", err, result)
+	}
+
+	// A node that comes back without Redis has it from its disk.
+	f.Redis.Kill(t)
+	f.Nodes[0].Kill(t)
+	f.Nodes[0].Launch(t)
+	for _, vc := range []string{"asked", "looser", "exempted", "later"} {
+		produce("without Redis", connect(f.Nodes[0], vc), wants[vc])
+	}
+	f.Redis.Launch(t)
+
+	f.Must(t, http.MethodDelete, path+"?wait=applied&timeout=30s", "", "If-Match: *")
+	for _, p := range connected {
+		produce("when it is gone", p, nil)
 	}
 }
