@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"tollgate.internal/e2e/internal/build"
 	"tollgate.internal/e2e/internal/ports"
 	"tollgate.internal/e2e/internal/proc"
 	"tollgate.internal/e2e/internal/schemathesis"
@@ -29,9 +30,9 @@ type portal struct {
 func startPortal(t *testing.T) *portal {
 	t.Helper()
 	dir := t.TempDir()
-	bin := filepath.Join(dir, "portal")
-	if out, err := exec.Command("go", "build", "-o", bin, "tollgate.internal/services/portal/cmd/portal").CombinedOutput(); err != nil {
-		t.Fatalf("build the portal: %v\n%s", err, out)
+	bin, err := build.Command("services/portal/cmd/portal", "")
+	if err != nil {
+		t.Fatal(err)
 	}
 	lease, err := ports.Reserve(1)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"tollgate.internal/e2e/internal/build"
 	"tollgate.internal/e2e/internal/kafkatest"
 	"tollgate.internal/e2e/internal/soak"
 	"tollgate.internal/e2e/internal/tb"
@@ -44,7 +45,7 @@ func run(ctx context.Context, o soak.Options, fleet bool) (err error) {
 	if o.Dir, err = os.MkdirTemp("", "tollgate-soak-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(o.Dir), build.Remove()) }()
 	o.Say("seed %d", o.Seed)
 	if !fleet {
 		return soak.Run(ctx, o)

@@ -13,10 +13,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"tollgate.internal/e2e/internal/build"
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/ports"
 	"tollgate.internal/e2e/internal/proc"
@@ -71,20 +71,6 @@ type Account struct {
 	Mechanisms []string `json:"mechanisms"`
 }
 
-// build compiles the command once for all tests of a package.
-var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tollgate-e2e-")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "tollgate")
-	cmd := exec.Command("go", "build", "-o", bin, "tollgate.internal/cmd/tollgate")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build tollgate: %w\n%s", err, out)
-	}
-	return bin, nil
-})
-
 // blockSize is how many ports a run may use from its --port-base on, and one more
 // for --listen.
 const blockSize = 192
@@ -136,7 +122,7 @@ func Seeded(t testing.TB, flags ...string) *Process {
 // at the end of the test.
 func prepare(t testing.TB) *Process {
 	t.Helper()
-	bin, err := build()
+	bin, err := build.Command("cmd/tollgate", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,27 +12,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"tollgate.internal/e2e/internal/build"
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/ports"
 	"tollgate.internal/e2e/internal/proc"
 )
-
-// buildProxy compiles the proxy once for all tests of a package.
-var buildProxy = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tollgate-e2e-")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "proxy")
-	if out, err := exec.Command("go", "build", "-o", bin, "tollgate.internal/services/proxy/cmd/proxy").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the proxy: %w\n%s", err, out)
-	}
-	return bin, nil
-})
 
 // portsOfVC are the bootstrap's and those of the virtual nodes 0 to 8.
 const portsOfVC = 10
@@ -51,7 +38,7 @@ type Proxy struct {
 // is ready. Without any, the flags say what it serves.
 func StartProxy(t testing.TB, files map[string]string, virtualClusters []string, flags ...string) *Proxy {
 	t.Helper()
-	bin, err := buildProxy()
+	bin, err := build.Command("services/proxy/cmd/proxy", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"tollgate.internal/e2e/internal/build"
 )
 
 // tailLines is how much of each broker's log a failed test prints.
@@ -112,7 +113,7 @@ func (s *Shared) get(t testing.TB) (*Cluster, error) {
 //	func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
 func Main(m *testing.M) int {
 	code := m.Run()
-	if err := CloseShared(); err != nil {
+	if err := errors.Join(CloseShared(), build.Remove()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return max(code, 1)
 	}

@@ -3,6 +3,7 @@ package site
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"tollgate.internal/e2e/internal/build"
 	"tollgate.internal/e2e/internal/load"
 	"tollgate.internal/e2e/internal/proc"
 )
@@ -28,47 +30,31 @@ type Version struct {
 	// their place, made from what they hold.
 	Overlay map[string]func(string) string
 	once    sync.Once
-	dir     string
+	written string // the overlay's file
 	err     error
 }
 
 // Present is the source as it is.
 var Present = new(Version)
 
-// commands are what a version has.
-var commands = []string{"proxy", "portal"}
-
-// build compiles the commands once, and returns their directory.
-func (v *Version) build() (string, error) {
-	v.once.Do(func() { v.dir, v.err = v.compile() })
-	return v.dir, v.err
+// build compiles one of the commands, and returns its file.
+func (v *Version) build(name string) (string, error) {
+	v.once.Do(func() { v.written, v.err = v.write() })
+	if v.err != nil {
+		return "", v.err
+	}
+	return build.Command("services/"+name+"/cmd/"+name, v.written)
 }
 
-func (v *Version) compile() (string, error) {
-	dir, err := os.MkdirTemp("", "tollgate-e2e-")
+// write writes what `go build -overlay` reads.
+func (v *Version) write() (string, error) {
+	if len(v.Overlay) == 0 {
+		return "", nil
+	}
+	dir, err := build.Dir()
 	if err != nil {
 		return "", err
 	}
-	var flags []string
-	if len(v.Overlay) > 0 {
-		overlay, err := v.overlay(dir)
-		if err != nil {
-			return "", err
-		}
-		flags = []string{"-overlay", overlay}
-	}
-	for _, name := range commands {
-		args := append([]string{"build", "-o", filepath.Join(dir, name)}, flags...)
-		cmd := exec.Command("go", append(args, "tollgate.internal/services/"+name+"/cmd/"+name)...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
-		}
-	}
-	return dir, nil
-}
-
-// overlay writes what `go build -overlay` reads.
-func (v *Version) overlay(dir string) (string, error) {
 	out, err := exec.Command("go", "env", "GOWORK").Output()
 	if err != nil {
 		return "", err
@@ -85,13 +71,13 @@ func (v *Version) overlay(dir string) (string, error) {
 		if changed == string(text) {
 			return "", fmt.Errorf("%s has nothing to change", path)
 		}
-		file := filepath.Join(dir, fmt.Sprintf("overlay%d.go", len(replaced)))
+		file := filepath.Join(dir, rand.Text()+".go")
 		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
 			return "", err
 		}
 		replaced = append(replaced, fmt.Sprintf("%q: %q", source, file))
 	}
-	path := filepath.Join(dir, "overlay.json")
+	path := filepath.Join(dir, rand.Text()+".json")
 	return path, os.WriteFile(path, []byte(`{"Replace": {`+strings.Join(replaced, ", ")+`}}`), 0o600)
 }
 
@@ -114,7 +100,7 @@ func (p *Process) Set(env ...string) { p.env = append(p.env, env...) }
 // Begin starts it, and does not wait until it is of use.
 func (p *Process) Begin(t testing.TB) {
 	t.Helper()
-	dir, err := p.Version.build()
+	bin, err := p.Version.build(p.command)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +109,7 @@ func (p *Process) Begin(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	line := append(append(append([]string(nil), p.wrapper...), filepath.Join(dir, p.command)), p.args...)
+	line := append(append(append([]string(nil), p.wrapper...), bin), p.args...)
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), p.env...)

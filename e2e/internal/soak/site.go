@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tollgate.internal/e2e/internal/balancer"
+	"tollgate.internal/e2e/internal/build"
 	"tollgate.internal/e2e/internal/drivers"
 	"tollgate.internal/e2e/internal/kafkatest"
 	"tollgate.internal/e2e/internal/ports"
@@ -163,10 +163,9 @@ func (s *soak) startGateway(ctx context.Context) error {
 	if s.options.Fleet != nil {
 		return s.useFleet(ctx)
 	}
-	bin := filepath.Join(s.dir, "proxy")
-	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "tollgate.internal/services/proxy/cmd/proxy")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the gateway: %w\n%s", err, out)
+	bin, err := build.Command("services/proxy/cmd/proxy", "")
+	if err != nil {
+		return err
 	}
 	ca, err := testpki.New("soak")
 	if err != nil {
