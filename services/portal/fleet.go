@@ -114,13 +114,13 @@ func (n *nodes) Nodes(ctx context.Context) ([]api.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, policies, err := n.control.Everywhere(ctx)
+	policies, err := n.passedOver(ctx, all)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]api.Node, len(all))
 	for i, one := range all {
-		if policies && one.BundleFormat < bundle.FormatPolicies {
+		if policies && tooOld(one) {
 			one.Problem = strings.Join(slices.DeleteFunc([]string{errTooOld.Error(), one.Problem}, func(s string) bool { return s == "" }), "; ")
 		}
 		out[i] = api.Node{
@@ -139,6 +139,17 @@ const appliedEvery = 50 * time.Millisecond
 // errTooOld is what is wrong with a node that passes over policies.
 var errTooOld = errors.New("it is too old to know that there are policies of all virtual clusters, and serves clients without them: update it, or drain it")
 
+// tooOld reports whether a node passes over policies of all virtual clusters.
+func tooOld(n fleet.Node) bool { return n.BundleFormat < bundle.FormatPolicies }
+
+// passedOver reports whether there are policies that some of the nodes pass over.
+func (n *nodes) passedOver(ctx context.Context, all []fleet.Node) (policies bool, err error) {
+	if slices.ContainsFunc(all, tooOld) {
+		_, policies, err = n.control.Everywhere(ctx)
+	}
+	return policies, err
+}
+
 // WaitApplied waits until every live node serves a revision. What is not published is
 // on no node, whatever revision those are at: they may have been told of higher ones by
 // a database that this is an old copy of. A node that does not know of policies of all
@@ -155,15 +166,14 @@ func (n *nodes) WaitApplied(ctx context.Context, revision int64) error {
 		if err != nil {
 			return err
 		}
-		_, policies, err := n.control.Everywhere(ctx)
+		policies, err := n.passedOver(ctx, all)
 		if err != nil {
 			return err
 		}
 		s := n.loop.Status()
 		behind := s.Err != nil || s.Revision < revision
 		for _, one := range all {
-			tooOld := policies && one.BundleFormat < bundle.FormatPolicies
-			behind = behind || one.State != fleet.NodeGone && (one.Applied < revision || tooOld)
+			behind = behind || one.State != fleet.NodeGone && (one.Applied < revision || policies && tooOld(one))
 		}
 		if !behind {
 			return nil

@@ -264,6 +264,30 @@ func TestTheFleetLearnsOfChanges(t *testing.T) {
 	if a = ops.want(200, "PATCH", "/v1/tenants/acme?wait=applied", `{"spec":{"plan":"x"}}`); a.header.Get("Tollgate-Applied") != "yes" {
 		t.Errorf("applied: %v", a.header)
 	}
+
+	// A node that passes over a policy of all virtual clusters has not applied it, whatever it says.
+	const policy, durable = "/v1/policies/durable?wait=applied&timeout=", `{"apiVersion":"tollgate/v1","kind":"Policy","metadata":{},"spec":{"type":"produce","config":{"acks":"all"}}}`
+	node.Applied = everything
+	if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if a = ops.want(202, "PUT", policy+"100ms", durable); !strings.HasPrefix(a.header.Get("Tollgate-Applied"), "pending") {
+		t.Errorf("applied by a node that is too old: %v", a.header)
+	}
+	if a = ops.want(200, "GET", "/v1/nodes", ""); !strings.Contains(a.text("items.0.problem"), "too old") {
+		t.Errorf("nodes: %s", a.body)
+	}
+	node.BundleFormat = bundle.FormatPolicies
+	if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if a = ops.want(200, "PUT", policy+"30s", durable); a.header.Get("Tollgate-Applied") != "yes" {
+		t.Errorf("applied: %v", a.header)
+	}
+	if a = ops.want(200, "GET", "/v1/nodes", ""); strings.Contains(a.body, "too old") {
+		t.Errorf("nodes: %s", a.body)
+	}
+
 	tail, err := reader.Tail(t.Context())
 	if err != nil {
 		t.Fatal(err)
