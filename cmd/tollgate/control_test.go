@@ -285,6 +285,45 @@ func TestExportMovesToAnotherControlPlane(t *testing.T) {
 	}
 }
 
+// A policy of all virtual clusters goes by its name alone, and one of a virtual cluster
+// of the same name beside it is another.
+func TestPoliciesOfAllVirtualClusters(t *testing.T) {
+	controlPlane(t)
+	const all, one = "policy/durable", "policy/initech-prod/durable"
+	files := file(t, "policies.yaml", `{apiVersion: tollgate/v1, kind: Policy, metadata: {name: durable, labels: {by: ops}}, spec: {type: produce, config: {acks: all}}}
+---
+{apiVersion: tollgate/v1, kind: Policy, metadata: {name: durable, virtualCluster: initech-prod, labels: {by: ops}}, spec: {type: produce, config: {compression: [zstd]}}}
+`)
+	contains(t, "diff", check(t, exitDifferent, "diff", "-f", files), all, one)
+	contains(t, "apply", must(t, "", "apply", "-f", files), "created "+all+"\n", "created "+one+"\n")
+	contains(t, "apply again", must(t, "", "apply", "-f", files), "nothing changed")
+	if got := must(t, "", "get", "policies", "-o", "name"); got != all+"\n"+one+"\n" {
+		t.Errorf("all: %s", got)
+	}
+	if got := must(t, "", "get", "policies", "--vc", "initech-prod", "-o", "name"); got != one+"\n" {
+		t.Errorf("those of one: %s", got)
+	}
+	contains(t, "the one of all", must(t, "", "get", all, "-o", "yaml"), "acks: all")
+	contains(t, "the other", must(t, "", "get", one, "-o", "yaml"), "virtualCluster: initech-prod", "- zstd")
+	contains(t, "describe", must(t, "", "describe", all), "durable", "acks")
+	editor(t, `sed -i 's/acks: all/acks: leader/' "$1"`)
+	contains(t, "edit", must(t, "", "edit", all), "replaced "+all)
+	contains(t, "the other is as it was", must(t, "", "get", one, "-o", "yaml"), "- zstd")
+	exported := must(t, "", "export")
+	contains(t, "export", exported, "acks: leader")
+	if got := must(t, exported, "apply", "-f", "-"); !strings.HasPrefix(got, "nothing changed") {
+		t.Errorf("what was exported changes something: %s", got)
+	}
+	contains(t, "the log", must(t, "", "audit", all), "create", "replace", "durable")
+	if log := must(t, "", "audit", all); strings.Contains(log, "initech-prod") {
+		t.Errorf("the log of %s has another:\n%s", all, log)
+	}
+	contains(t, "delete", must(t, "", "delete", all, "--yes"), "deleted "+all)
+	check(t, exitNotFound, "get", all)
+	must(t, "", "get", one)
+	contains(t, "prune", must(t, "{apiVersion: tollgate/v1, kind: Policy, metadata: {name: other, labels: {by: ops}}, spec: {type: produce, config: {acks: all}}}", "apply", "-f", "-", "--prune", "-l", "by=ops", "--yes"), "created policy/other", "deleted "+one)
+}
+
 func TestGet(t *testing.T) {
 	controlPlane(t)
 	for _, name := range []string{"vc", "vcs", "VirtualCluster", "virtual-cluster", "virtual-clusters", "virtualclusters"} {
