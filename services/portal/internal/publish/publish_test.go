@@ -95,6 +95,16 @@ func (b *bed) put(text string) int64 {
 	return last
 }
 
+// until waits for a condition.
+func until(t *testing.T, l *Loop, within time.Duration, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s; status %+v", within, what, l.Status())
+		}
+	}
+}
+
 // head waits until the fleet is told of a revision.
 func (b *bed) head(l *Loop, revision int64) {
 	b.Helper()
@@ -277,11 +287,7 @@ func TestARedisThatIsAwayLosesNoChange(t *testing.T) {
 	b.head(l, b.put(acme))
 	b.redis.Close()
 	last := b.put(suspended(true))
-	for end := time.Now().Add(patience); l.Status().Err == nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the status says nothing of it")
-		}
-	}
+	until(t, l, patience, "the status says so", func() bool { return l.Status().Err != nil })
 	if err := b.redis.Restart(); err != nil {
 		t.Fatal(err)
 	}
@@ -289,11 +295,7 @@ func TestARedisThatIsAwayLosesNoChange(t *testing.T) {
 	if got := state(b.bundle(bundle.VirtualCluster, "shop")); got != resource.TenantSuspended {
 		t.Errorf("the tenant is %s", got)
 	}
-	for end := time.Now().Add(patience); l.Status().Err != nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("status %+v", l.Status())
-		}
-	}
+	until(t, l, patience, "nothing is wrong any more", func() bool { return l.Status().Err == nil })
 }
 
 // A database that was restored from an old backup must not take back what the fleet
@@ -338,11 +340,7 @@ func TestAnOldDatabaseTakesNothingBack(t *testing.T) {
 	if got := old.bundle(bundle.VirtualCluster, "shop"); got == nil || got.Revision != from || state(got) != resource.TenantActive {
 		t.Errorf("published: %+v, want what the database has at revision %d", got, from)
 	}
-	for end := time.Now().Add(patience); l.Status().Err != nil || l.Status().Ahead != 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("status %+v", l.Status())
-		}
-	}
+	until(t, l, patience, "it goes on", func() bool { return l.Status().Err == nil && l.Status().Ahead == 0 })
 	old.head(l, old.put(suspended(true)))
 }
 
@@ -405,11 +403,7 @@ func TestRedisAndTheDatabaseForgetAtOnce(t *testing.T) {
 	old.node(seen)
 	l, _ = old.publish()
 	ahead := new(AheadError)
-	for end := time.Now().Add(patience); !errors.As(l.Status().Err, &ahead); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("status %+v", l.Status())
-		}
-	}
+	until(t, l, patience, "the status says so", func() bool { return errors.As(l.Status().Err, &ahead) })
 	if ahead.Fleet != last || ahead.Node != "n1" || !strings.Contains(ahead.Error(), "says node n1") {
 		t.Errorf("it says %v", ahead)
 	}
@@ -468,15 +462,9 @@ func TestWhatSomebodyElseWrote(t *testing.T) {
 	} {
 		restored := l.Status().Restored
 		write()
-		for end := time.Now().Add(patience); b.redis.HGet("tollgate:eu:upstream:main", "data") != good || b.redis.HGet("tollgate:eu:upstream:main", "revision") != fmt.Sprint(last); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: not put right", what)
-			}
-		}
-		for end := time.Now().Add(patience); l.Status().Restored == restored; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: not counted", what)
-			}
-		}
+		until(t, l, patience, what+" is put right", func() bool {
+			return b.redis.HGet("tollgate:eu:upstream:main", "data") == good && b.redis.HGet("tollgate:eu:upstream:main", "revision") == fmt.Sprint(last)
+		})
+		until(t, l, patience, what+" is counted", func() bool { return l.Status().Restored != restored })
 	}
 }

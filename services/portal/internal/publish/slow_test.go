@@ -32,11 +32,7 @@ func TestRedisIsSlow(t *testing.T) {
 		began := time.Now()
 		revision := b.put(suspended(yes))
 		kept := time.Since(began)
-		for end := time.Now().Add(patience); l.Status().Revision < revision; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("not published: %+v", l.Status())
-			}
-		}
+		until(t, l, patience, "it is published", func() bool { return l.Status().Revision >= revision })
 		t.Logf("kept after %v, published after %v", kept, time.Since(began))
 	}
 	if got := state(b.bundle(bundle.VirtualCluster, "shop")); got != resource.TenantSuspended {
@@ -45,11 +41,7 @@ func TestRedisIsSlow(t *testing.T) {
 	// So slow that it is away.
 	link.Delay(6 * time.Second)
 	revision := b.put(suspended(false))
-	for end := time.Now().Add(2 * patience); l.Status().Err == nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("status %+v", l.Status())
-		}
-	}
+	until(t, l, 2*patience, "the status says so", func() bool { return l.Status().Err != nil })
 	link.Delay(0)
 	b.head(l, revision)
 	// In pieces.

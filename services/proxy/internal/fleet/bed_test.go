@@ -208,6 +208,12 @@ func (n *node) applies(t *testing.T, name string, revision int64) {
 	until(t, fmt.Sprintf("%s is served at revision %d", name, revision), func() bool { return n.gateway.revision(name) == revision })
 }
 
+// appliesAll waits until the node has applied everything up to a revision.
+func (n *node) appliesAll(t *testing.T, revision int64) {
+	t.Helper()
+	until(t, fmt.Sprintf("everything up to revision %d is applied", revision), func() bool { return n.Health().Applied >= revision })
+}
+
 // find wants a host to lead to what is served at a revision; 0: to nobody. On a machine
 // with much else to do Redis may not answer in time, and the node goes by what it has,
 // or refuses, and says so: then it is asked again.

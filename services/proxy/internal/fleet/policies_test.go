@@ -63,17 +63,13 @@ func TestPoliciesOfAllAreFollowed(t *testing.T) {
 	n := b.ready(t, t.TempDir())
 	n.find(t, "a", "a", 1)
 	n.obeys(t, "")
-	applied := func(revision int64) {
-		t.Helper()
-		until(t, "the node has applied it", func() bool { return n.Health().Applied >= revision })
-	}
-	applied(b.policies(t, "first"))
+	n.appliesAll(t, b.policies(t, "first"))
 	n.obeys(t, "first")
-	applied(b.policies(t, "first", "second"))
+	n.appliesAll(t, b.policies(t, "first", "second"))
 	n.obeys(t, "first second")
-	applied(b.policies(t))
+	n.appliesAll(t, b.policies(t))
 	n.obeys(t, "")
-	applied(b.policies(t, "third"))
+	n.appliesAll(t, b.policies(t, "third"))
 	if err := n.Problem(); err != nil {
 		t.Errorf("Problem: %v", err)
 	}
@@ -91,7 +87,7 @@ func TestPoliciesOfAllAreInForceWithoutRedis(t *testing.T) {
 		"they are on disk": {nil, true, "first"},
 		"they were removed": {func(t *testing.T, b *bed, n *node) {
 			removed := b.policies(t)
-			until(t, "the node has applied it", func() bool { return n.Health().Applied >= removed })
+			n.appliesAll(t, removed)
 		}, true, ""},
 		"they are not on disk":        {func(t *testing.T, _ *bed, n *node) { n.remove(t, policiesFile) }, false, ""},
 		"nor is how far it was told":  {func(t *testing.T, _ *bed, n *node) { n.remove(t, policiesFile); n.remove(t, "head") }, false, ""},
@@ -204,7 +200,7 @@ func TestPoliciesOfAllThatDoNotCome(t *testing.T) {
 
 			b.repair(t)
 			for _, n := range []*node{n, stranger} {
-				until(t, "the node has applied it", func() bool { return n.Health().Applied >= b.revision })
+				n.appliesAll(t, b.revision)
 			}
 			n.obeys(t, "first second")
 			n.find(t, "b", "b", later)
@@ -235,7 +231,7 @@ func TestAnOldCopyBringsNoPolicyBack(t *testing.T) {
 	n.find(t, "a", "a", 1)
 	old := b.redis.Copy(t)
 	removed := b.policies(t, "second")
-	until(t, "the node has applied it", func() bool { return n.Health().Applied >= removed })
+	n.appliesAll(t, removed)
 	n.obeys(t, "second")
 	b.redis.Restore(t, old)
 	until(t, "the node knows it for an old one", func() bool { return n.Health().Stale })
@@ -254,7 +250,7 @@ func TestAnOldCopyBringsNoPolicyBack(t *testing.T) {
 	empty.obeys(t, "second")
 	removed = b.policies(t)
 	b.publishAll(t)
-	until(t, "the node has applied it", func() bool { return empty.Health().Applied >= removed })
+	empty.appliesAll(t, removed)
 	empty.obeys(t, "")
 }
 
@@ -304,7 +300,7 @@ func TestPoliciesThatAreRefused(t *testing.T) {
 	n.obeys(t, "first")
 	n.applies(t, "a", b.set(t, "a"))
 	n.gateway.refuses(bundle.Everywhere.Name, nil)
-	until(t, "the node has applied it", func() bool { return n.Health().Applied >= b.revision })
+	n.appliesAll(t, b.revision)
 	n.obeys(t, "tap-dance")
 }
 

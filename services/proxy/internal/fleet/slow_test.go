@@ -80,6 +80,21 @@ func (b *bed) watch(t *testing.T, connected bool, nodes ...*node) *steady {
 	return s
 }
 
+// two are nodes that know each other by way of a link. The first has loaded one virtual
+// cluster, and has another on its disk alone.
+func (b *bed) two(t *testing.T, l *redistest.Link) (n1, n2 *node) {
+	t.Helper()
+	n1, n2 = b.ready(t, t.TempDir(), named("n1"), over(l)), b.ready(t, t.TempDir(), named("n2"), over(l))
+	n1.join(t)
+	n2.join(t)
+	n1.wants(t, "n1 serving, n2 serving")
+	n2.wants(t, "n1 serving, n2 serving")
+	n1.find(t, "loaded", "loaded", 1)
+	n1.find(t, "disk", "disk", 2)
+	n1.gateway.unload("disk")
+	return n1, n2
+}
+
 // A Redis that answers late is used: what it says is in effect as soon as it says it,
 // and nobody is taken to be away.
 func TestRedisIsSlow(t *testing.T) {
@@ -93,14 +108,7 @@ func TestRedisIsSlow(t *testing.T) {
 			}
 			b.change(t, func(r int64) *bundle.Bundle { return upstreamCluster("home", r) })
 			l := b.redis.Link(t)
-			n1, n2 := b.ready(t, t.TempDir(), named("n1"), over(l)), b.ready(t, t.TempDir(), named("n2"), over(l))
-			n1.join(t)
-			n2.join(t)
-			n1.wants(t, "n1 serving, n2 serving")
-			n2.wants(t, "n1 serving, n2 serving")
-			n1.find(t, "loaded", "loaded", 1)
-			n1.find(t, "disk", "disk", 2)
-			n1.gateway.unload("disk")
+			n1, n2 := b.two(t, l)
 			s := b.watch(t, true, n1, n2)
 
 			l.Delay(delay)
@@ -154,14 +162,7 @@ func TestRedisIsTooSlow(t *testing.T) {
 	b.set(t, "disk")
 	b.set(t, "never")
 	l := b.redis.Link(t)
-	n1, n2 := b.ready(t, t.TempDir(), named("n1"), over(l)), b.ready(t, t.TempDir(), named("n2"), over(l))
-	n1.join(t)
-	n2.join(t)
-	n1.wants(t, "n1 serving, n2 serving")
-	n2.wants(t, "n1 serving, n2 serving")
-	n1.find(t, "loaded", "loaded", 1)
-	n1.find(t, "disk", "disk", 2)
-	n1.gateway.unload("disk")
+	n1, n2 := b.two(t, l)
 	s := b.watch(t, false, n1, n2)
 	l.Delay(6 * time.Second)
 	until(t, "the nodes say so", func() bool {
