@@ -21,6 +21,10 @@ type tool struct {
 	config    string // the option that takes client.properties
 	bootstrap string // the option that takes addresses; "": --bootstrap-server
 	alone     bool   // finishes its work in the shutdown of its JVM
+	// Some tools give up after 5 s, less than a cold JVM may take for a first TLS
+	// handshake and login beside other tests. These arguments and settings have them
+	// wait as long as the others.
+	patientArgs, patientSettings []string
 }
 
 // The name is that of the script without "kafka-" and ".sh".
@@ -33,15 +37,15 @@ var tools = map[string]tool{
 	"consumer-perf-test":        {class: "org.apache.kafka.tools.ConsumerPerformance", config: "--consumer.config"},
 	"console-share-consumer":    {class: "org.apache.kafka.tools.consumer.ConsoleShareConsumer", config: "--command-config"},
 	"verifiable-share-consumer": {class: "org.apache.kafka.tools.VerifiableShareConsumer", config: "--command-config"},
-	"share-groups":              {class: "org.apache.kafka.tools.consumer.group.ShareGroupCommand", config: "--command-config"},
+	"share-groups":              {class: "org.apache.kafka.tools.consumer.group.ShareGroupCommand", config: "--command-config", patientArgs: []string{"--timeout", "60000"}},
 	"topics":                    {class: "org.apache.kafka.tools.TopicCommand", config: "--command-config"},
-	"consumer-groups":           {class: "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", config: "--command-config"},
+	"consumer-groups":           {class: "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", config: "--command-config", patientArgs: []string{"--timeout", "60000"}},
 	"acls":                      {class: "org.apache.kafka.tools.AclCommand", class3: "kafka.admin.AclCommand", config: "--command-config"},
 	"log-dirs":                  {class: "org.apache.kafka.tools.LogDirsCommand", config: "--command-config"},
 	"configs":                   {class: "kafka.admin.ConfigCommand", config: "--command-config"},
 	"transactions":              {class: "org.apache.kafka.tools.TransactionsCommand", config: "--command-config"},
 	"get-offsets":               {class: "org.apache.kafka.tools.GetOffsetShell", config: "--command-config"},
-	"broker-api-versions":       {class: "org.apache.kafka.tools.BrokerApiVersionsCommand", class3: "kafka.admin.BrokerApiVersionsCommand", config: "--command-config"},
+	"broker-api-versions":       {class: "org.apache.kafka.tools.BrokerApiVersionsCommand", class3: "kafka.admin.BrokerApiVersionsCommand", config: "--command-config", patientSettings: []string{"request.timeout.ms=60000"}},
 }
 
 // A ToolRun is one call of a tool.
@@ -65,7 +69,7 @@ func (r ToolRun) line(jars *kafkajars.Jars, dir string) (class string, args []st
 		return "", nil, err
 	}
 	file := filepath.Join(dir, "client.properties")
-	if err := os.WriteFile(file, []byte(strings.Join(slices.Concat(lines, r.Settings), "\n")+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.Join(slices.Concat(lines, tool.patientSettings, r.Settings), "\n")+"\n"), 0o600); err != nil {
 		return "", nil, err
 	}
 	class, args = tool.class, []string{tool.config, file}
@@ -75,7 +79,7 @@ func (r ToolRun) line(jars *kafkajars.Jars, dir string) (class string, args []st
 	if tool.bootstrap == "" {
 		args = append(args, "--bootstrap-server", r.Target.Bootstrap)
 	}
-	return class, append(args, r.Args...), nil
+	return class, slices.Concat(args, tool.patientArgs, r.Args), nil
 }
 
 // JavaTool is one of Kafka's command line tools, in one version of Kafka, as a

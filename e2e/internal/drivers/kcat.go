@@ -34,7 +34,8 @@ func KcatCommand(target Target, args ...string) (Command, error) {
 	if err != nil {
 		return Command{}, fmt.Errorf("find kcat: %w (tools/setup.sh installs it)", err)
 	}
-	return Command{Path: path, Args: append(KcatArgs(target), args...), Hosts: target.Hosts}, nil
+	// Without -m it gives up after 5 s, which a first connection may take beside other tests.
+	return Command{Path: path, Args: slices.Concat(KcatArgs(target), []string{"-m", "30"}, args), Hosts: target.Hosts}, nil
 }
 
 // Kcat is kcat as a driver: Debian's, with librdkafka 2.0.2. Each step is a process.

@@ -105,16 +105,31 @@ func (b *Broker) Restart(ctx context.Context) error {
 }
 
 // LogTail is the end of the broker's log, under a line that names it.
-func (b *Broker) LogTail(lines int) string {
+func (b *Broker) LogTail(lines int) string { return b.logTail(0, lines) }
+
+// logTail is the end of what the broker logged behind the first bytes of its log.
+func (b *Broker) logTail(from int64, lines int) string {
 	text, err := os.ReadFile(b.log())
-	if err != nil || len(bytes.TrimSpace(text)) == 0 {
+	if err != nil {
 		return ""
 	}
-	all := strings.Split(strings.TrimSpace(string(text)), "\n")
+	text = bytes.TrimSpace(text[min(from, int64(len(text))):])
+	if len(text) == 0 {
+		return ""
+	}
+	all := strings.Split(string(text), "\n")
 	if len(all) > lines {
 		all = all[len(all)-lines:]
 	}
 	return fmt.Sprintf("--- Kafka %s broker %d ---\n%s", b.cluster.Options.Version, b.ID, strings.Join(all, "\n"))
+}
+
+func (b *Broker) logSize() int64 {
+	info, err := os.Stat(b.log())
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 func (b *Broker) log() string { return filepath.Join(b.dir, "broker.log") }

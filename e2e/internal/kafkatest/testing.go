@@ -12,8 +12,8 @@ import (
 	"tollgate.internal/e2e/internal/build"
 )
 
-// tailLines is how much of each broker's log a failed test prints.
-const tailLines = 40
+// tailLines is how much of each broker's log a failed test prints, at most.
+const tailLines = 20
 
 // Start starts a cluster for one test, which ends it. A test that fails prints
 // the end of the brokers' logs.
@@ -24,11 +24,11 @@ func Start(t testing.TB, options Options) *Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		c.logIfFailed(t)
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+	c.logIfFails(t)
 	return c
 }
 
@@ -104,7 +104,7 @@ func (s *Shared) get(t testing.TB) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.Cleanup(func() { c.logIfFailed(t) })
+	c.logIfFails(t)
 	return c, nil
 }
 
@@ -143,11 +143,21 @@ func (c *Cluster) Client(t testing.TB, opts ...kgo.Opt) *kgo.Client {
 	return client
 }
 
-func (c *Cluster) logIfFailed(t testing.TB) {
-	if !t.Failed() {
-		return
+// logIfFails prints what the brokers log from here on, when t fails. What they logged
+// before, in other tests, would only bury what failed.
+func (c *Cluster) logIfFails(t testing.TB) {
+	marks := make([]int64, len(c.brokers))
+	for i, b := range c.brokers {
+		marks[i] = b.logSize()
 	}
-	if tail := c.LogTail(tailLines); tail != "" {
-		t.Log(tail)
-	}
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		for i, b := range c.brokers {
+			if tail := b.logTail(marks[i], tailLines); tail != "" {
+				t.Log(tail)
+			}
+		}
+	})
 }
