@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -30,6 +31,8 @@ const batch = 200
 type Publisher struct {
 	board
 	signer *bundle.Signer
+
+	roster roster
 
 	mu   sync.Mutex           // guards good
 	good map[bundle.ID]proven // what was written there, or stood there when it was opened last
@@ -368,6 +371,29 @@ func (p *Publisher) Advance(ctx context.Context, from int64, to Head) error {
 		}
 	}
 	return fmt.Errorf("write %s: what is there is not of this portal, and comes back", key)
+}
+
+// Nodes are those whose records have not expired, those that are gone included.
+func (p *Publisher) Nodes(ctx context.Context) ([]Node, error) {
+	nodes, _, err := p.list(ctx)
+	return nodes, err
+}
+
+// Expected are the nodes that serve, or presumably do: with those that Redis has lost and
+// that have not had the time to tell it again. It knows of what [Publisher.Nodes] and
+// [Publisher.Seen] have shown before, and so wants one of them to be asked every second.
+func (p *Publisher) Expected(ctx context.Context) ([]Node, error) {
+	nodes, presumed, err := p.list(ctx)
+	nodes = slices.DeleteFunc(nodes, func(n Node) bool { return n.State == NodeGone })
+	return append(nodes, presumed...), err
+}
+
+func (p *Publisher) list(ctx context.Context) (nodes, presumed []Node, err error) {
+	asked := time.Now()
+	if nodes, err = p.board.Nodes(ctx); err != nil {
+		return nil, nil, err
+	}
+	return nodes, p.roster.note(asked, nodes), nil
 }
 
 // Seen is the highest head that a live node has seen, and the node: it has the portal's

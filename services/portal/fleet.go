@@ -150,7 +150,8 @@ func (n *nodes) passedOver(ctx context.Context, all []fleet.Node) (policies bool
 	return policies, err
 }
 
-// WaitApplied waits until every live node serves a revision. What is not published is
+// WaitApplied waits until every live node serves a revision, those included that a Redis
+// which was emptied has yet to hear of again. What is not published is
 // on no node, whatever revision those are at: they may have been told of higher ones by
 // a database that this is an old copy of. A node that does not know of policies of all
 // virtual clusters, where there are some, serves nothing as it is.
@@ -159,7 +160,7 @@ func (n *nodes) WaitApplied(ctx context.Context, revision int64) error {
 		return nil
 	}
 	for {
-		all, err := n.publisher.Nodes(ctx)
+		all, err := n.publisher.Expected(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -173,7 +174,7 @@ func (n *nodes) WaitApplied(ctx context.Context, revision int64) error {
 		s := n.loop.Status()
 		behind := s.Err != nil || s.Revision < revision
 		for _, one := range all {
-			behind = behind || one.State != fleet.NodeGone && (one.Applied < revision || policies && tooOld(one))
+			behind = behind || one.Applied < revision || policies && tooOld(one)
 		}
 		if !behind {
 			return nil

@@ -10,13 +10,13 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"io"
-	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -208,7 +208,10 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-func TestTheFleetLearnsOfChanges(t *testing.T) {
+// runWithRedis runs a portal with a Redis of its own, and something in its store; reader is
+// what a node reads with, by the keys.
+func runWithRedis(t *testing.T) (ops *client, redis *miniredis.Miniredis, reader *fleet.Reader, keys bundle.Keyring) {
+	t.Helper()
 	signer, err := bundle.NewSigner()
 	if err != nil {
 		t.Fatal(err)
@@ -217,27 +220,35 @@ func TestTheFleetLearnsOfChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	redis := miniredis.RunT(t)
-	var log bytes.Buffer
+	redis = miniredis.RunT(t)
 	cfg := configOn(t)
 	cfg.Redis, cfg.SigningKey, cfg.Deployment, cfg.Admin = "redis://"+redis.Addr(), filepath.Join(t.TempDir(), "key.pem"), "d", "127.0.0.1:0"
-	cfg.Log = slog.New(slog.NewTextHandler(&lockedWriter{w: &log}, nil))
 	if err := os.WriteFile(cfg.SigningKey, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ops := run(t, cfg)
+	ops = run(t, cfg)
 	ops.populate()
 
-	client, err := fleet.Open(cfg.Redis, secret.Secret{})
+	conn, err := fleet.Open(cfg.Redis, secret.Secret{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	reader, err := fleet.NewReader(client, "d", signer.Keyring())
-	if err != nil {
+	t.Cleanup(func() { conn.Close() })
+	if reader, err = fleet.NewReader(conn, "d", signer.Keyring()); err != nil {
 		t.Fatal(err)
 	}
-	node := fleet.Node{ID: "n-1", Host: "127.0.0.1", Port: 9092, Version: "test", State: fleet.NodeServing, Started: time.Now().UTC(), Heartbeat: time.Now().UTC()}
+	return ops, redis, reader, signer.Keyring()
+}
+
+// aNode is one that has just begun to serve.
+func aNode() fleet.Node {
+	now := time.Now().UTC()
+	return fleet.Node{ID: "n-1", Host: "127.0.0.1", Port: 9092, Version: "test", State: fleet.NodeServing, Started: now, Heartbeat: now}
+}
+
+func TestTheFleetLearnsOfChanges(t *testing.T) {
+	ops, redis, reader, keys := runWithRedis(t)
+	node := aNode()
 	if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +309,7 @@ func TestTheFleetLearnsOfChanges(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Fatalf("entries %v, %v", entries, err)
 	}
-	if c, err := fleet.OpenCommand(signer.Keyring(), "d", entries[0].Command); err != nil || c.Node != "n-1" || c.Action != fleet.Drain || c.Over != 7*time.Second {
+	if c, err := fleet.OpenCommand(keys, "d", entries[0].Command); err != nil || c.Node != "n-1" || c.Action != fleet.Drain || c.Over != 7*time.Second {
 		t.Errorf("command %+v, %v", c, err)
 	}
 
@@ -328,4 +339,43 @@ func TestTheFleetLearnsOfChanges(t *testing.T) {
 	if m := metrics(); !strings.Contains(m, "tollgate_portal_fleet_reachable 0") {
 		t.Errorf("metrics: %s", m)
 	}
+}
+
+func TestAChangeWaitsForNodesThatRedisForgot(t *testing.T) {
+	ops, redis, reader, _ := runWithRedis(t)
+	beat := func(applied int64) {
+		t.Helper()
+		node := aNode()
+		node.Applied = applied
+		if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// change makes one, and returns its revision.
+	change := func(want int, applied, timeout, plan string) int64 {
+		t.Helper()
+		a := ops.want(want, "PATCH", "/v1/tenants/acme?wait=applied&timeout="+timeout, `{"spec":{"plan":"`+plan+`"}}`)
+		if got := a.header.Get("Tollgate-Applied"); !strings.HasPrefix(got, applied) {
+			t.Errorf("%s: applied %q, want %q", plan, got, applied)
+		}
+		revision, err := strconv.ParseInt(strings.Trim(a.header.Get("ETag"), `"`), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return revision
+	}
+	beat(0)
+	beat(change(202, "pending", "100ms", "known"))
+
+	// It serves by what it has, and has yet to say that it is there.
+	redis.FlushAll()
+	emptied := change(202, "pending", "500ms", "emptied")
+	beat(emptied - 1)
+	change(202, "pending", "100ms", "back, and behind")
+	beat(emptied + 1)
+	beat(change(202, "pending", "100ms", "told"))
+
+	// One that never comes back is waited for until its time is over.
+	redis.FlushAll()
+	change(200, "yes", "30s", "lost")
 }
