@@ -70,6 +70,8 @@ func newFleet(cfg *Config, c *control.Control, metrics prometheus.Registerer) (*
 			func() float64 { return float64(n.loop.Status().Revision) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tollgate_portal_fleet_ahead_revisions", Help: "Revisions that the fleet was told of and the database does not have: above 0, it is an old copy, and nothing is published."},
 			func() float64 { return float64(n.loop.Status().Ahead) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tollgate_portal_bundles_stuck", Help: "Bundles that cannot be made of what is stored: nodes serve what they last knew of them."},
+			func() float64 { return float64(len(n.loop.Status().Stuck)) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tollgate_portal_fleet_slow", Help: "1 while Redis answers, and takes more than a second over it."},
 			func() float64 { return yes(errors.Is(n.Problem(), api.ErrSlow)) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tollgate_portal_fleet_answer_seconds", Help: "The longest that was waited for an answer of Redis within ten seconds, or is being waited now."},
@@ -96,7 +98,7 @@ func (n *nodes) Problem() error {
 	if n.loop == nil {
 		return nil
 	}
-	if err := n.loop.Status().Err; err != nil {
+	if err := n.loop.Status().Problem(); err != nil {
 		return err
 	}
 	if by, late := n.pace.Slow(); late {
@@ -171,8 +173,7 @@ func (n *nodes) WaitApplied(ctx context.Context, revision int64) error {
 		if err != nil {
 			return err
 		}
-		s := n.loop.Status()
-		behind := s.Err != nil || s.Revision < revision
+		behind := n.loop.Status().Lacks(revision)
 		for _, one := range all {
 			behind = behind || one.Applied < revision || policies && tooOld(one)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -86,11 +87,7 @@ func (l *large) PutSealed(ctx context.Context, all ...*fleet.Sealed) error {
 // held of them at once is bounded by its size.
 func TestLargeBundlesAreNotHeldAllAtOnce(t *testing.T) {
 	b := newBed(t)
-	board, err := fleet.NewPublisher(b.client, "eu", b.signer, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &large{Publisher: board, t: t}
+	s := &large{Publisher: b.board(), t: t}
 	l := New(largeStore{large: s}, s, "eu", slog.New(slog.DiscardHandler))
 	l.atOnce = 5000
 	var marks []control.Mark
@@ -121,10 +118,13 @@ func TestLargeBundlesAreNotHeldAllAtOnce(t *testing.T) {
 		t.Errorf("%d bytes and %d bundles are still held", s.sealed, s.whole)
 	}
 
-	// What was put up before one that cannot be is done, and is told so.
+	// One that cannot be made keeps none of the others back.
 	s.fails, s.put = names[150], nil
 	done, err = l.put(t.Context(), marks)
-	if err == nil || len(done) == 0 || len(done) > 150 || len(done) != len(s.put) {
+	if err != nil || len(done) != page-1 || !slices.Equal(s.put, slices.Delete(slices.Clone(names), 150, 151)) {
 		t.Errorf("with one that fails: %d done, %d put up, %v", len(done), len(s.put), err)
+	}
+	if got := slices.Collect(maps.Keys(l.stuck)); len(got) != 1 || got[0] != marks[150].ID {
+		t.Errorf("stuck are %v", got)
 	}
 }

@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,6 +87,27 @@ func (e *AheadError) Error() string {
 		"Restore a newer copy; or, to go on with this one: apply and revoke again what was changed since, then start the portals with TOLLGATE_PORTAL_RESTORED_AT=%d", e.Fleet, by, e.Store, e.Fleet)
 }
 
+// StuckError says that one bundle cannot be made of what is stored. Nodes serve what they
+// last knew of it, and everything else as it is.
+type StuckError struct {
+	bundle.ID
+	Revision  int64 // of its last change
+	Published int64 // the last one that the fleet was told of; 0: none
+	Err       error
+}
+
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("%v cannot be published as of revision %d, and nodes serve what they last knew of it: %v", e.ID, e.Revision, e.Err)
+}
+
+func (e *StuckError) Unwrap() error { return e.Err }
+
+// stuck is a bundle that cannot be made, and when that was last tried.
+type stuck struct {
+	*StuckError
+	tried pause
+}
+
 // Loop publishes until it is told to end.
 type Loop struct {
 	store      Store
@@ -100,6 +123,7 @@ type Loop struct {
 	proven bundle.ID // the last bundle that was looked at
 	looked pause     // since that was
 	walked bool      // every bundle was looked at since the start
+	stuck  map[bundle.ID]stuck
 
 	mu     sync.Mutex
 	status Status
@@ -126,12 +150,32 @@ type Status struct {
 	Ahead     int64     // revisions that the fleet was told of and the store does not have
 	Err       error     // why it does not go; nil: it does
 	Since     time.Time // when it began to go, or not to
+
+	// Stuck are bundles that cannot be made, by their names: Revision is true of all others.
+	Stuck []*StuckError
+}
+
+// Lacks reports whether the fleet was not told of everything up to a revision: what is
+// stuck counts only for changes that it may be about.
+func (s Status) Lacks(revision int64) bool {
+	return s.Err != nil || s.Revision < revision || slices.ContainsFunc(s.Stuck, func(e *StuckError) bool { return e.Published < revision && revision <= e.Revision })
+}
+
+// Problem is why nodes do not learn of changes, or of some; nil: they do.
+func (s Status) Problem() error {
+	switch {
+	case s.Err != nil || len(s.Stuck) == 0:
+		return s.Err
+	case len(s.Stuck) > 1:
+		return fmt.Errorf("%d bundles cannot be published; %w", len(s.Stuck), s.Stuck[0])
+	}
+	return s.Stuck[0]
 }
 
 // New makes a loop that publishes under the name of a deployment, which is the
 // board's too.
 func New(store Store, board Board, deployment fleet.Deployment, log *slog.Logger) *Loop {
-	return &Loop{store: store, board: board, deployment: deployment, log: log, atOnce: atOnce, status: Status{Err: errors.New("nothing published yet"), Since: time.Now()}}
+	return &Loop{store: store, board: board, deployment: deployment, log: log, atOnce: atOnce, stuck: make(map[bundle.ID]stuck), status: Status{Err: errors.New("nothing published yet"), Since: time.Now()}}
 }
 
 // Status is the present one.
@@ -177,6 +221,10 @@ func (l *Loop) note(revision int64, published int, restored bool, err error) {
 		l.status.Restored++
 	}
 	was := l.status.Err
+	l.status.Stuck = nil
+	for _, id := range slices.SortedFunc(maps.Keys(l.stuck), func(a, b bundle.ID) int { return strings.Compare(a.String(), b.String()) }) {
+		l.status.Stuck = append(l.status.Stuck, l.stuck[id].StuckError)
+	}
 	l.status.Ahead = 0
 	if ahead, ok := errors.AsType[*AheadError](err); ok {
 		l.status.Ahead = ahead.Fleet - ahead.Store
@@ -298,13 +346,20 @@ func (l *Loop) prove(ctx context.Context) (n int, err error) {
 // published before.
 func (l *Loop) pending(ctx context.Context, head int64) (n int, complete int64, err error) {
 	complete = head
-	for first := true; ; first = false {
-		marks, err := l.store.Pending(ctx, page)
-		if err != nil || len(marks) == 0 {
+	passed := make(map[bundle.ID]bool) // stuck, and not tried again in this round
+	for {
+		marks, err := l.store.Pending(ctx, page+len(passed))
+		if err != nil {
 			return n, complete, err
 		}
-		if first {
-			complete = min(complete, marks[0].Revision-1)
+		marks = slices.DeleteFunc(marks, func(m control.Mark) bool {
+			if s, is := l.stuck[m.ID]; is && s.Revision == m.Revision && !s.tried.over(every) {
+				passed[m.ID] = true
+			}
+			return passed[m.ID]
+		})
+		if len(marks) == 0 {
+			return n, complete, nil
 		}
 		done, err := l.put(ctx, marks)
 		n += len(done)
@@ -313,6 +368,13 @@ func (l *Loop) pending(ctx context.Context, head int64) (n int, complete int64, 
 		}
 		if err != nil {
 			return n, complete, err
+		}
+		for _, m := range marks {
+			if _, is := l.stuck[m.ID]; is {
+				passed[m.ID] = true
+			} else {
+				complete = min(complete, m.Revision-1)
+			}
 		}
 	}
 }
@@ -336,16 +398,25 @@ func (l *Loop) restore(ctx context.Context, above int64) (n int, err error) {
 }
 
 // put compiles bundles and puts them up, in their order, and returns at which revisions.
-// One may have changed since it was listed.
+// One may have changed since it was listed. Those that cannot be made are stuck, and
+// keep nobody else's back.
 func (l *Loop) put(ctx context.Context, marks []control.Mark) (done []control.Mark, err error) {
 	for len(marks) > 0 {
-		ready, some, err := l.seal(ctx, marks)
+		some, err := l.seal(ctx, marks)
 		if err != nil {
 			return done, err
 		}
-		changes := make([]fleet.Change, len(ready))
-		for i, s := range ready {
-			changes[i] = fleet.Change{ID: s.ID, Revision: s.Revision}
+		var ready []*fleet.Sealed
+		var changes []fleet.Change
+		var as []control.Mark
+		for i, s := range some {
+			if s.err != nil {
+				l.stick(marks[i], s)
+				continue
+			}
+			ready = append(ready, s.Sealed)
+			changes = append(changes, fleet.Change{ID: s.ID, Revision: s.Revision})
+			as = append(as, control.Mark{ID: s.ID, Revision: s.Revision, Published: s.Revision, Deleted: s.deleted})
 		}
 		if err := l.board.PutSealed(ctx, ready...); err != nil {
 			return done, err
@@ -353,17 +424,44 @@ func (l *Loop) put(ctx context.Context, marks []control.Mark) (done []control.Ma
 		if err := l.board.Announce(ctx, changes...); err != nil {
 			return done, err
 		}
-		done, marks = append(done, some...), marks[len(some):]
+		for _, m := range as {
+			l.unstick(m)
+		}
+		done, marks = append(done, as...), marks[len(some):]
 	}
 	return done, nil
 }
 
+// stick takes note of a bundle that cannot be made.
+func (l *Loop) stick(m control.Mark, s sealed) {
+	now := stuck{StuckError: &StuckError{ID: m.ID, Revision: m.Revision, Published: m.Published, Err: s.err}}
+	now.tried.begin(s.began)
+	if was, is := l.stuck[m.ID]; !is || was.Error() != now.Error() {
+		l.log.Error("a bundle cannot be published, others are", "bundle", m.ID.String(), "revision", m.Revision, "err", s.err)
+	}
+	l.stuck[m.ID] = now
+}
+
+// unstick takes note of one that was put up.
+func (l *Loop) unstick(m control.Mark) {
+	if _, was := l.stuck[m.ID]; was {
+		l.log.Info("the bundle is published", "bundle", m.ID.String(), "revision", m.Revision)
+		delete(l.stuck, m.ID)
+	}
+}
+
+// sealed is what became of a bundle that was to be made.
+type sealed struct {
+	*fleet.Sealed
+	deleted bool
+	began   time.Time
+	err     error // of this bundle alone
+}
+
 // seal compiles the first of the bundles, as many as are put up at once, several at a
-// time. All that is held of one that is done is what is to be put up, and done are they
-// as of the marks that are returned.
-func (l *Loop) seal(ctx context.Context, marks []control.Mark) ([]*fleet.Sealed, []control.Mark, error) {
-	ready, done := make([]*fleet.Sealed, len(marks)), make([]control.Mark, len(marks))
-	errs := make([]error, len(marks))
+// time. All that is held of one that is done is what is to be put up.
+func (l *Loop) seal(ctx context.Context, marks []control.Mark) ([]sealed, error) {
+	all := make([]sealed, len(marks))
 	var begun, bytes atomic.Int64
 	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), compilers, len(marks)) {
@@ -373,20 +471,25 @@ func (l *Loop) seal(ctx context.Context, marks []control.Mark) ([]*fleet.Sealed,
 				if i >= len(marks) {
 					return
 				}
-				var b *bundle.Bundle
-				if b, errs[i] = l.store.Compile(ctx, marks[i].ID); errs[i] != nil {
-					return
+				all[i] = l.sealOne(ctx, marks[i].ID)
+				if all[i].err == nil {
+					bytes.Add(int64(all[i].Size()))
 				}
-				b.Deployment = string(l.deployment)
-				if ready[i], errs[i] = l.board.Seal(b); errs[i] != nil {
-					return
-				}
-				bytes.Add(int64(ready[i].Size()))
-				done[i] = control.Mark{ID: b.ID, Revision: b.Revision, Published: b.Revision, Deleted: b.Deleted}
 			}
 		})
 	}
 	wg.Wait()
-	n := min(int(begun.Load()), len(marks))
-	return ready[:n], done[:n], errors.Join(errs[:n]...)
+	return all[:min(int(begun.Load()), len(marks))], ctx.Err()
+}
+
+func (l *Loop) sealOne(ctx context.Context, id bundle.ID) sealed {
+	s := sealed{began: time.Now()}
+	var b *bundle.Bundle
+	if b, s.err = l.store.Compile(ctx, id); s.err != nil {
+		return s
+	}
+	b.Deployment = string(l.deployment)
+	s.deleted = b.Deleted
+	s.Sealed, s.err = l.board.Seal(b)
+	return s
 }

@@ -66,11 +66,21 @@ func newBedAt(t *testing.T, url string) *bed {
 // publish starts a loop of the bed, until the test ends or stop is called.
 func (b *bed) publish() (l *Loop, stop func()) {
 	b.Helper()
+	return b.publishFrom(b.Control, b.board())
+}
+
+func (b *bed) board() *fleet.Publisher {
+	b.Helper()
 	board, err := fleet.NewPublisher(b.client, "eu", b.signer, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	l = New(b.Control, board, "eu", slog.New(slog.DiscardHandler))
+	return board
+}
+
+// publishFrom is publish with a store and a board that fail as a test wants.
+func (b *bed) publishFrom(s Store, board Board) (l *Loop, stop func()) {
+	l = New(s, board, "eu", slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { l.Run(ctx) })
@@ -93,6 +103,29 @@ func (b *bed) put(text string) int64 {
 		last = max(last, r.Revision)
 	}
 	return last
+}
+
+// hashes are what stands in Redis, by key and field.
+type hashes map[string]map[string]string
+
+func (b *bed) copy() hashes {
+	all := make(hashes)
+	for _, key := range b.redis.Keys() {
+		if fields, err := b.client.HGetAll(b.Context(), key).Result(); err == nil {
+			all[key] = fields
+		}
+	}
+	return all
+}
+
+// goBack makes Redis an old copy of itself.
+func (b *bed) goBack(old hashes) {
+	b.redis.FlushAll()
+	for key, fields := range old {
+		for field, value := range fields {
+			b.redis.HSet(key, field, value)
+		}
+	}
 }
 
 // until waits for a condition.
@@ -200,18 +233,11 @@ func TestChangesArePublished(t *testing.T) {
 func TestWhatRedisLosesItGetsAgain(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		lose func(b *bed, old map[string]map[string]string)
+		lose func(b *bed, old hashes)
 	}{
-		{"flushed", func(b *bed, _ map[string]map[string]string) { b.redis.FlushAll() }},
-		{"an old copy", func(b *bed, old map[string]map[string]string) {
-			b.redis.FlushAll()
-			for key, fields := range old {
-				for field, value := range fields {
-					b.redis.HSet(key, field, value)
-				}
-			}
-		}},
-		{"a head that is nobody's", func(b *bed, _ map[string]map[string]string) {
+		{"flushed", func(b *bed, _ hashes) { b.redis.FlushAll() }},
+		{"an old copy", func(b *bed, old hashes) { b.goBack(old) }},
+		{"a head that is nobody's", func(b *bed, _ hashes) {
 			b.redis.FlushAll()
 			b.redis.HSet("tollgate:eu:head", "revision", "999999", "data", "rubbish")
 		}},
@@ -220,12 +246,7 @@ func TestWhatRedisLosesItGetsAgain(t *testing.T) {
 			b := newBed(t)
 			l, _ := b.publish()
 			b.head(l, b.put(acme))
-			old := make(map[string]map[string]string)
-			for _, key := range b.redis.Keys() {
-				if fields, err := b.client.HGetAll(t.Context(), key).Result(); err == nil {
-					old[key] = fields
-				}
-			}
+			old := b.copy()
 			last := b.put(suspended(true))
 			b.head(l, last)
 			tt.lose(b, old)
@@ -262,17 +283,8 @@ func (f forgetful) Advance(ctx context.Context, from int64, to fleet.Head) error
 // proxy would ever miss it.
 func TestRedisIsEmptiedWhileAChangeIsPublished(t *testing.T) {
 	b := newBed(t)
-	board, err := fleet.NewPublisher(b.client, "eu", b.signer, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := forgetful{board, make(chan func(), 1)}
-	l := New(b.Control, f, "eu", slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { l.Run(ctx) })
-	defer wg.Wait()
-	defer cancel()
+	f := forgetful{b.board(), make(chan func(), 1)}
+	l, _ := b.publishFrom(b.Control, f)
 	b.head(l, b.put(acme))
 	f.empty <- b.redis.FlushAll
 	b.head(l, b.put(suspended(true)))
