@@ -284,6 +284,12 @@ func (a *applying) report(std stdio, applied *client.Applied, imported []resourc
 		}
 		fmt.Fprintf(std.out, "%s%s: %s\n", prefix, count(len(applied.Results), "object"), strings.Join(parts, ", "))
 	}
+	for _, r := range applied.Results {
+		// So it is also when somebody forgot to say of which one.
+		if r.Change != client.Unchanged && r.Key.Kind == resource.KindPolicy && r.Key.Scope == "" {
+			fmt.Fprintf(std.out, "%s is a policy of all virtual clusters: its metadata names none\n", nameOf(r.Key))
+		}
+	}
 	if dryRun && secrets > 0 {
 		fmt.Fprintf(std.out, "%s of accounts would be imported, unless the accounts have them\n", count(secrets, "secret"))
 	}

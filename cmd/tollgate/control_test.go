@@ -294,9 +294,19 @@ func TestPoliciesOfAllVirtualClusters(t *testing.T) {
 ---
 {apiVersion: tollgate/v1, kind: Policy, metadata: {name: durable, virtualCluster: initech-prod, labels: {by: ops}}, spec: {type: produce, config: {compression: [zstd]}}}
 `)
+	const told = " is a policy of all virtual clusters"
 	contains(t, "diff", check(t, exitDifferent, "diff", "-f", files), all, one)
-	contains(t, "apply", must(t, "", "apply", "-f", files), "created "+all+"\n", "created "+one+"\n")
-	contains(t, "apply again", must(t, "", "apply", "-f", files), "nothing changed")
+	contains(t, "dry run", must(t, "", "apply", "--dry-run", "-f", files), all+told)
+	applied := must(t, "", "apply", "-f", files)
+	contains(t, "apply", applied, "created "+all+"\n", "created "+one+"\n", all+told)
+	if strings.Contains(applied, one+told) {
+		t.Errorf("apply: %s", applied)
+	}
+	again := must(t, "", "apply", "-f", files)
+	contains(t, "apply again", again, "nothing changed")
+	if strings.Contains(again, told) {
+		t.Errorf("apply again: %s", again)
+	}
 	if got := must(t, "", "get", "policies", "-o", "name"); got != all+"\n"+one+"\n" {
 		t.Errorf("all: %s", got)
 	}
