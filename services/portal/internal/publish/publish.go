@@ -331,8 +331,16 @@ func (l *Loop) prove(ctx context.Context) (n int, err error) {
 		changes[i] = fleet.Change{ID: m.ID, Revision: m.Revision}
 	}
 	lacking, err := l.board.Lacking(ctx, changes...)
-	if err != nil || len(lacking) == 0 {
+	if err != nil {
 		return 0, err
+	}
+	for _, c := range changes {
+		if !slices.Contains(lacking, c) {
+			l.unstick(c.ID)
+		}
+	}
+	if len(lacking) == 0 {
+		return 0, nil
 	}
 	l.log.Warn("bundles in Redis are not as they were put up: somebody else writes there", "bundles", len(lacking), "first", lacking[0].ID.String())
 	marks = slices.DeleteFunc(marks, func(m control.Mark) bool {
@@ -359,6 +367,11 @@ func (l *Loop) pending(ctx context.Context, head int64) (n int, complete int64, 
 			return passed[m.ID]
 		})
 		if len(marks) == 0 {
+			for id, s := range l.stuck {
+				if s.Published < s.Revision && !passed[id] {
+					l.unstick(id) // another portal could
+				}
+			}
 			return n, complete, nil
 		}
 		done, err := l.put(ctx, marks)
@@ -425,7 +438,7 @@ func (l *Loop) put(ctx context.Context, marks []control.Mark) (done []control.Ma
 			return done, err
 		}
 		for _, m := range as {
-			l.unstick(m)
+			l.unstick(m.ID)
 		}
 		done, marks = append(done, as...), marks[len(some):]
 	}
@@ -442,11 +455,11 @@ func (l *Loop) stick(m control.Mark, s sealed) {
 	l.stuck[m.ID] = now
 }
 
-// unstick takes note of one that was put up.
-func (l *Loop) unstick(m control.Mark) {
-	if _, was := l.stuck[m.ID]; was {
-		l.log.Info("the bundle is published", "bundle", m.ID.String(), "revision", m.Revision)
-		delete(l.stuck, m.ID)
+// unstick takes note of one that is put up.
+func (l *Loop) unstick(id bundle.ID) {
+	if _, was := l.stuck[id]; was {
+		l.log.Info("the bundle is published", "bundle", id.String())
+		delete(l.stuck, id)
 	}
 }
 

@@ -76,7 +76,29 @@ func TestABundleThatCannotBeMadeHoldsUpNobody(t *testing.T) {
 		t.Errorf("Redis was emptied: shop is %s, till %s", shop, till)
 	}
 
-	s.name.Store("")
-	until(t, l, patience, "it is published when it can be made", func() bool { return label("shop") == "second" })
+	// Another portal can.
+	b.publish()
+	until(t, l, patience, "it is published by the other", func() bool { return label("shop") == "second" })
 	until(t, l, patience, "nothing is wrong any more", func() bool { return l.Status().Problem() == nil && !l.Status().Lacks(last) })
+}
+
+// One that could not be made for a while is published when it can.
+func TestWhatIsStuckIsTriedAgain(t *testing.T) {
+	b := newBed(t)
+	s := &spoilt{Control: b.Control}
+	s.name.Store("shop")
+	l, _ := b.publishFrom(s, b.board())
+	last := b.put(acme)
+	until(t, l, patience, "it is stuck", func() bool { return l.Status().Lacks(last) && len(l.Status().Stuck) == 1 })
+	s.name.Store("")
+	until(t, l, patience, "nothing is wrong any more", func() bool { return l.Status().Problem() == nil && !l.Status().Lacks(last) })
+	if b.bundle(bundle.VirtualCluster, "shop") == nil {
+		t.Error("it is not there")
+	}
+	// Nor is it lost when Redis loses it meanwhile.
+	s.name.Store("shop")
+	b.redis.FlushAll()
+	until(t, l, patience, "it is stuck", func() bool { return len(l.Status().Stuck) == 1 })
+	s.name.Store("")
+	until(t, l, patience, "it is there again", func() bool { return l.Status().Problem() == nil && b.bundle(bundle.VirtualCluster, "shop") != nil })
 }
