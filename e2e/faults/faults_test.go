@@ -104,6 +104,9 @@ func startLoadOver(t *testing.T, kafka *kafkatest.Cluster, partitions int, files
 		t.Fatal(err)
 	}
 	l.Others = []load.Other{java}
+	if err := java.Writer.WaitEverywhere(ctx, partitions); err != nil {
+		t.Fatal(err)
+	}
 	l.goesOn(t)
 	return l
 }

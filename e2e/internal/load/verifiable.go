@@ -174,6 +174,26 @@ func (v *Verifiable) WaitMore(ctx context.Context, more int) error {
 	})
 }
 
+// WaitEverywhere waits until a record of each partition is acknowledged. Until then a
+// partition's brokers know nothing of the producer, and take whichever of several requests
+// in flight comes first: one that is refused while a leader comes or goes, and sent again,
+// is out of order then for ever. That is between the
+// client and the brokers, whatever is in between.
+func (v *Verifiable) WaitEverywhere(ctx context.Context, partitions int) error {
+	return Wait(ctx, func() error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		seen := make(map[int32]bool)
+		for _, a := range v.acked {
+			seen[a.Partition] = true
+		}
+		if len(seen) < partitions {
+			return fmt.Errorf("records of %d of %d partitions acknowledged (first error: %v)", len(seen), partitions, v.err)
+		}
+		return nil
+	})
+}
+
 // WaitFor waits until every partition was read up to its end.
 func (v *Verifiable) WaitFor(ctx context.Context, ends map[int32]int64) error {
 	return Wait(ctx, func() error {
