@@ -97,7 +97,8 @@ func startLoadOver(t *testing.T, kafka *kafkatest.Cluster, partitions int, files
 	t.Cleanup(session.Close)
 	l.Mover, l.Moved = load.Transform(session, "moved", partitions), l.topics[2]
 	java := load.Other{Name: "Java", Topic: l.topics[1]}
-	if java.Writer, err = load.VerifiableProducer(ctx, kafkatest.V4, busy, "java"); err != nil {
+	// It goes on to another partition whenever it has written so many bytes.
+	if java.Writer, err = load.VerifiableProducer(ctx, kafkatest.V4, busy, "java", "batch.size=1024"); err != nil {
 		t.Fatal(err)
 	}
 	if java.Reader, err = load.VerifiableConsumer(ctx, kafkatest.V4, busy, "java", "java-readers"); err != nil {
