@@ -15,6 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+
+	"tollgate.internal/pkg/bundle"
+	"tollgate.internal/pkg/fleet"
+	"tollgate.internal/pkg/secret"
 	"tollgate.internal/pkg/testbed/postgres"
 	"tollgate.internal/services/portal"
 )
@@ -289,4 +294,47 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.w.Write(b)
+}
+
+// withRedis gives a portal a Redis of its own, and a key to sign with; nodes trust by the
+// keys.
+func withRedis(t *testing.T, cfg *portal.Config) (redis *miniredis.Miniredis, keys bundle.Keyring) {
+	t.Helper()
+	signer, err := bundle.NewSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := signer.Private()
+	if err != nil {
+		t.Fatal(err)
+	}
+	redis = miniredis.RunT(t)
+	cfg.Redis, cfg.SigningKey = "redis://"+redis.Addr(), filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(cfg.SigningKey, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return redis, signer.Keyring()
+}
+
+// readerOf is what a node of a deployment reads with.
+func readerOf(t *testing.T, url string, deployment fleet.Deployment, keys bundle.Keyring) *fleet.Reader {
+	t.Helper()
+	conn, err := fleet.Open(url, secret.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() }) // nothing is done with it any more
+	reader, err := fleet.NewReader(conn, deployment, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reader
+}
+
+// beat is a heartbeat of a node.
+func beat(t *testing.T, reader *fleet.Reader, n fleet.Node) {
+	t.Helper()
+	if _, err := reader.Heartbeat(t.Context(), n, n.ID); err != nil {
+		t.Fatal(err)
+	}
 }

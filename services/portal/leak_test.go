@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,12 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
-
 	"tollgate.internal/pkg/bundle"
 	"tollgate.internal/pkg/fleet"
 	"tollgate.internal/pkg/resource"
-	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/portal"
 )
 
@@ -78,33 +73,12 @@ type side struct {
 
 func newSide(t *testing.T, cfg portal.Config, busy bool) *side {
 	t.Helper()
-	signer, err := bundle.NewSigner()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := signer.Private()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Redis, cfg.SigningKey = "redis://"+miniredis.RunT(t).Addr(), filepath.Join(t.TempDir(), "key.pem")
-	if err := os.WriteFile(cfg.SigningKey, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	_, keys := withRedis(t, &cfg)
 	s := &side{client: run(t, cfg), busy: busy, vars: make(map[string]string), labels: make(map[string]string)}
-	redis, err := fleet.Open(cfg.Redis, secret.Secret{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = redis.Close() }) // nothing is done with it any more
-	reader, err := fleet.NewReader(redis, fleet.DefaultDeployment, signer.Keyring())
-	if err != nil {
-		t.Fatal(err)
-	}
+	reader := readerOf(t, cfg.Redis, fleet.DefaultDeployment, keys)
 	later := time.Now().UTC().Add(time.Hour)
 	s.serve = func(applied int64) {
-		if _, err := reader.Heartbeat(t.Context(), fleet.Node{ID: "n-1", Host: "127.0.0.1", Port: 9092, Version: "test", BundleFormat: bundle.Format, State: fleet.NodeServing, Started: later, Heartbeat: later, Applied: applied}, "me"); err != nil {
-			t.Fatal(err)
-		}
+		beat(t, reader, fleet.Node{ID: "n-1", Host: "127.0.0.1", Port: 9092, Version: "test", BundleFormat: bundle.Format, State: fleet.NodeServing, Started: later, Heartbeat: later, Applied: applied})
 	}
 	s.serve(everything)
 	alike := s.client.http

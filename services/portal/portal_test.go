@@ -25,7 +25,6 @@ import (
 
 	"tollgate.internal/pkg/bundle"
 	"tollgate.internal/pkg/fleet"
-	"tollgate.internal/pkg/secret"
 	"tollgate.internal/services/portal"
 )
 
@@ -212,32 +211,12 @@ func TestTLS(t *testing.T) {
 // what a node reads with, by the keys.
 func runWithRedis(t *testing.T) (ops *client, redis *miniredis.Miniredis, reader *fleet.Reader, keys bundle.Keyring) {
 	t.Helper()
-	signer, err := bundle.NewSigner()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := signer.Private()
-	if err != nil {
-		t.Fatal(err)
-	}
-	redis = miniredis.RunT(t)
 	cfg := configOn(t)
-	cfg.Redis, cfg.SigningKey, cfg.Deployment, cfg.Admin = "redis://"+redis.Addr(), filepath.Join(t.TempDir(), "key.pem"), "d", "127.0.0.1:0"
-	if err := os.WriteFile(cfg.SigningKey, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	cfg.Deployment, cfg.Admin = "d", "127.0.0.1:0"
+	redis, keys = withRedis(t, &cfg)
 	ops = run(t, cfg)
 	ops.populate()
-
-	conn, err := fleet.Open(cfg.Redis, secret.Secret{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if reader, err = fleet.NewReader(conn, "d", signer.Keyring()); err != nil {
-		t.Fatal(err)
-	}
-	return ops, redis, reader, signer.Keyring()
+	return ops, redis, readerOf(t, cfg.Redis, "d", keys), keys
 }
 
 // aNode is one that has just begun to serve.
@@ -249,9 +228,7 @@ func aNode() fleet.Node {
 func TestTheFleetLearnsOfChanges(t *testing.T) {
 	ops, redis, reader, keys := runWithRedis(t)
 	node := aNode()
-	if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
-		t.Fatal(err)
-	}
+	beat(t, reader, node)
 	if a := ops.want(200, "GET", "/v1/nodes", ""); a.text("items.0.id") != "n-1" || a.text("items.0.state") != "serving" {
 		t.Errorf("nodes: %s", a.body)
 	}
@@ -269,9 +246,7 @@ func TestTheFleetLearnsOfChanges(t *testing.T) {
 			break
 		}
 	}
-	if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
-		t.Fatal(err)
-	}
+	beat(t, reader, node)
 	if a = ops.want(200, "PATCH", "/v1/tenants/acme?wait=applied", `{"spec":{"plan":"x"}}`); a.header.Get("Tollgate-Applied") != "yes" {
 		t.Errorf("applied: %v", a.header)
 	}
@@ -279,9 +254,7 @@ func TestTheFleetLearnsOfChanges(t *testing.T) {
 	// A node that passes over a policy of all virtual clusters has not applied it, whatever it says.
 	const policy, durable = "/v1/policies/durable?wait=applied&timeout=", `{"apiVersion":"tollgate/v1","kind":"Policy","metadata":{},"spec":{"type":"produce","config":{"acks":"all"}}}`
 	node.Applied = everything
-	if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
-		t.Fatal(err)
-	}
+	beat(t, reader, node)
 	if a = ops.want(202, "PUT", policy+"100ms", durable); !strings.HasPrefix(a.header.Get("Tollgate-Applied"), "pending") {
 		t.Errorf("applied by a node that is too old: %v", a.header)
 	}
@@ -289,9 +262,7 @@ func TestTheFleetLearnsOfChanges(t *testing.T) {
 		t.Errorf("nodes: %s", a.body)
 	}
 	node.BundleFormat = bundle.FormatPolicies
-	if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
-		t.Fatal(err)
-	}
+	beat(t, reader, node)
 	if a = ops.want(200, "PUT", policy+"30s", durable); a.header.Get("Tollgate-Applied") != "yes" {
 		t.Errorf("applied: %v", a.header)
 	}
@@ -343,13 +314,11 @@ func TestTheFleetLearnsOfChanges(t *testing.T) {
 
 func TestAChangeWaitsForNodesThatRedisForgot(t *testing.T) {
 	ops, redis, reader, _ := runWithRedis(t)
-	beat := func(applied int64) {
+	applies := func(revision int64) {
 		t.Helper()
 		node := aNode()
-		node.Applied = applied
-		if _, err := reader.Heartbeat(t.Context(), node, "me"); err != nil {
-			t.Fatal(err)
-		}
+		node.Applied = revision
+		beat(t, reader, node)
 	}
 	// change makes one, and returns its revision.
 	change := func(want int, applied, timeout, plan string) int64 {
@@ -364,16 +333,16 @@ func TestAChangeWaitsForNodesThatRedisForgot(t *testing.T) {
 		}
 		return revision
 	}
-	beat(0)
-	beat(change(202, "pending", "100ms", "known"))
+	applies(0)
+	applies(change(202, "pending", "100ms", "known"))
 
 	// It serves by what it has, and has yet to say that it is there.
 	redis.FlushAll()
 	emptied := change(202, "pending", "500ms", "emptied")
-	beat(emptied - 1)
+	applies(emptied - 1)
 	change(202, "pending", "100ms", "back, and behind")
-	beat(emptied + 1)
-	beat(change(202, "pending", "100ms", "told"))
+	applies(emptied + 1)
+	applies(change(202, "pending", "100ms", "told"))
 
 	// One that never comes back is waited for until its time is over.
 	redis.FlushAll()

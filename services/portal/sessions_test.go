@@ -3,18 +3,13 @@ package portal_test
 import (
 	"context"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
-
 	"tollgate.internal/pkg/bundle"
 	"tollgate.internal/pkg/fleet"
-	"tollgate.internal/pkg/secret"
 )
 
 // talker is a node as far as it answers questions about sessions.
@@ -28,25 +23,16 @@ type talker struct {
 // talk answers until the test ends.
 func (n *talker) talk(t *testing.T, url string, keys bundle.Keyring, silent bool) {
 	t.Helper()
-	client, err := fleet.Open(url, secret.Secret{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader, err := fleet.NewReader(client, "d", keys)
-	if err != nil {
-		t.Fatal(err)
-	}
+	reader := readerOf(t, url, "d", keys)
 	n.State, n.Started = fleet.NodeServing, time.Now().UTC()
-	if _, err := reader.Heartbeat(t.Context(), n.Node, n.ID); err != nil {
-		t.Fatal(err)
-	}
+	beat(t, reader, n.Node)
 	position, err := reader.Tail(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	t.Cleanup(func() { cancel(); wg.Wait(); client.Close() })
+	t.Cleanup(func() { cancel(); wg.Wait() })
 	if silent {
 		return
 	}
@@ -92,20 +78,9 @@ func (n *talker) answer(c fleet.Command) fleet.Answer {
 }
 
 func TestSessions(t *testing.T) {
-	signer, err := bundle.NewSigner()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := signer.Private()
-	if err != nil {
-		t.Fatal(err)
-	}
-	redis := miniredis.RunT(t)
 	cfg := configOn(t)
-	cfg.Redis, cfg.SigningKey, cfg.Deployment = "redis://"+redis.Addr(), filepath.Join(t.TempDir(), "key.pem"), "d"
-	if err := os.WriteFile(cfg.SigningKey, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	cfg.Deployment = "d"
+	redis, keys := withRedis(t, &cfg)
 	ops := run(t, cfg)
 	ops.populate()
 	own := ops.tokenFor(`{"name":"a","role":"tenant","tenant":"acme"}`)
@@ -120,8 +95,8 @@ func TestSessions(t *testing.T) {
 	}
 	one := &talker{Node: fleet.Node{ID: "n-1"}, sessions: []fleet.Session{session("a2", "acme", "User:b", 0), session("g1", "globex", "User:spy", 0)}}
 	two := &talker{Node: fleet.Node{ID: "n-2"}, sessions: []fleet.Session{session("a1", "acme", "User:a", 0), session("a3", "acme", "User:b", time.Hour), session("x1", "nobody", "User:spy", 0)}}
-	one.talk(t, cfg.Redis, signer.Keyring(), false)
-	two.talk(t, cfg.Redis, signer.Keyring(), false)
+	one.talk(t, cfg.Redis, keys, false)
+	two.talk(t, cfg.Redis, keys, false)
 
 	list := func(c *client, query string) string {
 		t.Helper()
@@ -208,7 +183,7 @@ func TestSessions(t *testing.T) {
 	ops.want(200, "GET", "/v1/sessions", "")
 	// One that does not answer is named to operators.
 	mute := &talker{Node: fleet.Node{ID: "n-3"}}
-	mute.talk(t, cfg.Redis, signer.Keyring(), true)
+	mute.talk(t, cfg.Redis, keys, true)
 	if a := ops.want(200, "GET", "/v1/sessions", ""); a.text("missing.0") != "n-3" || a.text("incomplete") != "true" || a.text("total") != "5" {
 		t.Errorf("with a mute node: %s", a.body)
 	}
